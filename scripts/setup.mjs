@@ -1,0 +1,187 @@
+// Makes a checkout runnable: dependencies, TypeScript build, native build. Each step is skipped
+// when its inputs have not changed. Needs Node and npm; a C++ compiler is used if there is one.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const NODE_MINIMUM = [20, 19];
+
+function say(text) {
+  process.stderr.write(`shoal: ${text}\n`);
+}
+
+function checkNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major > NODE_MINIMUM[0] || (major === NODE_MINIMUM[0] && minor >= NODE_MINIMUM[1])) return;
+  say(
+    `Node ${NODE_MINIMUM.join('.')} or newer is needed, this is ${process.versions.node}: install a newer Node`,
+  );
+  process.exit(1);
+}
+
+function run(command, args, options = {}) {
+  const result = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], ...options });
+  if (result.status === 0) return;
+  say(`${command} ${args.join(' ')} failed (exit ${result.status ?? result.signal})`);
+  process.exit(1);
+}
+
+/** A stamp of what a step is made from: the contents of `paths`. */
+function stampOf(paths) {
+  const hash = createHash('sha256');
+  for (const path of paths.sort())
+    hash.update(path).update('\0').update(readFileSync(path)).update('\0');
+  return hash.digest('hex');
+}
+
+function isFresh(stampFile, stamp) {
+  return existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp;
+}
+
+function filesUnder(folder, pattern) {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { recursive: true })
+    .map((name) => join(folder, String(name)))
+    .filter((path) => pattern.test(path) && statSync(path).isFile());
+}
+
+function installDependencies() {
+  const stampFile = join(root, 'node_modules', '.shoal-stamp');
+  const stamp = stampOf([join(root, 'package-lock.json'), join(root, 'package.json')]);
+  if (isFresh(stampFile, stamp)) return;
+  say('installing dependencies');
+  // No dependency needs its install script: prebuilt binaries come inside the packages.
+  run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']);
+  writeFileSync(stampFile, stamp);
+}
+
+function buildTypeScript() {
+  const stampFile = join(root, 'dist', '.stamp');
+  const stamp = stampOf([
+    ...filesUnder(join(root, 'src'), /\.ts$/),
+    ...filesUnder(join(root, 'bench'), /\.ts$/),
+    join(root, 'tsconfig.json'),
+    join(root, 'tsconfig.build.json'),
+    join(root, 'package-lock.json'),
+  ]);
+  if (isFresh(stampFile, stamp)) return;
+  say('building TypeScript');
+  run(process.execPath, [
+    join(root, 'node_modules/typescript/bin/tsc'),
+    '-p',
+    'tsconfig.build.json',
+  ]);
+  writeFileSync(stampFile, stamp);
+}
+
+function compiler() {
+  for (const name of [process.env.CXX, 'g++', 'c++', 'clang++']) {
+    if (name && spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0) return name;
+  }
+  return undefined;
+}
+
+function buildNative() {
+  const folder = join(root, 'src/dataplane/native');
+  const sources = filesUnder(folder, /\.cc$/);
+  if (sources.length === 0 || process.platform !== 'linux') return;
+  const output = join(root, 'build/shoal-native.node');
+  const stampFile = join(root, 'build/.stamp');
+  const stamp = stampOf([...sources, ...filesUnder(folder, /\.h$/)]) + process.arch;
+  if (isFresh(stampFile, stamp) && existsSync(output)) return;
+  const cxx = compiler();
+  if (cxx === undefined) {
+    say('no C++ compiler found: the portable packet driver will be used (slower)');
+    return;
+  }
+  say('building the native packet driver');
+  mkdirSync(join(root, 'build'), { recursive: true });
+  const partial = `${output}.${process.pid}`;
+  const result = spawnSync(
+    cxx,
+    [
+      '-O3',
+      '-std=c++17',
+      '-shared',
+      '-fPIC',
+      '-fno-exceptions',
+      '-fvisibility=hidden',
+      '-Wall',
+      '-Wextra',
+      '-Werror=return-type',
+      '-DNAPI_VERSION=8',
+      '-I',
+      join(root, 'node_modules/node-api-headers/include'),
+      ...sources,
+      '-o',
+      partial,
+    ],
+    { cwd: root, stdio: ['ignore', 2, 2] },
+  );
+  if (result.status !== 0) {
+    rmSync(partial, { force: true });
+    say('the native packet driver did not build: the portable one will be used (slower)');
+    return;
+  }
+  // Renamed into place, so that an agent which has the old file mapped keeps it.
+  renameSync(partial, output);
+  writeFileSync(stampFile, stamp);
+}
+
+/** One set-up at a time per checkout: two that start together would trample each other's output. */
+function withLock(work) {
+  const lock = join(root, '.setup-lock');
+  for (;;) {
+    try {
+      const fd = openSync(lock, 'wx');
+      writeFileSync(fd, String(process.pid));
+      closeSync(fd);
+      break;
+    } catch (error) {
+      if (error.code !== 'EEXIST') return work();
+      const owner = Number(existsSync(lock) ? readFileSync(lock, 'utf8') : '0');
+      let alive = owner > 0;
+      try {
+        if (alive) process.kill(owner, 0);
+      } catch {
+        alive = false;
+      }
+      if (!alive && existsSync(lock) && Date.now() - statSync(lock).mtimeMs > 1000)
+        rmSync(lock, { force: true });
+      else execFileSync('sleep', ['0.2']);
+    }
+  }
+  const unlock = () => rmSync(lock, { force: true });
+  process.on('exit', unlock);
+  try {
+    return work();
+  } finally {
+    unlock();
+    process.off('exit', unlock);
+  }
+}
+
+export function setup({ native = true, typescript = true } = {}) {
+  checkNode();
+  withLock(() => {
+    installDependencies();
+    if (typescript) buildTypeScript();
+    if (native) buildNative();
+  });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) setup();

@@ -1,0 +1,162 @@
+import type { Brand } from './brand.js';
+
+/**
+ * The nouns that the control plane keeps and the API shows, in Docker's sense of the words.
+ *
+ * `spec` is the user's wish and is stored as given; everything else is what the swarm made of it.
+ * Times are milliseconds since the Unix epoch. Addresses are text, as `ipaddr.js` prints them.
+ */
+
+/** 25 characters of `[0-9a-z]`, as swarm-scoped ids are. */
+export type NodeId = Brand<string, 'NodeId'>;
+export type NetworkId = Brand<string, 'NetworkId'>;
+export type ClusterId = Brand<string, 'ClusterId'>;
+export type AttachmentId = Brand<string, 'AttachmentId'>;
+
+export type Labels = Readonly<Record<string, string>>;
+
+/** What every stored object carries. */
+export interface ObjectMeta {
+  /** Raised by one at each change of any object of the store; the CLI's concurrency control. */
+  readonly version: number;
+  readonly createdAtMs: number;
+  readonly updatedAtMs: number;
+}
+
+export type NodeRole = 'worker' | 'manager';
+export type NodeAvailability = 'active' | 'pause' | 'drain';
+export type NodeState = 'unknown' | 'down' | 'ready' | 'disconnected';
+
+/** The operator's words about a node. */
+export interface NodeSpec {
+  readonly name: string;
+  readonly labels: Labels;
+  readonly role: NodeRole;
+  readonly availability: NodeAvailability;
+}
+
+/** What a node says about itself when it joins and whenever that changes. */
+export interface NodeDescription {
+  readonly hostname: string;
+  readonly os: string;
+  readonly architecture: string;
+  readonly nanoCpus: number;
+  readonly memoryBytes: number;
+  readonly engineVersion: string;
+  readonly engineLabels: Labels;
+  /** Network drivers and the like, as `docker node inspect` lists them. */
+  readonly plugins: readonly { readonly type: string; readonly name: string }[];
+  /** PEM of the CA which this node trusts. */
+  readonly trustRootPem: string;
+  /** DER of the issuer's subject and public key, base64. */
+  readonly certIssuerSubject: string;
+  readonly certIssuerPublicKey: string;
+}
+
+export interface NodeObject extends ObjectMeta {
+  readonly id: NodeId;
+  readonly spec: NodeSpec;
+  readonly description: NodeDescription;
+  readonly state: NodeState;
+  readonly stateMessage: string;
+  /** Where the control plane sees the node: `docker node inspect` shows it. */
+  readonly address: string;
+  /** Underlay address and UDP port of the node's VTEP. */
+  readonly dataPathAddress: string;
+  readonly gossipAddress: string;
+  readonly gossipPort: number;
+  /** libp2p peer id made from the node's certified key. */
+  readonly peerId: string;
+  /** Present on managers only. */
+  readonly manager?: {
+    readonly leader: boolean;
+    readonly reachability: 'unknown' | 'unreachable' | 'reachable';
+    /** `host:port` of the control port. */
+    readonly address: string;
+  };
+}
+
+export interface SubnetSpec {
+  readonly subnet: string;
+  readonly gateway?: string;
+  readonly ipRange?: string;
+  readonly auxAddresses?: Readonly<Record<string, string>>;
+}
+
+/** The user's words about a network; `ipam` as asked, possibly empty. */
+export interface NetworkSpec {
+  readonly name: string;
+  readonly labels: Labels;
+  readonly driver: string;
+  readonly driverOptions: Labels;
+  readonly attachable: boolean;
+  readonly internal: boolean;
+  readonly ingress: boolean;
+  readonly ipv6: boolean;
+  readonly ipamDriver: string;
+  readonly ipamOptions: Labels;
+  readonly ipam: readonly SubnetSpec[];
+}
+
+/** A subnet as allocated: canonical, with its gateway. */
+export interface Subnet {
+  /** CIDR, for example `10.0.1.0/24`. */
+  readonly subnet: string;
+  readonly gateway: string;
+  readonly ipRange?: string;
+  readonly auxAddresses?: Readonly<Record<string, string>>;
+}
+
+export interface NetworkObject extends ObjectMeta {
+  readonly id: NetworkId;
+  readonly spec: NetworkSpec;
+  /** VXLAN network identifier, from 4096 (ingress) and 4097 (others). */
+  readonly vni: number;
+  readonly subnets: readonly Subnet[];
+  /** MTU that the user asked for; `undefined`: from the underlay. */
+  readonly mtuBytes?: number;
+}
+
+/** An address on a network held by one thing on one node: what Docker calls an attachment task. */
+export interface AttachmentObject extends ObjectMeta {
+  readonly id: AttachmentId;
+  readonly networkId: NetworkId;
+  readonly nodeId: NodeId;
+  /** Name that the network's resolver answers for. */
+  readonly name: string;
+  readonly aliases: readonly string[];
+  /** `10.0.1.5/24` and, with IPv6, `fd00::5/64`. */
+  readonly addresses: readonly string[];
+  /** `02:42:0a:00:01:05`. */
+  readonly mac: string;
+}
+
+/** Settings of the whole swarm; durations in milliseconds. */
+export interface ClusterSpec {
+  readonly name: string;
+  readonly labels: Labels;
+  readonly taskHistoryRetentionLimit: number;
+  readonly raft: {
+    readonly snapshotInterval: number;
+    readonly keepOldSnapshots: number;
+    readonly logEntriesForSlowFollowers: number;
+    readonly electionTick: number;
+    readonly heartbeatTick: number;
+  };
+  readonly dispatcherHeartbeatMs: number;
+  readonly nodeCertExpiryMs: number;
+  readonly autolock: boolean;
+}
+
+export interface ClusterObject extends ObjectMeta {
+  readonly id: ClusterId;
+  readonly spec: ClusterSpec;
+  readonly defaultAddressPool: readonly string[];
+  readonly subnetSize: number;
+  readonly dataPathPort: number;
+  readonly joinTokens: { readonly worker: string; readonly manager: string };
+  readonly rootCaPem: string;
+  readonly certIssuerSubject: string;
+  readonly certIssuerPublicKey: string;
+  readonly rootRotationInProgress: boolean;
+}
