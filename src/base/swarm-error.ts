@@ -16,7 +16,10 @@ export type SwarmErrorDetail =
   /** `leave` without force on a manager; `last` when it is the only one. */
   | { readonly code: 'SWARM_MANAGER_LEAVE'; readonly last: boolean }
   /** An advertise, listen or data-path address that is neither an address nor an interface here. */
-  | { readonly code: 'SWARM_BAD_ADDRESS'; readonly kind: 'advertise' | 'listen' | 'dataPath' | 'remote' }
+  | {
+      readonly code: 'SWARM_BAD_ADDRESS';
+      readonly kind: 'advertise' | 'listen' | 'dataPath' | 'remote';
+    }
   /** Several addresses could be advertised: the user must choose. */
   | { readonly code: 'SWARM_AMBIGUOUS_ADDRESS'; readonly candidates: readonly string[] }
   /** Not the form of a join token. */
@@ -31,10 +34,20 @@ export type SwarmErrorDetail =
   | { readonly code: 'SWARM_NO_MANAGER' }
   | { readonly code: 'SWARM_NOT_FOUND'; readonly kind: ObjectKind; readonly ref: string }
   /** The reference matches several objects. */
-  | { readonly code: 'SWARM_AMBIGUOUS'; readonly kind: ObjectKind; readonly ref: string; readonly count: number }
+  | {
+      readonly code: 'SWARM_AMBIGUOUS';
+      readonly kind: ObjectKind;
+      readonly ref: string;
+      readonly count: number;
+    }
   | { readonly code: 'SWARM_NAME_TAKEN'; readonly kind: ObjectKind; readonly name: string }
   /** The object is still used; `by` is the user, for example `task abc`. */
-  | { readonly code: 'SWARM_IN_USE'; readonly kind: ObjectKind; readonly id: string; readonly by: string }
+  | {
+      readonly code: 'SWARM_IN_USE';
+      readonly kind: ObjectKind;
+      readonly id: string;
+      readonly by: string;
+    }
   /** Read the object again, then update it with its new version. */
   | { readonly code: 'SWARM_OUT_OF_SEQUENCE' }
   | { readonly code: 'SWARM_NODE_NOT_DOWN'; readonly nodeId: string }
@@ -47,8 +60,20 @@ export type SwarmErrorDetail =
   /** No address, VNI or subnet is left. */
   | { readonly code: 'SWARM_EXHAUSTED'; readonly what: string }
   /** A port that the node needs is taken; `by` names the holder where it can be found. */
-  | { readonly code: 'SWARM_PORT_TAKEN'; readonly port: number; readonly protocol: 'tcp' | 'udp'; readonly by: string };
+  | {
+      readonly code: 'SWARM_PORT_TAKEN';
+      readonly port: number;
+      readonly protocol: 'tcp' | 'udp';
+      readonly by: string;
+    };
 
-export type ObjectKind = 'node' | 'network' | 'attachment' | 'service' | 'task' | 'secret' | 'config';
+export type ObjectKind =
+  | 'node'
+  | 'network'
+  | 'attachment'
+  | 'service'
+  | 'task'
+  | 'secret'
+  | 'config';
 
 export class SwarmError extends AgentError<SwarmErrorDetail> {}

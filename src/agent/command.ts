@@ -1,0 +1,61 @@
+import type { Command } from 'commander';
+import { CONFIG_FILE_DEFAULT, loadConfig } from './config.js';
+
+/** Declares the agent's flags; their names are the config file's keys. */
+export function addAgentFlags(command: Command): Command {
+  return command
+    .option(
+      '--config <file>',
+      `config file, JSON with these flags as keys (default: ${CONFIG_FILE_DEFAULT} if it exists)`,
+    )
+    .option(
+      '--data-dir <dir>',
+      'where identity, state and attachments are kept (default: /var/lib/shoal)',
+    )
+    .option(
+      '--socket <path>',
+      'unix socket of the Docker Engine API (default: /run/shoal/docker.sock)',
+    )
+    .option('--hostname <name>', "the node's name (default: this host's)")
+    .option('--log-level <level>', 'trace, debug, info, warn, error or silent (default: info)')
+    .option('--log-file <file>', 'append the log to a file instead of standard output')
+    .option(
+      '--data-path-driver <driver>',
+      'packet driver: auto, native or portable (default: auto)',
+    )
+    .option(
+      '--metrics-address <host:port>',
+      'metrics and health, or none (default: 127.0.0.1:9477)',
+    )
+    .option('--gossip-port <port>', 'UDP and TCP port of the gossip (default: 7946)')
+    .option('--gossip-profile <profile>', 'lan, wan or local (default: lan)')
+    .option('--busy-poll-micros <n>', 'polling after the last packet before sleeping (default: 50)')
+    .option('--source-ports <n>', 'outer source ports that flows are spread over (default: 4)')
+    .option('--receive-buffer-bytes <n>', 'kernel buffer of the VXLAN socket (default: 16777216)')
+    .option(
+      '--label <key=value>',
+      'a label of this engine, repeatable',
+      (text: string, all: string[] = []) => [...all, text],
+    );
+}
+
+/** camelCase as commander gives it, back to the flag's own spelling. */
+function toKeys(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(options).map(([name, value]) => [
+      name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`),
+      value,
+    ]),
+  );
+}
+
+/**
+ * Runs the agent until it is told to stop.
+ *
+ * @returns The process's exit code.
+ */
+export async function runAgentCommand(options: Readonly<Record<string, unknown>>): Promise<number> {
+  const config = loadConfig(toKeys(options));
+  const { runAgent } = await import('./agent.js');
+  return runAgent(config);
+}

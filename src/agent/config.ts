@@ -1,0 +1,155 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { z } from 'zod';
+import { AgentError } from '../base/error.js';
+
+export type ConfigErrorDetail =
+  /** A flag or a key of the config file is wrong: correct it and start again. */
+  { readonly code: 'CONFIG_INVALID'; readonly key: string };
+
+export class ConfigError extends AgentError<ConfigErrorDetail> {}
+
+/** Where the config file is looked for when `--config` does not name one. */
+export const CONFIG_FILE_DEFAULT = '/etc/shoal/agent.json';
+
+const staticVtep = z.strictObject({
+  vni: z.number().int().min(1).max(0xff_ffff),
+  address: z.union([z.ipv4(), z.ipv6()]),
+  port: z.number().int().min(1).max(65_535).default(4789),
+  macs: z
+    .array(z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i))
+    .max(4096)
+    .default([]),
+  flood: z.boolean().default(true),
+});
+
+/**
+ * The agent's settings. Flags and the config file use the same keys: `--data-dir D` is
+ * `"data-dir": "D"`. A flag wins over the file, the file over the default.
+ */
+const schema = z.strictObject({
+  'data-dir': z.string().min(1).default('/var/lib/shoal'),
+  socket: z.string().min(1).max(100).default('/run/shoal/docker.sock'),
+  hostname: z
+    .string()
+    .min(1)
+    .max(253)
+    .default(() => hostname()),
+  'log-level': z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  'log-file': z.string().min(1).optional(),
+  'data-path-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
+  /** `none`, or `host:port` of metrics and health. */
+  'metrics-address': z.string().default('127.0.0.1:9477'),
+  'gossip-port': z.coerce.number().int().min(1).max(65_535).default(7946),
+  'gossip-profile': z.enum(['lan', 'wan', 'local']).default('lan'),
+  'busy-poll-micros': z.coerce.number().int().min(0).max(10_000).default(50),
+  'source-ports': z.coerce.number().int().min(1).max(64).default(4),
+  'receive-buffer-bytes': z.coerce
+    .number()
+    .int()
+    .min(65_536)
+    .max(1 << 30)
+    .default(16 << 20),
+  label: z
+    .array(z.string().regex(/^[^=\s]+=.*$/, 'must be KEY=VALUE'))
+    .max(256)
+    .default([]),
+  /** Tunnel ends that are no agents: kernel or hardware VTEPs (config file only). */
+  'static-vteps': z.array(staticVtep).max(1024).default([]),
+});
+
+export type ConfigKeys = z.input<typeof schema>;
+type Parsed = z.output<typeof schema>;
+
+export interface AgentConfig {
+  readonly dataDir: string;
+  readonly socket: string;
+  readonly hostname: string;
+  readonly logLevel: Parsed['log-level'];
+  readonly logFile: string | undefined;
+  readonly dataPathDriver: Parsed['data-path-driver'];
+  readonly metricsAddress: { readonly host: string; readonly port: number } | undefined;
+  readonly gossipPort: number;
+  readonly gossipProfile: Parsed['gossip-profile'];
+  readonly busyPollMicros: number;
+  readonly sourcePorts: number;
+  readonly receiveBufferBytes: number;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly staticVteps: Parsed['static-vteps'];
+}
+
+function invalid(key: string, message: string): ConfigError {
+  return new ConfigError({ code: 'CONFIG_INVALID', key }, message);
+}
+
+function readConfigFile(path: string, explicit: boolean): Record<string, unknown> {
+  if (!existsSync(path)) {
+    if (explicit) throw invalid('config', `config file ${path} does not exist`);
+    return {};
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw invalid('config', `config file ${path} is not JSON: ${(error as Error).message}`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid('config', `config file ${path} must hold a JSON object`);
+  }
+  return value as Record<string, unknown>;
+}
+
+function parseHostPort(key: string, text: string): AgentConfig['metricsAddress'] {
+  if (text === 'none') return undefined;
+  const match = /^(?:\[(?<v6>[^\]]+)\]|(?<host>[^:]*)):(?<port>\d{1,5})$/.exec(text);
+  const port = Number(match?.groups?.['port']);
+  if (match === null || port > 65_535) {
+    throw invalid(key, `${key} must be host:port or none, not '${text}'`);
+  }
+  return { host: match.groups?.['v6'] ?? (match.groups?.['host'] || '127.0.0.1'), port };
+}
+
+/**
+ * Merges flags over the config file over the defaults, and checks everything once.
+ *
+ * @param flags Keys as on the command line, without dashes in front; absent ones are left out.
+ */
+export function loadConfig(flags: Readonly<Record<string, unknown>>): AgentConfig {
+  const { config, ...rest } = flags;
+  const path = typeof config === 'string' ? config : CONFIG_FILE_DEFAULT;
+  const file = readConfigFile(path, config !== undefined);
+  const given = Object.fromEntries(Object.entries(rest).filter(([, v]) => v !== undefined));
+  const parsed = schema.safeParse({ ...file, ...given });
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const key =
+      issue?.code === 'unrecognized_keys' ? (issue.keys[0] ?? '') : String(issue?.path[0] ?? '');
+    const where = Object.hasOwn(given, key) ? `--${key}` : `'${key}' in ${path}`;
+    throw invalid(key, `${where}: ${issue?.message.toLowerCase() ?? 'is wrong'}`);
+  }
+  return fromKeys(parsed.data);
+}
+
+function fromKeys(keys: Parsed): AgentConfig {
+  return {
+    dataDir: keys['data-dir'],
+    socket: keys.socket,
+    hostname: keys.hostname,
+    logLevel: keys['log-level'],
+    logFile: keys['log-file'],
+    dataPathDriver: keys['data-path-driver'],
+    metricsAddress: parseHostPort('metrics-address', keys['metrics-address']),
+    gossipPort: keys['gossip-port'],
+    gossipProfile: keys['gossip-profile'],
+    busyPollMicros: keys['busy-poll-micros'],
+    sourcePorts: keys['source-ports'],
+    receiveBufferBytes: keys['receive-buffer-bytes'],
+    labels: Object.fromEntries(
+      keys.label.map((text) => [
+        text.slice(0, text.indexOf('=')),
+        text.slice(text.indexOf('=') + 1),
+      ]),
+    ),
+    staticVteps: keys['static-vteps'],
+  };
+}
