@@ -1,0 +1,2 @@
+export { type MetricSource, Metrics, type Sample } from './io/metrics.js';
+export { MetricsServer } from './io/metrics-server.js';
