@@ -1,0 +1,18 @@
+export type { Backend } from './core/backend.js';
+export type { Logger } from './io/log.js';
+export { type ApiConfig, type ApiDependencies, ApiServer, type ApiStats } from './io/server.js';
+export { ApiError, type ApiErrorDetail } from './wire/errors.js';
+export type {
+  AttachRequest,
+  AttachTarget,
+  DetachRequest,
+  HostFacts,
+  InitRequest,
+  JoinRequest,
+  LocalAttachment,
+  LocalState,
+  LocalSwarm,
+  Rotation,
+  SwarmEvent,
+} from './wire/records.js';
+export { DEFAULT_CLUSTER_SPEC } from './wire/requests.js';

@@ -1,0 +1,38 @@
+import type { ServerResponse } from 'node:http';
+import type { RefusalContext } from '../wire/errors.js';
+
+/** One request, as a route sees it. */
+export interface Call {
+  /** A path parameter of the route, percent-decoded. */
+  param(name: string): string;
+  readonly query: URLSearchParams;
+  readonly nowMs: number;
+  /** The request's JSON; refuses what is absent, too large or malformed. */
+  body(): Promise<unknown>;
+}
+
+export type Reply =
+  | { readonly kind: 'json'; readonly status: number; readonly value: unknown }
+  | { readonly kind: 'empty'; readonly status: number }
+  | {
+      readonly kind: 'text';
+      readonly type: string;
+      readonly text: string;
+      readonly headers?: Readonly<Record<string, string>>;
+    }
+  /** `open` writes the head and goes on until it ends the response or `closing` aborts. */
+  | { readonly kind: 'stream'; open(response: ServerResponse, closing: AbortSignal): void };
+
+export type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE' | 'PUT';
+
+export interface Route {
+  readonly method: Method;
+  /** In find-my-way's form, without the version. */
+  readonly path: string;
+  handle(call: Call): Reply | Promise<Reply>;
+  /** What the words of this route's refusals need to know. */
+  refusalContext?(): RefusalContext;
+}
+
+export const json = (value: unknown, status = 200): Reply => ({ kind: 'json', status, value });
+export const empty = (status = 200): Reply => ({ kind: 'empty', status });

@@ -1,0 +1,321 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import Router from 'find-my-way';
+import { AssertionFailed } from '../../base/assert.js';
+import { AgentError } from '../../base/error.js';
+import { SwarmError } from '../../base/swarm-error.js';
+import type { Backend } from '../core/backend.js';
+import { splitVersion } from '../core/version.js';
+import {
+  ApiError,
+  apiRefusal,
+  badRequest,
+  type Refusal,
+  type RefusalContext,
+  swarmRefusal,
+} from '../wire/errors.js';
+import { API_VERSION } from '../wire/system-json.js';
+import { readJson } from './body.js';
+import type { Reply, Route } from './call.js';
+import { EventStreams } from './events.js';
+import type { Logger } from './log.js';
+import { absentRoutes } from './routes/absent.js';
+import { networkRoutes } from './routes/networks.js';
+import { nodeRoutes } from './routes/nodes.js';
+import { SHOAL_PREFIX, shoalRoutes } from './routes/shoal.js';
+import { swarmRoutes } from './routes/swarm.js';
+import { systemRoutes } from './routes/system.js';
+import { listenOnSocket } from './socket.js';
+
+/** Connections at a time; more are dropped at once and counted. */
+export const CONNECTIONS_MAX = 1024;
+/** Time for a client to send a request's head, and all of it. Answers may take longer. */
+export const HEADERS_TIMEOUT_MS = 30_000;
+export const REQUEST_TIMEOUT_MS = 60_000;
+/** So long that no CLI, which polls each 200 ms, sends just as we close the connection. */
+export const KEEP_ALIVE_TIMEOUT_MS = 600_000;
+/** Time that running requests get when the server closes. */
+export const CLOSE_GRACE_MS = 2_000;
+/** Names of images with their registry are long. */
+const PARAM_LENGTH_MAX = 4096;
+
+export interface ApiConfig {
+  readonly socketPath: string;
+  /** Group that may use the socket, if the host has it; `docker` if absent. */
+  readonly group?: string;
+}
+
+export interface ApiDependencies {
+  readonly backend: Backend;
+  readonly log: Logger;
+}
+
+export interface ApiStats {
+  requests: number;
+  /** Answered with 400 to 499, and with 500 or more. */
+  refused: number;
+  failed: number;
+  connectionsDropped: number;
+  /** What came was not HTTP. */
+  malformed: number;
+}
+
+/** Docker's Engine API, and Shoal's own verbs, on a unix socket. */
+export class ApiServer {
+  readonly #server: Server;
+  readonly #router = Router({ maxParamLength: PARAM_LENGTH_MAX });
+  readonly #routes = new Map<unknown, Route>();
+  readonly #log: Logger;
+  readonly #headers: Readonly<Record<string, string>>;
+  readonly #closing = new AbortController();
+  readonly #stats: ApiStats = {
+    requests: 0,
+    refused: 0,
+    failed: 0,
+    connectionsDropped: 0,
+    malformed: 0,
+  };
+
+  private constructor({ backend, log }: ApiDependencies) {
+    this.#log = log;
+    this.#headers = {
+      'Api-Version': API_VERSION,
+      'Docker-Experimental': 'false',
+      Ostype: 'linux',
+      Server: `Shoal/${backend.facts().agentVersion} (linux)`,
+    };
+    const events = new EventStreams(backend);
+    for (const route of [
+      ...systemRoutes(backend, events),
+      ...swarmRoutes(backend),
+      ...nodeRoutes(backend),
+      ...networkRoutes(backend),
+      ...shoalRoutes(backend),
+      ...absentRoutes(backend),
+    ]) {
+      const handler = () => undefined;
+      this.#routes.set(handler, route);
+      this.#router.on(route.method, route.path, handler);
+    }
+    this.#server = this.#createServer();
+  }
+
+  /** Throws ApiError API_SOCKET_TAKEN or API_SOCKET_REFUSED. */
+  static async listen(config: ApiConfig, dependencies: ApiDependencies): Promise<ApiServer> {
+    const api = new ApiServer(dependencies);
+    await listenOnSocket(
+      api.#server,
+      config.socketPath,
+      config.group ?? 'docker',
+      dependencies.log,
+    );
+    return api;
+  }
+
+  stats(): Readonly<ApiStats> {
+    return { ...this.#stats };
+  }
+
+  /** Ends the streams, lets running requests finish within `CLOSE_GRACE_MS`, removes the socket. */
+  async close(): Promise<void> {
+    if (!this.#server.listening) return;
+    this.#closing.abort();
+    const closed = new Promise<void>((resolve) => {
+      this.#server.close(() => resolve());
+    });
+    this.#server.closeIdleConnections();
+    const timer = setTimeout(() => this.#server.closeAllConnections(), CLOSE_GRACE_MS);
+    await closed;
+    clearTimeout(timer);
+  }
+
+  #createServer(): Server {
+    const server = createServer({
+      keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+    });
+    server.maxConnections = CONNECTIONS_MAX;
+    server.on('request', (request, response) => {
+      void this.#serve(request, response);
+    });
+    server.on('drop', () => {
+      this.#stats.connectionsDropped += 1;
+    });
+    server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+      this.#stats.malformed += 1;
+      if (error.code === 'HPE_HEADER_OVERFLOW') {
+        this.#answerRaw(
+          socket,
+          '431 Request Header Fields Too Large',
+          'the request head is too large',
+        );
+      } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+        this.#answerRaw(socket, '408 Request Timeout', 'the request took too long to arrive');
+      } else {
+        this.#answerRaw(socket, '400 Bad Request', 'the request is not HTTP');
+      }
+    });
+    server.on('connect', (_request, socket) => {
+      this.#answerRaw(socket, '404 Not Found', 'page not found');
+    });
+    return server;
+  }
+
+  /** Where there is no response object to answer with. */
+  #answerRaw(socket: Duplex, status: string, message: string): void {
+    if (!socket.writable) {
+      socket.destroy();
+      return;
+    }
+    const body = `${JSON.stringify({ message })}\n`;
+    const headers = Object.entries({
+      ...this.#headers,
+      'Content-Type': 'application/json',
+      'Content-Length': String(Buffer.byteLength(body)),
+      Connection: 'close',
+    });
+    const head = headers.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+    socket.on('error', () => socket.destroy());
+    socket.end(`HTTP/1.1 ${status}\r\n${head}\r\n${body}`);
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    this.#stats.requests += 1;
+    // A client that is gone is not our trouble; what it asked for still happens.
+    response.on('error', () => response.destroy());
+    for (const [name, value] of Object.entries(this.#headers)) response.setHeader(name, value);
+    const startedMs = performance.now();
+    let path = request.url ?? '/';
+    let route: Route | undefined;
+    try {
+      const url = request.url ?? '/';
+      const split = url.indexOf('?');
+      path = split < 0 ? url : url.slice(0, split);
+      const found = this.#find(request.method ?? '', path);
+      route = found.route;
+      const reply = await found.route.handle({
+        param: (name) => found.params[name] ?? '',
+        query: new URLSearchParams(split < 0 ? '' : url.slice(split + 1)),
+        nowMs: Date.now(),
+        body: () => readJson(request),
+      });
+      this.#send(request, response, reply);
+    } catch (error) {
+      this.#refuse(request, response, error, path, route?.refusalContext?.bind(route));
+    }
+    this.#log.debug(
+      {
+        method: request.method,
+        path,
+        status: response.statusCode,
+        tookMs: Math.round(performance.now() - startedMs),
+      },
+      'api request',
+    );
+  }
+
+  #find(method: string, path: string) {
+    const { route: inner } = splitVersion(path);
+    const found = this.#router.find(method as Router.HTTPMethod, inner);
+    const route = found === null ? undefined : this.#routes.get(found.handler);
+    if (found === null || route === undefined) {
+      if (!isDecodable(inner)) throw badRequest('the path is not percent-encoded UTF-8');
+      throw new ApiError({ code: 'API_NOT_FOUND' }, 'page not found');
+    }
+    return { route, params: found.params };
+  }
+
+  #send(request: IncomingMessage, response: ServerResponse, reply: Reply): void {
+    if (response.destroyed || response.headersSent) return;
+    if (this.#closing.signal.aborted) response.setHeader('Connection', 'close');
+    switch (reply.kind) {
+      case 'stream':
+        reply.open(response, this.#closing.signal);
+        return;
+      case 'empty':
+        response.writeHead(
+          reply.status,
+          reply.status === 204 ? undefined : { 'Content-Length': '0' },
+        );
+        response.end();
+        return;
+      case 'json': {
+        // Exactly this type: with a charset behind it, the CLI shows errors as raw JSON.
+        this.#sendBody(request, response, reply.status, 'application/json', {
+          body: `${JSON.stringify(reply.value ?? null)}\n`,
+        });
+        return;
+      }
+      case 'text':
+        this.#sendBody(request, response, 200, reply.type, {
+          body: reply.text,
+          ...(reply.headers === undefined ? {} : { headers: reply.headers }),
+        });
+        return;
+    }
+  }
+
+  #sendBody(
+    request: IncomingMessage,
+    response: ServerResponse,
+    status: number,
+    type: string,
+    content: { readonly body: string; readonly headers?: Readonly<Record<string, string>> },
+  ): void {
+    const isHead = request.method === 'HEAD';
+    response.writeHead(status, {
+      ...content.headers,
+      'Content-Type': type,
+      // A ping by HEAD says zero, as the real engine does.
+      'Content-Length': isHead ? 0 : Buffer.byteLength(content.body),
+    });
+    response.end(isHead ? undefined : content.body);
+  }
+
+  #refuse(
+    request: IncomingMessage,
+    response: ServerResponse,
+    error: unknown,
+    path: string,
+    context: (() => RefusalContext) | undefined,
+  ): void {
+    if (request.destroyed && !request.complete) {
+      response.destroy();
+      return;
+    }
+    const { status, message } = this.#refusalOf(error, context);
+    if (status >= 500) this.#stats.failed += 1;
+    else this.#stats.refused += 1;
+    if (error instanceof ApiError && error.code === 'API_BODY_TOO_LARGE') {
+      response.setHeader('Connection', 'close');
+    }
+    const code = error instanceof AgentError ? error.code : 'INTERNAL';
+    const value = path.includes(SHOAL_PREFIX) ? { message, code } : { message };
+    this.#send(request, response, { kind: 'json', status, value });
+    if (error instanceof AssertionFailed) {
+      // Ours to fix, and no state to go on with: the process's last resort has to see it.
+      setImmediate(() => {
+        throw error;
+      });
+    }
+  }
+
+  #refusalOf(error: unknown, context: (() => RefusalContext) | undefined): Refusal {
+    if (error instanceof SwarmError) {
+      return swarmRefusal(error.detail, error.message, context?.());
+    }
+    if (error instanceof ApiError) return apiRefusal(error.detail, error.message);
+    this.#log.error({ err: error }, 'a request failed');
+    return { status: 500, message: error instanceof Error ? error.message : 'internal error' };
+  }
+}
+
+function isDecodable(path: string): boolean {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

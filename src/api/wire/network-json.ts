@@ -1,0 +1,113 @@
+import type { AttachmentObject, NetworkObject, NodeObject } from '../../base/swarm-model.js';
+import type { LocalAttachment } from './records.js';
+import { formatTimeMs } from './time.js';
+
+const VNI_OPTION = 'com.docker.network.driver.overlay.vxlanid_list';
+
+/** Docker names a peer by the first twelve digits of its id. */
+const PEER_NAME_LENGTH = 12;
+
+/** What is around a network, as far as this node knows it. */
+export interface NetworkSurroundings {
+  /** This node's attachments to the network. */
+  readonly local: readonly LocalAttachment[];
+  /** The whole swarm's attachments to it. */
+  readonly attachments: readonly AttachmentObject[];
+  readonly nodes: readonly NodeObject[];
+}
+
+const isV6 = (address: string) => address.includes(':');
+const bare = (address: string | undefined) => address?.split('/', 1)[0] ?? '';
+
+/** A network without what is on it: an item of `GET /networks`. */
+export function networkJson(network: NetworkObject) {
+  const { spec } = network;
+  return {
+    Name: spec.name,
+    Id: network.id,
+    Created: formatTimeMs(network.createdAtMs),
+    Scope: 'swarm',
+    Driver: spec.driver,
+    EnableIPv6: spec.ipv6,
+    IPAM: {
+      Driver: spec.ipamDriver,
+      Options: Object.keys(spec.ipamOptions).length === 0 ? null : spec.ipamOptions,
+      Config: network.subnets.map((subnet) => ({
+        Subnet: subnet.subnet,
+        ...(subnet.ipRange === undefined ? {} : { IPRange: subnet.ipRange }),
+        Gateway: subnet.gateway,
+        ...(subnet.auxAddresses === undefined ? {} : { AuxiliaryAddresses: subnet.auxAddresses }),
+      })),
+    },
+    Internal: spec.internal,
+    Attachable: spec.attachable,
+    Ingress: spec.ingress,
+    ConfigFrom: { Network: '' },
+    ConfigOnly: false,
+    Containers: null as Record<string, unknown> | null,
+    Options: { ...spec.driverOptions, [VNI_OPTION]: String(network.vni) },
+    Labels: spec.labels,
+  };
+}
+
+function containersJson(local: readonly LocalAttachment[]): Record<string, unknown> {
+  return Object.fromEntries(
+    local.map((attachment) => [
+      attachment.id,
+      {
+        Name: attachment.name,
+        EndpointID: attachment.id,
+        MacAddress: attachment.mac,
+        IPv4Address: attachment.addresses.find((address) => !isV6(address)) ?? '',
+        IPv6Address: attachment.addresses.find(isV6) ?? '',
+      },
+    ]),
+  );
+}
+
+/** The nodes whose VTEPs carry the network. */
+function peersJson(around: NetworkSurroundings) {
+  const carrying = new Set<string>(around.attachments.map(({ nodeId }) => nodeId));
+  return around.nodes
+    .filter(({ id }) => carrying.has(id))
+    .map(({ id, dataPathAddress }) => ({
+      Name: id.slice(0, PEER_NAME_LENGTH),
+      IP: dataPathAddress,
+    }));
+}
+
+/** Plain attachments belong to no service: Docker lists them under the empty name. */
+function servicesJson(around: NetworkSurroundings) {
+  const addressOf = new Map<string, string>(
+    around.nodes.map(({ id, dataPathAddress }) => [id, dataPathAddress]),
+  );
+  return {
+    '': {
+      VIP: '<nil>',
+      Ports: [],
+      LocalLBIndex: 0,
+      Tasks: around.attachments.map((attachment) => ({
+        Name: attachment.name,
+        EndpointID: attachment.id,
+        EndpointIP: bare(attachment.addresses[0]),
+        Info: { 'Host IP': addressOf.get(attachment.nodeId) ?? '' },
+      })),
+    },
+  };
+}
+
+/** `GET /networks/{id}`; a network that this node carries also shows its containers and peers. */
+export function networkInspectJson(
+  network: NetworkObject,
+  around: NetworkSurroundings,
+  verbose: boolean,
+) {
+  const plain = networkJson(network);
+  const peers = peersJson(around);
+  return {
+    ...plain,
+    Containers: around.local.length === 0 ? null : containersJson(around.local),
+    ...(peers.length === 0 ? {} : { Peers: peers }),
+    ...(verbose && around.attachments.length > 0 ? { Services: servicesJson(around) } : {}),
+  };
+}

@@ -1,0 +1,142 @@
+import type { ObjectKind } from '../../base/swarm-error.js';
+import type {
+  AttachmentId,
+  ClusterObject,
+  ClusterSpec,
+  Labels,
+  NetworkId,
+  NodeAvailability,
+} from '../../base/swarm-model.js';
+
+/** What this host and this agent are, for `docker info`, `docker version` and `docker node`. */
+export interface HostFacts {
+  /** Made once per agent and kept on disk; `docker info` prints it as `ID`. */
+  readonly id: string;
+  readonly hostname: string;
+  /** As `uname -r` prints it. */
+  readonly kernelVersion: string;
+  /** For people: `Debian GNU/Linux 12 (bookworm)`. */
+  readonly operatingSystem: string;
+  /** As `uname -m` prints it: `x86_64`, `aarch64`. */
+  readonly architecture: string;
+  readonly cpuCount: number;
+  readonly memoryBytes: number;
+  readonly agentVersion: string;
+  readonly gitCommit: string;
+  /** When the agent was built; 0: unknown. */
+  readonly builtAtMs: number;
+  readonly dataDir: string;
+  /** Which driver moves the packets, for example `native (TAP + UDP GSO)`, and why that one. */
+  readonly dataPathDriver: { readonly name: string; readonly reason: string };
+  /** Each is one sentence that `docker info` prints. */
+  readonly warnings: readonly string[];
+  readonly labels: Labels;
+}
+
+export type LocalState = 'inactive' | 'pending' | 'active' | 'error' | 'locked';
+
+/** The swarm as this node sees itself in it. */
+export interface LocalSwarm {
+  readonly state: LocalState;
+  /** Empty while the node is in no swarm. */
+  readonly nodeId: string;
+  readonly nodeAddress: string;
+  /** Why the state is `error` (or still `pending`); else empty. */
+  readonly error: string;
+  /** This node is a manager and can be asked for the swarm's objects. */
+  readonly controlAvailable: boolean;
+  /** `address` is `host:port` of a manager's control port. */
+  readonly remoteManagers: readonly { readonly nodeId: string; readonly address: string }[];
+  /** The next three are known on managers only. */
+  readonly nodes?: number;
+  readonly managers?: number;
+  readonly cluster?: ClusterObject;
+}
+
+export interface InitRequest {
+  /** `host:port` or an interface's name, as the user gave it. */
+  readonly listenAddress: string;
+  /** Empty: choose one. */
+  readonly advertiseAddress: string;
+  /** Empty: the same as the advertised one. */
+  readonly dataPathAddress: string;
+  readonly dataPathPort: number;
+  /** CIDRs; empty: the agent's default. */
+  readonly defaultAddressPool: readonly string[];
+  /** Prefix length of the subnets cut from the pool. */
+  readonly subnetSize: number;
+  readonly forceNewCluster: boolean;
+  readonly autolock: boolean;
+  readonly availability: NodeAvailability;
+  readonly spec: ClusterSpec;
+}
+
+export interface JoinRequest {
+  readonly listenAddress: string;
+  readonly advertiseAddress: string;
+  readonly dataPathAddress: string;
+  /** At least one `host:port` of a manager. */
+  readonly remoteAddresses: readonly string[];
+  readonly joinToken: string;
+  readonly availability: NodeAvailability;
+}
+
+/** Which secrets of the swarm an update also renews. */
+export interface Rotation {
+  readonly workerToken: boolean;
+  readonly managerToken: boolean;
+  readonly managerUnlockKey: boolean;
+  readonly rootCa: boolean;
+}
+
+export type AttachTarget =
+  | { readonly kind: 'netns'; readonly path: string }
+  | { readonly kind: 'pid'; readonly pid: number }
+  | { readonly kind: 'host' };
+
+export interface AttachRequest {
+  /** Name, id or unique prefix of an id; resolved by the backend. */
+  readonly network: string;
+  readonly target: AttachTarget;
+  readonly ip?: string;
+  readonly name?: string;
+  readonly aliases: readonly string[];
+  /** Name of the interface in the target; chosen if absent. */
+  readonly ifname?: string;
+}
+
+/** All given members must hold of an attachment that is to go. */
+export interface DetachRequest {
+  readonly id?: string;
+  readonly network?: string;
+  readonly netns?: string;
+  readonly pid?: number;
+  readonly host?: boolean;
+}
+
+/** An attachment which this node made. */
+export interface LocalAttachment {
+  readonly id: AttachmentId;
+  readonly networkId: NetworkId;
+  readonly networkName: string;
+  readonly target: AttachTarget;
+  readonly ifname: string;
+  /** `10.0.1.5/24`. */
+  readonly addresses: readonly string[];
+  readonly mac: string;
+  readonly name: string;
+  readonly aliases: readonly string[];
+  readonly mtuBytes: number;
+  readonly state: 'up' | 'waiting' | 'failed';
+  readonly error?: string;
+}
+
+/** Something happened to an object of the swarm: a line of `docker events`. */
+export interface SwarmEvent {
+  readonly kind: ObjectKind;
+  readonly action: 'create' | 'update' | 'remove' | 'connect' | 'disconnect';
+  readonly id: string;
+  /** At least `name`. */
+  readonly attributes: Labels;
+  readonly atMs: number;
+}
