@@ -1,0 +1,9 @@
+/** The resolver that tasks see at 127.0.0.11: names of their networks, and the host's upstreams. */
+export type { NameEntry, NameTable, NetworkNames } from './core/name-table.js';
+export { NAME_SERVER_ADDRESS, parseUpstreams } from './core/upstreams.js';
+export {
+  NameServer,
+  type NameServerConfig,
+  type NameServerLog,
+  type NameServerStats,
+} from './io/name-server.js';
