@@ -1,0 +1,13 @@
+import { SwarmError, type SwarmErrorDetail } from '../../../base/swarm-error.js';
+
+export function refuse(detail: SwarmErrorDetail, message: string): SwarmError {
+  return new SwarmError(detail, message);
+}
+
+export function invalid(message: string): SwarmError {
+  return new SwarmError({ code: 'SWARM_INVALID' }, message);
+}
+
+export function unsupported(message: string): SwarmError {
+  return new SwarmError({ code: 'SWARM_UNSUPPORTED' }, message);
+}
