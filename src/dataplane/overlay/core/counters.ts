@@ -1,0 +1,161 @@
+import { assert } from '../../../base/assert.js';
+
+/**
+ * Why a frame or datagram went nowhere, each also the name of its counter. Every row of a batch
+ * ends in exactly one of: an output, a reply (`OVERLAY_REPLIES`), or one of these.
+ */
+export const OVERLAY_DROPS = [
+  // Frames from local ports.
+  'port_unknown',
+  'frame_truncated',
+  /** A source MAC that is not the port's own. */
+  'mac_not_attached',
+  /** A source MAC that is a group address. */
+  'mac_invalid',
+  /** Inner VLAN tags are not carried, RFC 7348 §6.1; both directions. */
+  'vlan_tagged',
+  /** An ARP or ND message that claims another endpoint's address. */
+  'address_spoofed',
+  'arp_malformed',
+  'ndp_malformed',
+  /** Gratuitous ARP, unsolicited neighbour advertisements: tables are derived, not learned. */
+  'announcement_suppressed',
+  /** ARP or ND for the asker's own address: nobody else has it. */
+  'own_address_asked',
+  'gso_invalid',
+  /** Larger than the network's MTU, and no answer was possible or allowed. */
+  'mtu_exceeded',
+  /** To the port's own MAC: frames never go back where they came from. */
+  'hairpin',
+  /** Over the segment's rate of broadcast, unknown unicast and multicast frames. */
+  'flood_limited',
+  /** Nobody else is in the segment. */
+  'flood_empty',
+  // Datagrams from the underlay.
+  'vxlan_truncated',
+  'vxlan_vni_invalid',
+  'vni_unknown',
+  /** The sender has no endpoint in that segment and is not configured. */
+  'vtep_unknown',
+  /** One of our own: our address as sender, or a local port's MAC as source. */
+  'looped',
+  'inner_truncated',
+  'oversized',
+  /** The source MAC belongs to another VTEP than the sender. */
+  'mac_spoofed',
+  'mac_unknown',
+  /** The destination is behind another VTEP: what came from the tunnel does not go back into it. */
+  'mac_remote',
+  // Both.
+  /** The batch or its scratch was full. */
+  'batch_full',
+] as const;
+
+export type OverlayDrop = (typeof OVERLAY_DROPS)[number];
+
+/** Frames that the VTEP answered by itself. */
+export const OVERLAY_REPLIES = [
+  'arp_reply',
+  'neighbor_advertisement',
+  'fragmentation_needed',
+  'packet_too_big',
+] as const;
+
+export type OverlayReply = (typeof OVERLAY_REPLIES)[number];
+
+/**
+ * Totals. `tx` is towards other VTEPs, `rx` from them, `local` between ports of this node, `flood`
+ * the frames (not copies) that were replicated. A super-frame counts once, with all its bytes.
+ */
+export const OVERLAY_TOTALS = [
+  'txFrames',
+  'txBytes',
+  'rxFrames',
+  'rxBytes',
+  'localFrames',
+  'localBytes',
+  'floodFrames',
+  /** Table entries that did not fit (see `…_MAX`): should stay 0. */
+  'tableRefusals',
+] as const;
+
+export type OverlayTotal = (typeof OVERLAY_TOTALS)[number];
+
+/** Segments that one node can take part in. */
+export const SEGMENTS_MAX = 4096;
+
+const DROPS_AT = 0;
+const REPLIES_AT = DROPS_AT + OVERLAY_DROPS.length;
+const TOTALS_AT = REPLIES_AT + OVERLAY_REPLIES.length;
+const SEGMENTS_AT = TOTALS_AT + OVERLAY_TOTALS.length;
+/** VNI + 1 (0: slot is free), tx frames, tx bytes, rx frames, rx bytes. */
+const SEGMENT_WORDS = 5;
+
+/** Numbers (8 bytes each) of a counter block. */
+export const OVERLAY_COUNTERS_LENGTH = SEGMENTS_AT + SEGMENTS_MAX * SEGMENT_WORDS;
+
+const indexes = (names: readonly string[], at: number) =>
+  Object.freeze(Object.fromEntries(names.map((name, i) => [name, at + i])));
+
+/** Index of each counter in the block. */
+export const DROP_INDEX = indexes(OVERLAY_DROPS, DROPS_AT) as Readonly<Record<OverlayDrop, number>>;
+export const REPLY_INDEX = indexes(OVERLAY_REPLIES, REPLIES_AT) as Readonly<
+  Record<OverlayReply, number>
+>;
+export const TOTAL_INDEX = indexes(OVERLAY_TOTALS, TOTALS_AT) as Readonly<
+  Record<OverlayTotal, number>
+>;
+
+export const SEGMENT_TX = 1;
+export const SEGMENT_RX = 3;
+
+/** First number of segment slot `slot`: its VNI plus one. */
+export function segmentCountersAt(slot: number): number {
+  assert(slot >= 0 && slot < SEGMENTS_MAX, 'segment slot exists');
+  return SEGMENTS_AT + slot * SEGMENT_WORDS;
+}
+
+export interface SegmentStats {
+  readonly vni: number;
+  readonly txFrames: number;
+  readonly txBytes: number;
+  readonly rxFrames: number;
+  readonly rxBytes: number;
+}
+
+export interface OverlayStats {
+  readonly drops: Readonly<Record<OverlayDrop, number>>;
+  readonly replies: Readonly<Record<OverlayReply, number>>;
+  readonly totals: Readonly<Record<OverlayTotal, number>>;
+  readonly segments: readonly SegmentStats[];
+}
+
+/**
+ * A block of counters that can be read on another thread while the packet thread counts: pass the
+ * same `SharedArrayBuffer`-backed block to `Vtep` and to `readOverlayStats`.
+ */
+export function newOverlayCounters(): Float64Array {
+  return new Float64Array(new SharedArrayBuffer(OVERLAY_COUNTERS_LENGTH * 8));
+}
+
+/** A copy of the counters with names. A number read while it changes is an old or a new one. */
+export function readOverlayStats(counters: Float64Array): OverlayStats {
+  const named = <Name extends string>(index: Readonly<Record<Name, number>>) =>
+    Object.fromEntries(
+      Object.entries<number>(index).map(([name, at]) => [name, counters[at] ?? 0]),
+    ) as Record<Name, number>;
+  const segments: SegmentStats[] = [];
+  for (let slot = 0; slot < SEGMENTS_MAX; slot++) {
+    const at = segmentCountersAt(slot);
+    const [vniPlusOne = 0, txFrames = 0, txBytes = 0, rxFrames = 0, rxBytes = 0] =
+      counters.subarray(at, at + SEGMENT_WORDS);
+    if (vniPlusOne > 0)
+      segments.push({ vni: vniPlusOne - 1, txFrames, txBytes, rxFrames, rxBytes });
+  }
+  return {
+    drops: named(DROP_INDEX),
+    replies: named(REPLY_INDEX),
+    totals: named(TOTAL_INDEX),
+    segments,
+  };
+}

@@ -1,0 +1,527 @@
+import { assert } from '../../../base/assert.js';
+import { OUTPUTS_MAX, type PacketBatch } from '../../core/batch.js';
+import type { PacketHandler } from '../../core/packet-io.js';
+import {
+  ARP_REQUEST,
+  ARP_SENDER_ADDRESS_OFFSET,
+  ARP_SENDER_MAC_OFFSET,
+  ARP_TARGET_ADDRESS_OFFSET,
+  decodeArp,
+} from '../../wire/arp.js';
+import {
+  ETHERNET_HEADER_BYTES,
+  ETHERNET_SOURCE_OFFSET,
+  ETHERNET_TYPE_OFFSET,
+  ETHERTYPE_ARP,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  ETHERTYPE_QINQ,
+  ETHERTYPE_VLAN,
+  MAC_GROUP_BIT_HIGH,
+  macOf,
+} from '../../wire/ethernet.js';
+import {
+  decodeIpv6Header,
+  IPV6_DESTINATION_OFFSET,
+  IPV6_HEADER_BYTES,
+  IPV6_SOURCE_OFFSET,
+  isMulticast6,
+  PROTOCOL_ICMPV6,
+} from '../../wire/ipv6.js';
+import {
+  decodeNdp,
+  NDP_TARGET_OFFSET,
+  NEIGHBOR_ADVERTISEMENT,
+  NEIGHBOR_SOLICITATION,
+} from '../../wire/ndp.js';
+import { decodeVxlanHeader, VXLAN_HEADER_BYTES } from '../../wire/vxlan.js';
+import {
+  DROP_INDEX,
+  OVERLAY_COUNTERS_LENGTH,
+  type OverlayDrop,
+  type OverlayReply,
+  REPLY_INDEX,
+  SEGMENT_RX,
+  SEGMENT_TX,
+  TOTAL_INDEX,
+} from './counters.js';
+import type { TablesUpdate } from './diff.js';
+import { flowHash, packetBytes } from './inner.js';
+import {
+  ADVERTISEMENT_FRAME_BYTES,
+  ARP_REPLY_BYTES,
+  fragmentationNeededBytes,
+  maySendFragmentationNeeded,
+  maySendPacketTooBig,
+  packetTooBigBytes,
+  writeAdvertisement,
+  writeArpReply,
+  writeFragmentationNeeded,
+  writePacketTooBig,
+} from './replies.js';
+import { type SegmentLimits, type SegmentState, SegmentTable } from './segments.js';
+import { ABSENT } from './word-table.js';
+
+export interface VtepConfig {
+  /** Per segment. */
+  readonly limits: SegmentLimits;
+  /** Unpredictable to those who choose addresses in the overlay. */
+  readonly hashSeed: number;
+  /** `OVERLAY_COUNTERS_LENGTH` numbers, see `newOverlayCounters`. */
+  readonly counters: Float64Array;
+}
+
+export interface VtepDependencies {
+  /** Monotonic milliseconds; called for frames that are rate-limited only. */
+  readonly now: () => number;
+}
+
+/** Enough for neighbour discovery and service announcements of a /16, not for a storm. */
+export const DEFAULT_SEGMENT_LIMITS: SegmentLimits = {
+  floodPerSecond: 2_000,
+  floodBurst: 1_000,
+  icmpPerSecond: 1_000,
+  icmpBurst: 100,
+};
+
+/** An Ethernet frame may exceed the MTU by its header and a tag that somebody removed. */
+const FRAME_OVERHEAD_BYTES_MAX = ETHERNET_HEADER_BYTES + 4;
+
+/** Word of an IPv4 address mapped into IPv6, before the address itself. */
+const MAPPED_WORD = 0xffff;
+
+/**
+ * The overlay's packet core: decides, per frame of a local port and per datagram of the underlay,
+ * where it goes, from tables that it is given and never learns.
+ *
+ * Egress: ARP and neighbour discovery are answered here, known unicast goes to its VTEP or port,
+ * the rest is replicated to the segment's VTEPs (head-end replication). Ingress: only known senders,
+ * only to local ports (split horizon).
+ *
+ * The memos below remember the last look-up, since frames come in trains of one flow; `apply`
+ * forgets them.
+ */
+export class Vtep implements PacketHandler {
+  readonly #tables: SegmentTable;
+  readonly #counters: Float64Array;
+  readonly #now: () => number;
+
+  #egressPort = -1;
+  #egressMacHigh = -1;
+  #egressMacLow = -1;
+  #egressPlace = ABSENT;
+
+  #ingressSegment: SegmentState | undefined;
+  #ingressVni = -1;
+  #senderA = 0;
+  #senderB = 0;
+  #senderC = 0;
+  #senderD = 0;
+  #sourceMacHigh = -1;
+  #sourceMacLow = -1;
+  #sourcePlace = ABSENT;
+  #targetMacHigh = -1;
+  #targetMacLow = -1;
+  #targetPlace = ABSENT;
+
+  constructor(config: VtepConfig, dependencies: VtepDependencies) {
+    assert(config.counters.length >= OVERLAY_COUNTERS_LENGTH, 'counter block is large enough');
+    this.#tables = new SegmentTable(config.limits, config.hashSeed);
+    this.#counters = config.counters;
+    this.#now = dependencies.now;
+  }
+
+  /** Changes the tables; between two batches. */
+  apply(update: TablesUpdate): void {
+    const refused = this.#tables.apply(update, this.#counters, this.#now());
+    this.#count(TOTAL_INDEX.tableRefusals, refused);
+    this.#egressPort = -1;
+    this.#ingressVni = -1;
+    this.#sourceMacHigh = -1;
+    this.#targetMacHigh = -1;
+  }
+
+  egress(batch: PacketBatch): void {
+    for (let row = 0; row < batch.rowCount; row++) this.#egressRow(batch, row);
+  }
+
+  ingress(batch: PacketBatch): void {
+    for (let row = 0; row < batch.rowCount; row++) this.#ingressRow(batch, row);
+  }
+
+  #egressRow(batch: PacketBatch, row: number): undefined {
+    const { view } = batch;
+    const port = batch.rowPort[row] as number;
+    const segment = this.#tables.portSegment[port];
+    if (segment === undefined) return this.#drop('port_unknown');
+    const offset = batch.rowOffset[row] as number;
+    const end = offset + (batch.rowLength[row] as number);
+    if (offset + ETHERNET_HEADER_BYTES > end) return this.#drop('frame_truncated');
+
+    const sourceHigh = view.getUint16(offset + ETHERNET_SOURCE_OFFSET);
+    if ((sourceHigh & MAC_GROUP_BIT_HIGH) !== 0) return this.#drop('mac_invalid');
+    const isTrusted = this.#tables.portTrusted[port] === 1;
+    if (!isTrusted && !this.#isPortMac(view, port, offset + ETHERNET_SOURCE_OFFSET))
+      return this.#drop('mac_not_attached');
+
+    const etherType = view.getUint16(offset + ETHERNET_TYPE_OFFSET);
+    if (etherType === ETHERTYPE_VLAN || etherType === ETHERTYPE_QINQ)
+      return this.#drop('vlan_tagged');
+    if (etherType === ETHERTYPE_ARP && this.#handleArp(batch, segment, port, offset, end)) return;
+    if (etherType === ETHERTYPE_IPV6 && this.#handleNdp(batch, segment, port, offset, end)) return;
+
+    const gsoType = batch.rowGsoType[row] as number;
+    const gsoSize = batch.rowGsoSize[row] as number;
+    const bytes = packetBytes(view, offset, end, etherType, gsoType, gsoSize);
+    if (bytes === -1) return this.#drop('gso_invalid');
+    if (bytes > segment.mtuBytes)
+      return this.#answerTooBig(batch, segment, port, offset, end, etherType);
+    this.#forward(batch, row, segment, port, offset, end, etherType);
+  }
+
+  #forward(
+    batch: PacketBatch,
+    row: number,
+    segment: SegmentState,
+    port: number,
+    offset: number,
+    end: number,
+    etherType: number,
+  ): undefined {
+    const { view } = batch;
+    const high = view.getUint16(offset);
+    const low = view.getUint32(offset + 2);
+    if (this.#egressPort !== port || this.#egressMacLow !== low || this.#egressMacHigh !== high) {
+      const isGroup = (high & MAC_GROUP_BIT_HIGH) !== 0;
+      this.#egressPort = port;
+      this.#egressMacHigh = high;
+      this.#egressMacLow = low;
+      this.#egressPlace = isGroup ? ABSENT : this.#tables.place(segment.slot, high, low);
+    }
+    const place = this.#egressPlace;
+    const length = end - offset;
+    if (place === ABSENT) return this.#flood(batch, row, segment, port, offset, end, etherType);
+    if (batch.outCount >= OUTPUTS_MAX) return this.#drop('batch_full');
+    if ((place & 1) === 0) {
+      const hash = flowHash(view, offset, end, etherType);
+      batch.emitToVtep(row, offset, length, place >>> 1, segment.vni, hash);
+      this.#countTx(segment, length);
+    } else if (place >>> 1 === port) {
+      this.#drop('hairpin');
+    } else {
+      batch.emitToPort(row, offset, length, place >>> 1);
+      this.#count(TOTAL_INDEX.localFrames, 1);
+      this.#count(TOTAL_INDEX.localBytes, length);
+    }
+  }
+
+  /** Head-end replication: one copy per VTEP of the segment and per other local port, all or none. */
+  #flood(
+    batch: PacketBatch,
+    row: number,
+    segment: SegmentState,
+    port: number,
+    offset: number,
+    end: number,
+    etherType: number,
+  ): undefined {
+    const { floodList, ports } = segment;
+    const length = end - offset;
+    const copies = floodList.length + ports.length - 1;
+    if (copies === 0) return this.#drop('flood_empty');
+    if (!segment.floodBucket.take(this.#now())) return this.#drop('flood_limited');
+    if (batch.outCount + copies > OUTPUTS_MAX) return this.#drop('batch_full');
+    this.#count(TOTAL_INDEX.floodFrames, 1);
+    const hash = flowHash(batch.view, offset, end, etherType);
+    for (let i = 0; i < floodList.length; i++) {
+      batch.emitToVtep(row, offset, length, floodList[i] as number, segment.vni, hash);
+      this.#countTx(segment, length);
+    }
+    for (let i = 0; i < ports.length; i++) {
+      const target = ports[i] as number;
+      if (target === port) continue;
+      batch.emitToPort(row, offset, length, target);
+      this.#count(TOTAL_INDEX.localFrames, 1);
+      this.#count(TOTAL_INDEX.localBytes, length);
+    }
+  }
+
+  /** @returns Whether the frame is dealt with; else it is forwarded like any other. */
+  #handleArp(
+    batch: PacketBatch,
+    segment: SegmentState,
+    port: number,
+    offset: number,
+    end: number,
+  ): boolean {
+    const { view } = batch;
+    const arp = offset + ETHERNET_HEADER_BYTES;
+    const operation = decodeArp(view, arp, end);
+    if (typeof operation !== 'number') return this.#consume(operation);
+
+    const sender = view.getUint32(arp + ARP_SENDER_ADDRESS_OFFSET);
+    const target = view.getUint32(arp + ARP_TARGET_ADDRESS_OFFSET);
+    const ownMac = macOf(this.#portMacHigh(port), this.#portMacLow(port));
+    if (this.#tables.portTrusted[port] !== 1) {
+      const held = this.#neighbor4(segment, sender);
+      const isOwn = this.#isPortMac(view, port, arp + ARP_SENDER_MAC_OFFSET);
+      if (!isOwn || (held !== ABSENT && held !== ownMac)) return this.#consume('address_spoofed');
+    }
+    if (sender === target) return this.#consume('announcement_suppressed');
+    if (operation !== ARP_REQUEST) return false;
+
+    const mac = this.#neighbor4(segment, target);
+    if (mac === ABSENT) return false;
+    if (mac === ownMac) return this.#consume('own_address_asked');
+    const reply = writeArpReply(batch, offset, mac);
+    return this.#reply(batch, 'arp_reply', port, reply, ARP_REPLY_BYTES);
+  }
+
+  /** @returns Whether the frame is dealt with; else it is forwarded like any other. */
+  #handleNdp(
+    batch: PacketBatch,
+    segment: SegmentState,
+    port: number,
+    offset: number,
+    end: number,
+  ): boolean {
+    const { view } = batch;
+    const ip = offset + ETHERNET_HEADER_BYTES;
+    if (decodeIpv6Header(view, ip, end) !== PROTOCOL_ICMPV6) return false;
+    const type = decodeNdp(view, ip, end);
+    if (typeof type !== 'number') return this.#consume(type);
+    if (type !== NEIGHBOR_SOLICITATION && type !== NEIGHBOR_ADVERTISEMENT) return false;
+
+    const mac = this.#neighbor6(segment, view, ip + IPV6_HEADER_BYTES + NDP_TARGET_OFFSET);
+    const ownMac = macOf(this.#portMacHigh(port), this.#portMacLow(port));
+    if (this.#tables.portTrusted[port] !== 1) {
+      const source = this.#neighbor6(segment, view, ip + IPV6_SOURCE_OFFSET);
+      if (source !== ABSENT && source !== ownMac) return this.#consume('address_spoofed');
+      if (type === NEIGHBOR_ADVERTISEMENT && mac !== ABSENT && mac !== ownMac)
+        return this.#consume('address_spoofed');
+    }
+    if (type === NEIGHBOR_ADVERTISEMENT) {
+      const isUnsolicited = isMulticast6(view, ip + IPV6_DESTINATION_OFFSET) && mac !== ABSENT;
+      return isUnsolicited && this.#consume('announcement_suppressed');
+    }
+    if (mac === ABSENT) return false;
+    if (mac === ownMac) return this.#consume('own_address_asked');
+    const reply = writeAdvertisement(batch, offset, mac);
+    return this.#reply(batch, 'neighbor_advertisement', port, reply, ADVERTISEMENT_FRAME_BYTES);
+  }
+
+  /** Tells the sender the MTU, where that is possible; the frame itself is lost either way. */
+  #answerTooBig(
+    batch: PacketBatch,
+    segment: SegmentState,
+    port: number,
+    offset: number,
+    end: number,
+    etherType: number,
+  ): undefined {
+    const { view } = batch;
+    const { mtuBytes, icmpBucket } = segment;
+    const is4 = etherType === ETHERTYPE_IPV4 && maySendFragmentationNeeded(view, offset, end);
+    const is6 = etherType === ETHERTYPE_IPV6 && maySendPacketTooBig(view, offset, end);
+    if ((!is4 && !is6) || !icmpBucket.take(this.#now())) {
+      this.#drop('mtu_exceeded');
+    } else if (is4) {
+      const reply = writeFragmentationNeeded(batch, offset, end, mtuBytes);
+      const length = fragmentationNeededBytes(offset, end);
+      this.#reply(batch, 'fragmentation_needed', port, reply, length);
+    } else {
+      const reply = writePacketTooBig(batch, offset, end, mtuBytes);
+      this.#reply(batch, 'packet_too_big', port, reply, packetTooBigBytes(offset, end));
+    }
+  }
+
+  #ingressRow(batch: PacketBatch, row: number): undefined {
+    const { view } = batch;
+    const start = batch.rowOffset[row] as number;
+    const end = start + (batch.rowLength[row] as number);
+    const vni = decodeVxlanHeader(view, start, end);
+    if (typeof vni !== 'number') return this.#drop(vni);
+    const segment = this.#admit(view, batch.rowSender[row] as number, vni);
+    if (segment === undefined) return;
+
+    const offset = start + VXLAN_HEADER_BYTES;
+    const length = end - offset;
+    if (length < ETHERNET_HEADER_BYTES) return this.#drop('inner_truncated');
+    if (length > segment.mtuBytes + FRAME_OVERHEAD_BYTES_MAX) return this.#drop('oversized');
+    const etherType = view.getUint16(offset + ETHERNET_TYPE_OFFSET);
+    if (etherType === ETHERTYPE_VLAN || etherType === ETHERTYPE_QINQ)
+      return this.#drop('vlan_tagged');
+    if (!this.#isSourceFair(view, segment, offset + ETHERNET_SOURCE_OFFSET)) return;
+    this.#deliver(batch, row, segment, offset, length);
+  }
+
+  /** The segment, if the sender may send into it; else the datagram is counted and dropped. */
+  #admit(view: DataView, sender: number, vni: number): SegmentState | undefined {
+    const a = view.getInt32(sender);
+    const b = view.getInt32(sender + 4);
+    const c = view.getInt32(sender + 8);
+    const d = view.getInt32(sender + 12);
+    if (
+      this.#ingressVni === vni &&
+      this.#senderD === d &&
+      this.#senderC === c &&
+      this.#senderB === b &&
+      this.#senderA === a
+    )
+      return this.#ingressSegment;
+
+    const segment = this.#tables.segmentOf(vni);
+    if (this.#tables.isOwnAddress(a, b, c, d)) this.#drop('looped');
+    else if (segment === undefined) this.#drop('vni_unknown');
+    else if (!this.#tables.isSender(segment.slot, a, b, c, d)) this.#drop('vtep_unknown');
+    else {
+      this.#ingressVni = vni;
+      this.#ingressSegment = segment;
+      this.#senderA = a;
+      this.#senderB = b;
+      this.#senderC = c;
+      this.#senderD = d;
+      // These remember places within a segment.
+      this.#sourceMacHigh = -1;
+      this.#targetMacHigh = -1;
+      return segment;
+    }
+    return undefined;
+  }
+
+  /** Whether the source MAC may come from the sender that `#admit` let in; else counted. */
+  #isSourceFair(view: DataView, segment: SegmentState, at: number): boolean {
+    const high = view.getUint16(at);
+    const low = view.getUint32(at + 2);
+    if (this.#sourceMacLow !== low || this.#sourceMacHigh !== high) {
+      if ((high & MAC_GROUP_BIT_HIGH) !== 0) return !this.#consume('mac_invalid');
+      this.#sourceMacHigh = high;
+      this.#sourceMacLow = low;
+      this.#sourcePlace = this.#tables.place(segment.slot, high, low);
+    }
+    const place = this.#sourcePlace;
+    if (place === ABSENT) return true;
+    if ((place & 1) === 1) return !this.#consume('looped');
+    const isSenders = this.#tables.isVtepAt(
+      place >>> 1,
+      this.#senderA,
+      this.#senderB,
+      this.#senderC,
+      this.#senderD,
+    );
+    return isSenders || !this.#consume('mac_spoofed');
+  }
+
+  #deliver(
+    batch: PacketBatch,
+    row: number,
+    segment: SegmentState,
+    offset: number,
+    length: number,
+  ): undefined {
+    const { view } = batch;
+    const high = view.getUint16(offset);
+    const low = view.getUint32(offset + 2);
+    if ((high & MAC_GROUP_BIT_HIGH) !== 0) {
+      this.#deliverToAll(batch, row, segment, offset, length);
+      return;
+    }
+    if (this.#targetMacLow !== low || this.#targetMacHigh !== high) {
+      this.#targetMacHigh = high;
+      this.#targetMacLow = low;
+      this.#targetPlace = this.#tables.place(segment.slot, high, low);
+    }
+    const place = this.#targetPlace;
+    if (place === ABSENT) return this.#drop('mac_unknown');
+    if ((place & 1) === 0) return this.#drop('mac_remote');
+    if (batch.outCount >= OUTPUTS_MAX) return this.#drop('batch_full');
+    batch.emitToPort(row, offset, length, place >>> 1);
+    this.#countRx(segment, length);
+  }
+
+  /** To every local port and to no VTEP: the sender replicated already. */
+  #deliverToAll(
+    batch: PacketBatch,
+    row: number,
+    segment: SegmentState,
+    offset: number,
+    length: number,
+  ): undefined {
+    const { ports } = segment;
+    if (ports.length === 0) return this.#drop('flood_empty');
+    if (batch.outCount + ports.length > OUTPUTS_MAX) return this.#drop('batch_full');
+    for (let i = 0; i < ports.length; i++)
+      batch.emitToPort(row, offset, length, ports[i] as number);
+    this.#countRx(segment, length);
+  }
+
+  #reply(
+    batch: PacketBatch,
+    kind: OverlayReply,
+    port: number,
+    offset: number,
+    length: number,
+  ): true {
+    if (offset === -1 || batch.outCount >= OUTPUTS_MAX) return this.#consume('batch_full');
+    batch.emitToPort(-1, offset, length, port);
+    this.#count(REPLY_INDEX[kind], 1);
+    return true;
+  }
+
+  #portMacHigh(port: number): number {
+    return this.#tables.portMacHigh[port] as number;
+  }
+
+  #portMacLow(port: number): number {
+    return this.#tables.portMacLow[port] as number;
+  }
+
+  #isPortMac(view: DataView, port: number, at: number): boolean {
+    return (
+      view.getUint32(at + 2) === this.#portMacLow(port) &&
+      view.getUint16(at) === this.#portMacHigh(port)
+    );
+  }
+
+  #neighbor4({ slot }: SegmentState, address: number): number {
+    return this.#tables.neighbor(slot, 0, 0, MAPPED_WORD, address);
+  }
+
+  #neighbor6({ slot }: SegmentState, view: DataView, at: number): number {
+    return this.#tables.neighbor(
+      slot,
+      view.getUint32(at),
+      view.getUint32(at + 4),
+      view.getUint32(at + 8),
+      view.getUint32(at + 12),
+    );
+  }
+
+  #drop(reason: OverlayDrop): undefined {
+    this.#count(DROP_INDEX[reason], 1);
+  }
+
+  /** Drops the frame; for those who say that it is dealt with. */
+  #consume(reason: OverlayDrop): true {
+    this.#drop(reason);
+    return true;
+  }
+
+  #countTx(segment: SegmentState, bytes: number): void {
+    this.#count(TOTAL_INDEX.txFrames, 1);
+    this.#count(TOTAL_INDEX.txBytes, bytes);
+    this.#count(segment.countersAt + SEGMENT_TX, 1);
+    this.#count(segment.countersAt + SEGMENT_TX + 1, bytes);
+  }
+
+  #countRx(segment: SegmentState, bytes: number): void {
+    this.#count(TOTAL_INDEX.rxFrames, 1);
+    this.#count(TOTAL_INDEX.rxBytes, bytes);
+    this.#count(segment.countersAt + SEGMENT_RX, 1);
+    this.#count(segment.countersAt + SEGMENT_RX + 1, bytes);
+  }
+
+  #count(index: number, amount: number): void {
+    this.#counters[index] = (this.#counters[index] as number) + amount;
+  }
+}
