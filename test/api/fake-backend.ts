@@ -130,7 +130,6 @@ export class FakeBackend implements Backend {
     const { cluster } = this.local;
     if (cluster === undefined) return refuse({ code: 'SWARM_NOT_MANAGER' });
     if (cluster.version !== version) refuse({ code: 'SWARM_OUT_OF_SEQUENCE' });
-    if (rotate.rootCa) refuse({ code: 'SWARM_UNSUPPORTED' }, 'the CA cannot be rotated yet');
     const { worker, manager } = cluster.joinTokens;
     const joinTokens = {
       worker: rotate.workerToken ? worker.replace(/a+$/, 'b'.repeat(25)) : worker,
