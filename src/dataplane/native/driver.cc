@@ -1,0 +1,515 @@
+#include "driver.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace shoal {
+namespace {
+
+/** Tags in epoll's data, above the port indexes. */
+constexpr uint32_t kWakeTag = 0xffffffff;
+constexpr uint32_t kReceiverTag = 0xfffffff0;
+/** Each receive slot: the sender's address, room in front, the largest train. Not a power of two:
+ * slots at equal cache sets would evict each other. */
+constexpr uint32_t kSlotHeadBytes = 128;
+constexpr uint32_t kSlotBytes = 65536;
+constexpr uint32_t kSlotStride = kSlotHeadBytes + kSlotBytes + 64;
+/** Bytes that one read of the underlay should bring at most: half of a usual second-level cache. */
+constexpr uint32_t kReadBytesWanted = 512 * 1024;
+constexpr int kTrainsWantedMin = 8;
+constexpr int kPriority = -15;
+/** Inner packet of a super-frame whose segment size is unknown: as over an MTU of 1500. */
+constexpr uint32_t kAssumedInnerMtu = 1450;
+
+uint32_t alignUp(uint32_t value, uint32_t to) { return (value + to - 1) & ~(to - 1); }
+
+void writeSender(uint8_t* at, const sockaddr_storage* sender) {
+  if (sender->ss_family == AF_INET6) {
+    memcpy(at, &reinterpret_cast<const sockaddr_in6*>(sender)->sin6_addr, 16);
+    return;
+  }
+  memset(at, 0, 10);
+  memset(at + 10, 0xff, 2);
+  memcpy(at + 12, &reinterpret_cast<const sockaddr_in*>(sender)->sin_addr, 4);
+}
+
+}  // namespace
+
+Driver::Driver(const DriverConfig& config, const BatchMemory& egress, const BatchMemory& ingress,
+               double* stats)
+    : config_(config), egress_(egress), ingress_(ingress), stats_(stats), coalescer_(this) {
+  rows_.resize(std::max(egress.rowsMax, ingress.rowsMax));
+  headerBlocks_.resize(kHeaderBlocksMax * kHeaderBlockBytes);
+}
+
+Driver::~Driver() {
+  for (Port& port : ports_) {
+    if (port.fd >= 0) close(port.fd);
+  }
+  if (wakeFd_ >= 0) close(wakeFd_);
+  if (epoll_ >= 0) close(epoll_);
+}
+
+const char* Driver::open() {
+  epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  if (epoll_ < 0) return "epoll_create1";
+  wakeFd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (wakeFd_ < 0) return "eventfd";
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u32 = kWakeTag;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, wakeFd_, &event) != 0) return "epoll_ctl";
+
+  const int families[2] = {AF_INET, AF_INET6};
+  for (int i = 0; i < 2; ++i) {
+    receivers_[i] = openReceiver(families[i], config_.underlay, &stats_);
+    if (!receivers_[i]) {
+      // A host without IPv6 (or, one day, without IPv4) still has an underlay.
+      if (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL) continue;
+      return "bind";
+    }
+    const int slots = static_cast<int>(
+        std::min<uint32_t>(Receiver::kTrainsMax, ingress_.rowBytes / kSlotStride));
+    for (int slot = 0; slot < slots; ++slot)
+      receivers_[i]->setSlot(slot, ingress_.arena + slot * kSlotStride + kSlotHeadBytes, kSlotBytes);
+    slots_ = slots;
+    trainsWanted_ = slots;
+    event.data.u32 = kReceiverTag + static_cast<uint32_t>(i);
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, receivers_[i]->fd(), &event) != 0) return "epoll_ctl";
+    for (uint32_t n = 0; n < config_.underlay.sourcePorts; ++n) {
+      auto queue = openSender(families[i], &stats_, &vteps_);
+      if (!queue) return "socket";
+      queues_[i].push_back(std::move(queue));
+    }
+  }
+  if (!receivers_[0] && !receivers_[1]) return "socket";
+  return nullptr;
+}
+
+void Driver::addPort(int index, int fd) {
+  if (index < 0 || index >= kPortsMax) {
+    close(fd);
+    return;
+  }
+  removePort(index);
+  if (static_cast<size_t>(index) >= ports_.size()) ports_.resize(index + 1);
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  ports_[index] = Port{};
+  ports_[index].fd = fd;
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u32 = static_cast<uint32_t>(index);
+  epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+}
+
+void Driver::removePort(int index) {
+  if (portAt(index) == nullptr) return;
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, ports_[index].fd, nullptr);
+  close(ports_[index].fd);
+  ports_[index].fd = -1;
+}
+
+const Driver::Port* Driver::portAt(int index) const {
+  if (index < 0 || static_cast<size_t>(index) >= ports_.size()) return nullptr;
+  return ports_[index].fd < 0 ? nullptr : &ports_[index];
+}
+
+void Driver::setVtep(int index, const uint8_t address[16], uint16_t udpPort) {
+  if (index < 0 || index >= kVtepsMax) return;
+  if (static_cast<size_t>(index) >= vteps_.size()) vteps_.resize(index + 1);
+  VtepAddress& vtep = vteps_[index];
+  vtep = VtepAddress{};
+  memset(&vtep.address, 0, sizeof vtep.address);
+  static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  if (memcmp(address, mapped, sizeof mapped) == 0) {
+    auto* to = reinterpret_cast<sockaddr_in*>(&vtep.address);
+    to->sin_family = AF_INET;
+    to->sin_port = htons(udpPort);
+    memcpy(&to->sin_addr, address + 12, 4);
+    vtep.addressLength = sizeof *to;
+  } else {
+    auto* to = reinterpret_cast<sockaddr_in6*>(&vtep.address);
+    to->sin6_family = AF_INET6;
+    to->sin6_port = htons(udpPort);
+    memcpy(&to->sin6_addr, address, 16);
+    vtep.addressLength = sizeof *to;
+  }
+  vtep.known = true;
+}
+
+void Driver::removeVtep(int index) {
+  if (index >= 0 && static_cast<size_t>(index) < vteps_.size()) vteps_[index].known = false;
+}
+
+void Driver::raisePriority() {
+  // Refused without CAP_SYS_NICE, and then things go on as they are.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kPriority);
+}
+
+int Driver::wait(int timeoutMillis) {
+  epoll_event events[kEventsMax];
+  const bool polls = config_.busyPollMicros > 0 && lastPacketMicros_ > 0;
+  int count;
+  for (;;) {
+    count = epoll_wait(epoll_, events, kEventsMax, polls ? 0 : timeoutMillis);
+    if (count != 0 || !polls) break;
+    if (nowMicros() - lastPacketMicros_ > config_.busyPollMicros) {
+      lastPacketMicros_ = 0;
+      count = epoll_wait(epoll_, events, kEventsMax, timeoutMillis);
+      break;
+    }
+    // Without giving way, polling would starve the very application it waits for.
+    sched_yield();
+  }
+  int found = 0;
+  readyPorts_.clear();
+  for (int i = 0; i < count; ++i) {
+    const uint32_t tag = events[i].data.u32;
+    if (tag == kWakeTag) {
+      uint64_t value;
+      if (::read(wakeFd_, &value, sizeof value) > 0) found |= kWoken;
+    } else if (tag >= kReceiverTag) {
+      receiverReady_[tag - kReceiverTag] = true;
+      found |= kUnderlayReady;
+    } else {
+      readyPorts_.push_back(static_cast<int>(tag));
+      found |= kPortsReady;
+    }
+  }
+  return found;
+}
+
+int Driver::readPorts() {
+  int rows = 0;
+  uint32_t cursor = 0;
+  // In turns, so that a port that floods costs the others no more than its share of a batch.
+  while (rows < kFramesMax && !readyPorts_.empty()) {
+    size_t kept = 0;
+    for (size_t i = 0; i < readyPorts_.size(); ++i) {
+      const int index = readyPorts_[i];
+      if (rows >= kFramesMax) break;
+      if (readPort(index, std::min(kFramesPerPort, kFramesMax - rows), &rows, &cursor))
+        readyPorts_[kept++] = index;
+      if (cursor == UINT32_MAX) break;
+    }
+    if (rows >= kFramesMax || cursor == UINT32_MAX) break;
+    readyPorts_.resize(kept);
+  }
+  readyPorts_.clear();
+  if (rows > 0) lastPacketMicros_ = nowMicros();
+  return rows;
+}
+
+/** True if the port may have more. `cursor` becomes UINT32_MAX when the arena is full. */
+bool Driver::readPort(int index, int framesMax, int* rows, uint32_t* cursor) {
+  const Port* port = portAt(index);
+  if (port == nullptr) return false;
+  for (int n = 0; n < framesMax; ++n) {
+    // Frames lie densely, whatever their size: small ones of one batch share few cache lines.
+    const uint32_t offset = alignUp(*cursor + kHeadroomBytes + kVnetBytes, 64);
+    if (offset + kFrameBytesMax > egress_.rowBytes) {
+      *cursor = UINT32_MAX;
+      return true;
+    }
+    uint8_t* at = egress_.arena + offset - kVnetBytes;
+    const ssize_t length = ::read(port->fd, at, kVnetBytes + kFrameBytesMax);
+    if (length < 0 && errno == EINTR) continue;
+    if (length < static_cast<ssize_t>(kVnetBytes)) {
+      // The device was deleted: an epoll that goes on to report it would never sleep again.
+      if (length < 0 && errno == EBADFD) removePort(index);
+      return false;
+    }
+    VnetHeader vnet;
+    memcpy(&vnet, at, sizeof vnet);
+    const int row = (*rows)++;
+    const uint32_t frameLength = static_cast<uint32_t>(length) - kVnetBytes;
+    egress_.rowOffset[row] = static_cast<int32_t>(offset);
+    egress_.rowLength[row] = static_cast<int32_t>(frameLength);
+    egress_.rowPort[row] = index;
+    egress_.rowGsoType[row] = vnet.gsoType & ~kGsoEcn;
+    egress_.rowGsoSize[row] = vnet.gsoSize;
+    egress_.rowFlags[row] = vnet.flags & kNeedsChecksum;
+    rows_[row].offload = Offload{static_cast<uint8_t>(vnet.flags & kNeedsChecksum), vnet.gsoType,
+                                 vnet.gsoSize, vnet.checksumStart, vnet.checksumOffset};
+    rows_[row].headerVni = -1;
+    stats_.at(Stat::kPortFramesRead) += 1;
+    stats_.at(Stat::kPortBytesRead) += frameLength;
+    *cursor = offset + frameLength;
+  }
+  return true;
+}
+
+int Driver::readUnderlay() {
+  Train trains[Receiver::kTrainsMax];
+  for (int turn = 0; turn < 2; ++turn) {
+    const int which = nextReceiver_;
+    nextReceiver_ ^= 1;
+    if (!receiverReady_[which]) continue;
+    const int count = receivers_[which]->read(trainsWanted_, trains);
+    if (count < trainsWanted_) receiverReady_[which] = false;
+    if (count == 0) continue;
+
+    int rows = 0;
+    uint32_t bytes = 0;
+    for (int i = 0; i < count; ++i) {
+      bytes += trains[i].length;
+      addRows(trains[i], &rows);
+    }
+    stats_.at(Stat::kDatagramBytesReceived) += bytes;
+    // Large trains are taken few at a time, so that they are still in the cache when written.
+    const uint32_t average = std::max(1u, bytes / static_cast<uint32_t>(count));
+    const int wanted = static_cast<int>(kReadBytesWanted / average);
+    trainsWanted_ = std::min(std::max(wanted, kTrainsWantedMin), slots_);
+    lastPacketMicros_ = nowMicros();
+    return rows;
+  }
+  return 0;
+}
+
+void Driver::addRows(const Train& train, int* rows) {
+  uint8_t* sender = train.bytes - kSlotHeadBytes;
+  writeSender(sender, train.sender);
+  uint32_t segment = train.segmentSize;
+  if (train.joined) {
+    // A super-frame of UDP that a kernel put into a tunnel, and no wire has cut, reports its inner
+    // segment size: it is one datagram all the same.
+    FrameView view;
+    if (train.length > kVxlanBytes && viewFrame(train.bytes + kVxlanBytes, train.length - kVxlanBytes, &view) &&
+        kVxlanBytes + view.end > segment) {
+      segment = train.length;
+    }
+  }
+  for (uint32_t at = 0; at < train.length; at += segment) {
+    stats_.at(Stat::kDatagramsReceived) += 1;
+    if (*rows >= static_cast<int>(ingress_.rowsMax)) {
+      stats_.at(Stat::kDatagramReceiveDrops) += 1;
+      continue;
+    }
+    const int row = (*rows)++;
+    ingress_.rowOffset[row] = static_cast<int32_t>(train.bytes - ingress_.arena + at);
+    ingress_.rowLength[row] = static_cast<int32_t>(std::min(segment, train.length - at));
+    ingress_.rowSender[row] = static_cast<int32_t>(sender - ingress_.arena);
+    describeIngressRow(row, train);
+  }
+}
+
+/** Finds out whether a frame comes unfinished from a kernel that met no wire (veth). */
+void Driver::describeIngressRow(int row, const Train& train) {
+  const uint8_t* frame = ingress_.arena + ingress_.rowOffset[row] + kVxlanBytes;
+  const uint32_t length = static_cast<uint32_t>(ingress_.rowLength[row]) - kVxlanBytes;
+  Offload offload;
+  FrameView view;
+  if (static_cast<uint32_t>(ingress_.rowLength[row]) > kVxlanBytes &&
+      viewFrame(frame, length, &view) && hasPartialChecksum(frame, view)) {
+    offload.flags = kNeedsChecksum;
+    offload.checksumStart = view.l4;
+    offload.checksumOffset = view.protocol == kTcp ? kTcpChecksumAt : kUdpChecksumAt;
+    const uint32_t headers = view.payload - view.l3;
+    if (view.protocol == kTcp && view.end - view.l3 > kAssumedInnerMtu + 50) {
+      offload.gsoType = view.ipv6 ? kGsoTcp6 : kGsoTcp4;
+      offload.gsoSize = static_cast<uint16_t>(kAssumedInnerMtu - headers);
+    } else if (view.protocol == kUdp && train.joined &&
+               train.segmentSize < view.end - view.payload) {
+      offload.gsoType = kGsoUdp;
+      offload.gsoSize = static_cast<uint16_t>(train.segmentSize);
+    }
+  }
+  rows_[row].offload = offload;
+  rows_[row].headerVni = -1;
+  ingress_.rowFlags[row] = offload.flags;
+  ingress_.rowGsoType[row] = offload.gsoType;
+  ingress_.rowGsoSize[row] = offload.gsoSize;
+}
+
+void Driver::performEgress(int outputs) {
+  for (int i = 0; i < outputs; ++i) {
+    if (!isSane(egress_, i)) continue;
+    if (egress_.outKind[i] == 1) {
+      sendToVtep(egress_, true, i);
+    } else {
+      writeToPort(egress_, i);
+    }
+  }
+  flushQueues();
+}
+
+void Driver::performIngress(int outputs) {
+  for (int i = 0; i < outputs; ++i) {
+    if (!isSane(ingress_, i)) continue;
+    if (ingress_.outKind[i] == 1) {
+      sendToVtep(ingress_, false, i);
+      continue;
+    }
+    const int32_t offset = ingress_.outOffset[i];
+    const int row = ingress_.outRow[i];
+    const Offload offload = offloadAt(ingress_, row, offset);
+    coalescer_.deliver(ingress_.outTarget[i], ingress_.arena + offset,
+                       static_cast<uint32_t>(ingress_.outLength[i]), offload.flags != 0,
+                       offload.gsoType, offload.gsoSize);
+  }
+  coalescer_.flush();
+  flushQueues();
+}
+
+bool Driver::isSane(const BatchMemory& batch, int output) const {
+  const int64_t offset = batch.outOffset[output];
+  const int64_t length = batch.outLength[output];
+  return offset >= 0 && length > 0 && offset + length <= batch.arenaBytes &&
+         batch.outRow[output] < static_cast<int32_t>(batch.rowsMax);
+}
+
+Offload Driver::offloadAt(const BatchMemory& batch, int row, int32_t offset) const {
+  if (row < 0) return Offload{};
+  Offload offload = rows_[row].offload;
+  if (offload.flags == 0) return offload;
+  // The offsets count from the row's own frame; the output may begin elsewhere (a tag taken off).
+  const int32_t frame = batch.rowOffset[row] + (&batch == &ingress_ ? int{kVxlanBytes} : 0);
+  offload.checksumStart = static_cast<uint16_t>(offload.checksumStart + (frame - offset));
+  return offload;
+}
+
+/** Completes a row's checksum where it lies, once: every later output of the row is right too. */
+bool Driver::finishChecksum(BatchMemory& batch, int row, int32_t offset, uint32_t length) {
+  const Offload offload = offloadAt(batch, row, offset);
+  if (!completeChecksum(batch.arena + offset, length, offload)) return false;
+  rows_[row].offload = Offload{};
+  return true;
+}
+
+SendQueue* Driver::queueFor(int vtep, uint32_t hash) {
+  if (vtep < 0 || static_cast<size_t>(vtep) >= vteps_.size() || !vteps_[vtep].known)
+    return nullptr;
+  const auto& queues = queues_[vteps_[vtep].address.ss_family == AF_INET6 ? 1 : 0];
+  if (queues.empty()) return nullptr;
+  // The high bits of the product depend on all bits of the hash.
+  const uint64_t bucket = (static_cast<uint64_t>(hash) * queues.size()) >> 32;
+  return queues[bucket].get();
+}
+
+void Driver::sendToVtep(BatchMemory& batch, bool egress, int output) {
+  const int vtep = batch.outTarget[output];
+  SendQueue* queue = queueFor(vtep, batch.outHash[output]);
+  if (queue == nullptr) {
+    stats_.at(Stat::kDatagramSendDrops) += 1;
+    return;
+  }
+  if (queue->isEmpty()) busyQueues_.push_back(queue);
+  const int row = batch.outRow[output];
+  const int32_t offset = batch.outOffset[output];
+  const uint32_t length = static_cast<uint32_t>(batch.outLength[output]);
+  const uint32_t vni = static_cast<uint32_t>(batch.outVni[output]);
+  uint8_t* frame = batch.arena + offset;
+
+  if (row >= 0 && rows_[row].offload.gsoType != kGsoNone) {
+    sendSuperFrame(queue, vtep, frame, length, offloadAt(batch, row, offset), vni);
+    return;
+  }
+  if (row >= 0 && rows_[row].offload.flags != 0 && !finishChecksum(batch, row, offset, length)) {
+    stats_.at(Stat::kDatagramSendDrops) += 1;
+    return;
+  }
+  // An egress row's headroom is its own, and can hold the header of one segment at one place.
+  if (egress && row >= 0) {
+    Row& state = rows_[row];
+    if (state.headerVni < 0) {
+      state.headerVni = vni;
+      state.headerOffset = offset;
+      writeVxlan(frame - kVxlanBytes, vni);
+    }
+    if (state.headerVni == vni && state.headerOffset == offset) {
+      queue->add(vtep, frame - kVxlanBytes, kVxlanBytes + length, nullptr, 0);
+      return;
+    }
+  }
+  uint8_t* block = headerBlock();
+  writeVxlan(block, vni);
+  queue->add(vtep, block, kVxlanBytes, frame, length);
+}
+
+void Driver::sendSuperFrame(SendQueue* queue, int vtep, const uint8_t* frame, uint32_t length,
+                            const Offload& offload, uint32_t vni) {
+  Segmenter segmenter;
+  if (!segmenter.begin(frame, length, offload, vni)) {
+    stats_.at(Stat::kDatagramSendDrops) += 1;
+    return;
+  }
+  const uint8_t* payload;
+  uint32_t payloadLength;
+  for (;;) {
+    uint8_t* block = headerBlock();
+    const uint32_t headers = segmenter.next(block, &payload, &payloadLength);
+    if (headers == 0) return;
+    queue->add(vtep, block, headers, payload, payloadLength);
+  }
+}
+
+/** Room for one header until the queues are flushed, which happens here if there is none left. */
+uint8_t* Driver::headerBlock() {
+  if (headerBlocksUsed_ == kHeaderBlocksMax) {
+    for (SendQueue* queue : busyQueues_) queue->flush();
+    headerBlocksUsed_ = 0;
+  }
+  return &headerBlocks_[kHeaderBlockBytes * headerBlocksUsed_++];
+}
+
+void Driver::flushQueues() {
+  for (SendQueue* queue : busyQueues_) queue->flush();
+  busyQueues_.clear();
+  headerBlocksUsed_ = 0;
+}
+
+/** Delivery between two local ports: the super-frame or partial checksum stays as it is. */
+void Driver::writeToPort(const BatchMemory& batch, int output) {
+  const int32_t offset = batch.outOffset[output];
+  const Offload offload = offloadAt(batch, batch.outRow[output], offset);
+  VnetHeader header{offload.flags, offload.gsoType, 0, offload.gsoSize, offload.checksumStart,
+                    offload.checksumOffset};
+  if (offload.flags == 0) header = VnetHeader{0, kGsoNone, 0, 0, 0, 0};
+  const uint32_t length = static_cast<uint32_t>(batch.outLength[output]);
+  if (offload.gsoType != kGsoNone) {
+    const uint32_t tcpHeader = (batch.arena[offset + offload.checksumStart + 12] >> 4) * 4u;
+    const bool udp = (offload.gsoType & ~kGsoEcn) == kGsoUdp;
+    header.headerLength = static_cast<uint16_t>(offload.checksumStart + (udp ? 8 : tcpHeader));
+  }
+  iovec piece{batch.arena + offset, length};
+  write(batch.outTarget[output], header, &piece, 1);
+}
+
+bool Driver::takesUdpSegments(int index) const {
+  const Port* port = portAt(index);
+  return port != nullptr && port->udpSegments;
+}
+
+bool Driver::write(int index, const VnetHeader& header, iovec* pieces, int count) {
+  const Port* port = portAt(index);
+  if (port == nullptr) {
+    stats_.at(Stat::kPortWriteDrops) += 1;
+    return true;
+  }
+  iovec all[160];
+  all[0] = {const_cast<VnetHeader*>(&header), sizeof header};
+  for (int i = 0; i < count; ++i) all[i + 1] = pieces[i];
+  const ssize_t written = writev(port->fd, all, count + 1);
+  if (written >= 0) {
+    stats_.at(Stat::kPortFramesWritten) += 1;
+    stats_.at(Stat::kPortBytesWritten) += static_cast<double>(written) - kVnetBytes;
+    return true;
+  }
+  if (errno == EINVAL && header.gsoType == kGsoUdp && count > 1) {
+    // Kernels before 6.2 take no UDP super-frames.
+    ports_[index].udpSegments = false;
+    return false;
+  }
+  stats_.at(Stat::kPortWriteDrops) += 1;
+  return true;
+}
+
+}  // namespace shoal

@@ -1,0 +1,140 @@
+// Moves packets between TAPs, the underlay and two batches that JavaScript decides about.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "coalesce.h"
+#include "segment.h"
+#include "underlay.h"
+
+namespace shoal {
+
+/** Where the typed arrays of a PacketBatch lie. */
+struct BatchMemory {
+  uint8_t* arena = nullptr;
+  uint32_t arenaBytes = 0;
+  /** The part before the scratch. */
+  uint32_t rowBytes = 0;
+  uint32_t rowsMax = 0;
+  uint32_t outputsMax = 0;
+  int32_t* rowOffset = nullptr;
+  int32_t* rowLength = nullptr;
+  int32_t* rowPort = nullptr;
+  uint8_t* rowGsoType = nullptr;
+  uint16_t* rowGsoSize = nullptr;
+  uint8_t* rowFlags = nullptr;
+  int32_t* rowSender = nullptr;
+  uint8_t* outKind = nullptr;
+  int32_t* outRow = nullptr;
+  int32_t* outOffset = nullptr;
+  int32_t* outLength = nullptr;
+  int32_t* outTarget = nullptr;
+  int32_t* outVni = nullptr;
+  uint32_t* outHash = nullptr;
+};
+
+struct DriverConfig {
+  UnderlayConfig underlay;
+  int64_t busyPollMicros;
+};
+
+/** Bits of what `wait` found. */
+constexpr int kPortsReady = 1;
+constexpr int kUnderlayReady = 2;
+constexpr int kWoken = 4;
+
+class Driver final : FrameSink {
+ public:
+  Driver(const DriverConfig& config, const BatchMemory& egress, const BatchMemory& ingress,
+         double* stats);
+  ~Driver();
+
+  /** Opens sockets, epoll and the wake descriptor. Returns the failed call with `errno` set. */
+  const char* open();
+
+  int wakeFd() const { return wakeFd_; }
+  void addPort(int index, int fd);
+  void removePort(int index);
+  void setVtep(int index, const uint8_t address[16], uint16_t udpPort);
+  void removeVtep(int index);
+
+  /** Makes the calling thread the one that all of this runs on, ahead of the applications. */
+  void raisePriority();
+  /** Sleeps until there is something to do or `timeoutMillis` have passed. */
+  int wait(int timeoutMillis);
+  /** Fills the egress batch with frames from ready ports. Returns its rows. */
+  int readPorts();
+  /** Fills the ingress batch with datagrams. Returns its rows; call again until 0 or enough. */
+  int readUnderlay();
+  void performEgress(int outputs);
+  void performIngress(int outputs);
+
+  bool write(int port, const VnetHeader& header, iovec* pieces, int count) override;
+  bool takesUdpSegments(int port) const override;
+
+ private:
+  static constexpr int kPortsMax = 65536;
+  static constexpr int kVtepsMax = 65536;
+  static constexpr int kEventsMax = 64;
+  /** Frames of one batch, and of one port before the next one has its turn. */
+  static constexpr int kFramesMax = 64;
+  static constexpr int kFramesPerPort = 16;
+  static constexpr uint32_t kFrameBytesMax = 65535 + 14 + 8;
+  static constexpr uint32_t kHeadroomBytes = 64;
+  static constexpr uint32_t kHeaderBlocksMax = 2048;
+
+  struct Port {
+    int fd = -1;
+    bool udpSegments = true;
+    bool ready = false;
+  };
+
+  struct Row {
+    Offload offload;
+    /** VNI of the VXLAN header in the row's headroom, for the frame at `headerOffset`. */
+    int64_t headerVni;
+    int32_t headerOffset;
+  };
+
+  bool readPort(int index, int framesMax, int* rows, uint32_t* cursor);
+  void addRows(const Train& train, int* rows);
+  void describeIngressRow(int row, const Train& train);
+  void sendToVtep(BatchMemory& batch, bool egress, int output);
+  void sendSuperFrame(SendQueue* queue, int vtep, const uint8_t* frame, uint32_t length,
+                      const Offload& offload, uint32_t vni);
+  void writeToPort(const BatchMemory& batch, int output);
+  bool isSane(const BatchMemory& batch, int output) const;
+  /** The offload of row `row` for a frame that starts at `offset`. */
+  Offload offloadAt(const BatchMemory& batch, int row, int32_t offset) const;
+  bool finishChecksum(BatchMemory& batch, int row, int32_t offset, uint32_t length);
+  uint8_t* headerBlock();
+  void flushQueues();
+  SendQueue* queueFor(int vtep, uint32_t hash);
+  const Port* portAt(int index) const;
+
+  DriverConfig config_;
+  BatchMemory egress_, ingress_;
+  Stats stats_;
+  int epoll_ = -1;
+  int wakeFd_ = -1;
+  std::unique_ptr<Receiver> receivers_[2];
+  std::vector<std::unique_ptr<SendQueue>> queues_[2];
+  std::vector<SendQueue*> busyQueues_;
+  std::vector<VtepAddress> vteps_;
+  std::vector<Port> ports_;
+  std::vector<int> readyPorts_;
+  bool receiverReady_[2] = {false, false};
+  int nextReceiver_ = 0;
+  int slots_ = 0;
+  int trainsWanted_ = Receiver::kTrainsMax;
+  int64_t lastPacketMicros_ = 0;
+  std::vector<Row> rows_;
+  std::vector<uint8_t> headerBlocks_;
+  uint32_t headerBlocksUsed_ = 0;
+  Coalescer coalescer_;
+};
+
+}  // namespace shoal
