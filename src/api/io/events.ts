@@ -90,7 +90,7 @@ export class EventStreams {
     response.flushHeaders();
     const end = () => response.end();
     const unsubscribe = this.#backend.onEvent?.((event) => {
-      if (!wants(filters, event) || response.writableEnded) return;
+      if (response.writableEnded || response.destroyed || !wants(filters, event)) return;
       response.write(eventLine(event));
       if (response.writableLength > EVENT_BACKLOG_BYTES_MAX) response.destroy();
     });

@@ -73,7 +73,9 @@ export function infoJson(
     Driver: '',
     DriverStatus: [
       ['Data Path Driver', facts.dataPathDriver.name],
-      ['Data Path Reason', facts.dataPathDriver.reason],
+      ...(facts.dataPathDriver.reason === ''
+        ? []
+        : [['Data Path Reason', facts.dataPathDriver.reason]]),
     ],
     Plugins: { Volume: [], Network: ['overlay'], Authorization: null, Log: [] },
     MemoryLimit: true,
