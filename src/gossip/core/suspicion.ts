@@ -1,0 +1,99 @@
+import type { MemberId } from '../wire/claim.js';
+import type { SwimConfig } from './config.js';
+
+/** The shortest suspicion, that of a member whom enough others suspect. */
+export function suspicionMsMin(
+  config: Pick<SwimConfig, 'suspicionMult' | 'probeIntervalMs'>,
+  membersCount: number,
+): number {
+  const scale = Math.max(1, Math.log10(Math.max(1, membersCount)));
+  return config.suspicionMult * scale * config.probeIntervalMs;
+}
+
+/**
+ * How long a suspicion lasts from its start (Lifeguard §IV.B): from `msMax` without confirmations
+ * it falls, ever more slowly, to `msMin` at `wanted` confirmations.
+ */
+export function suspicionMs(
+  confirmations: number,
+  wanted: number,
+  msMin: number,
+  msMax: number,
+): number {
+  if (wanted < 1) return msMin;
+  const share = Math.log(confirmations + 1) / Math.log(wanted + 1);
+  return Math.max(msMin, Math.floor(msMax - share * (msMax - msMin)));
+}
+
+/** The wait between silence and death of one member, at one incarnation. */
+export class Suspicion {
+  readonly #wanted: number;
+  readonly #msMin: number;
+  readonly #msMax: number;
+  /** First come, first kept; at most `wanted` + 1. */
+  readonly #reporters = new Set<MemberId>();
+  readonly #goneReporters = new Set<MemberId>();
+  readonly #goneReportersMax: number;
+  #startMs: number;
+  /** Absolute times that bring death forward: evidence, and others' verdict. */
+  #cappedAtMs = Number.POSITIVE_INFINITY;
+
+  /** @param membersCount Members that could confirm, the accused not among them. */
+  constructor(config: SwimConfig, membersCount: number, nowMs: number) {
+    const wanted = config.suspicionMult - 2;
+    // Too few members for the confirmations wanted: nobody waits for them.
+    this.#wanted = membersCount - 1 < wanted ? 0 : wanted;
+    this.#msMin = suspicionMsMin(config, membersCount + 1);
+    this.#msMax = this.#wanted === 0 ? this.#msMin : config.suspicionMaxMult * this.#msMin;
+    this.#goneReportersMax = config.evidenceReportersCount;
+    this.#startMs = nowMs;
+  }
+
+  get startMs(): number {
+    return this.#startMs;
+  }
+
+  /** Reporters who found the member's process gone. */
+  get goneCount(): number {
+    return this.#goneReporters.size;
+  }
+
+  /** Whoever reported first, to be named when the suspicion is passed on. */
+  get reporter(): MemberId | undefined {
+    for (const reporter of this.#goneReporters) return reporter;
+    for (const reporter of this.#reporters) return reporter;
+    return undefined;
+  }
+
+  /** Whether this report said something new that others should hear, too. */
+  confirm(reporter: MemberId, gone: boolean): boolean {
+    let isNews = false;
+    const goneMax = this.#goneReportersMax;
+    if (gone && this.#goneReporters.size < goneMax && !this.#goneReporters.has(reporter)) {
+      this.#goneReporters.add(reporter);
+      isNews = true;
+    }
+    if (this.#reporters.size <= this.#wanted && !this.#reporters.has(reporter)) {
+      this.#reporters.add(reporter);
+      isNews = true;
+    }
+    return isNews;
+  }
+
+  /** Death comes at `atMs` at the latest. */
+  capAt(atMs: number): void {
+    this.#cappedAtMs = Math.min(this.#cappedAtMs, atMs);
+  }
+
+  /** The time that we ourselves slept is not held against the suspect. */
+  shift(byMs: number): void {
+    this.#startMs += byMs;
+    this.#cappedAtMs += byMs;
+  }
+
+  deadlineMs(): number {
+    const confirmations = Math.max(0, this.#reporters.size - 1);
+    const waitMs = suspicionMs(confirmations, this.#wanted, this.#msMin, this.#msMax);
+    return Math.min(this.#startMs + waitMs, this.#cappedAtMs);
+  }
+}

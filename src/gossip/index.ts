@@ -1,0 +1,134 @@
+import { createServer, type Server } from 'node:net';
+import { assert } from '../base/assert.js';
+import { SwarmError } from '../base/swarm-error.js';
+import { type Member, MemberBook, type MemberChange } from './io/member-book.js';
+import type { GossipKey } from './io/seal.js';
+import { openSwim, type Swim } from './io/swim.js';
+import type { ShellStats, SwimProfile } from './io/swim-shell.js';
+import { isMemberId, type MemberState } from './wire/claim.js';
+import { canonicalAddress } from './wire/endpoint.js';
+
+export type { Member, MemberChange } from './io/member-book.js';
+export type { GossipKey } from './io/seal.js';
+export type { MemberState } from './wire/claim.js';
+
+/** The part of pino's Logger that gossip uses. */
+export interface Logger {
+  debug(obj: object, msg: string): void;
+  info(obj: object, msg: string): void;
+  warn(obj: object, msg: string): void;
+  error(obj: object, msg: string): void;
+}
+
+export interface GossipConfig {
+  /** This member's id: 1 to 64 printable ASCII characters; in a swarm, the node's id. */
+  readonly self: string;
+  /** `0.0.0.0`, `::` (both families), or one address of this host. */
+  readonly bindAddress: string;
+  /** UDP for membership and TCP for records. */
+  readonly port: number;
+  /** Where the others reach us: an address literal. */
+  readonly advertiseAddress: string;
+  readonly advertisePort: number;
+  readonly profile: SwimProfile;
+  /** One to three. The first seals, all open. */
+  readonly keys: readonly GossipKey[];
+  /** 32-byte Ed25519 seed of the node's key, from which the libp2p peer id is made. */
+  readonly seed: Uint8Array;
+  readonly log: Logger;
+}
+
+export interface GossipStats extends ShellStats {
+  /** How many members are in each state, ourselves included. */
+  readonly members: Readonly<Record<MemberState, number>>;
+}
+
+/** Who is alive, and small records to everyone. */
+export class Gossip {
+  readonly #swim: Swim;
+  readonly #book: MemberBook;
+  readonly #server: Server;
+  #isClosed = false;
+
+  /** @throws SwarmError SWARM_PORT_TAKEN, SWARM_BAD_ADDRESS */
+  static async open(config: GossipConfig): Promise<Gossip> {
+    const { self, bindAddress, port, profile, keys, log } = config;
+    assert(isMemberId(self), 'a member id is 1 to 64 printable characters');
+    const advertise = { address: advertisedAddress(config), port: config.advertisePort };
+    const book = new MemberBook({ id: self, ...advertise, state: 'alive', incarnation: 0 });
+    book.onChange((change) => logChange(log, self, change));
+    const shell = { self, bindAddress, port, advertise, profile, keys };
+    const swim = await openSwim(shell, book);
+    const server = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => server.listen({ host: bindAddress, port }, resolve));
+    return new Gossip(swim, book, server);
+  }
+
+  private constructor(swim: Swim, book: MemberBook, server: Server) {
+    this.#swim = swim;
+    this.#book = book;
+    this.#server = server;
+  }
+
+  /** Asks the seeds until a member answers, and again whenever nobody is left. */
+  join(seeds: readonly { readonly address: string; readonly port: number }[]): void {
+    this.#swim.join(seeds.map(({ address, port }) => ({ address, port })));
+  }
+
+  /** One to three keys: the first seals from now on, all open. */
+  setKeys(keys: readonly GossipKey[]): void {
+    this.#swim.setKeys(keys);
+  }
+
+  /** Everybody known, ourselves included; the dead and the left stay for a day. */
+  members(): readonly Member[] {
+    return this.#book.all();
+  }
+
+  /** @returns Ends the subscription. */
+  onMembers(listener: (change: MemberChange) => void): () => void {
+    return this.#book.onChange(listener);
+  }
+
+  /** As of at most a second ago. */
+  stats(): GossipStats {
+    return { ...this.#swim.stats(), members: this.#book.countByState() };
+  }
+
+  /** Tells the others, then stops; stops anyway after `timeoutMs`. */
+  async leave(timeoutMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const expired = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.#swim.leave(), expired]);
+    clearTimeout(timer);
+    await this.close();
+  }
+
+  /** Stops without a word: the others will find us gone. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.#swim.close();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+function advertisedAddress({ advertiseAddress }: GossipConfig): string {
+  const address = canonicalAddress(advertiseAddress);
+  if (address !== undefined) return address;
+  throw new SwarmError(
+    { code: 'SWARM_BAD_ADDRESS', kind: 'advertise' },
+    `${advertiseAddress} is not an IP address: advertise one that the others can reach`,
+  );
+}
+
+function logChange(log: Logger, self: string, { member, from, forgotten }: MemberChange): void {
+  if (member.id === self) return;
+  const { id, address, port, state, incarnation } = member;
+  const detail = { member: id, address, port, from, state, incarnation };
+  if (forgotten) log.debug(detail, 'member forgotten');
+  else if (state === 'suspect' || from === 'suspect') log.debug(detail, `member is ${state}`);
+  else log.info(detail, `member is ${state}`);
+}
