@@ -131,11 +131,13 @@ export interface OverlayStats {
 }
 
 /**
- * A block of counters that can be read on another thread while the packet thread counts: pass the
- * same `SharedArrayBuffer`-backed block to `Vtep` and to `readOverlayStats`.
+ * A block of counters for `Vtep` and `readOverlayStats`.
+ *
+ * @param isShared On shared memory, so that one thread counts while another reads.
  */
-export function newOverlayCounters(): Float64Array {
-  return new Float64Array(new SharedArrayBuffer(OVERLAY_COUNTERS_LENGTH * 8));
+export function newOverlayCounters(isShared: boolean): Float64Array {
+  const bytes = OVERLAY_COUNTERS_LENGTH * 8;
+  return new Float64Array(isShared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes));
 }
 
 /** A copy of the counters with names. A number read while it changes is an old or a new one. */

@@ -1,0 +1,48 @@
+export type {
+  PacketHandler,
+  PacketIo,
+  PacketIoConfig,
+  PacketIoKind,
+  PacketIoStats,
+} from '../core/packet-io.js';
+export {
+  configureLink,
+  deleteLink,
+  type LinkConfig,
+  linkCommands,
+  raiseLoopback,
+  runIpBatch,
+} from './link.js';
+export {
+  type MemoryDatagram,
+  type MemoryFaults,
+  MemoryNetwork,
+  MemoryPacketIo,
+  type MemoryPort,
+  type MemorySocket,
+} from './memory.js';
+export { type NativeDependencies, NativePacketIo, readStats, STATS_FIELDS } from './native.js';
+export { loadNative, type NativeBinding, nativeUnavailableReason } from './native-binding.js';
+export {
+  freeLinkName,
+  inNetns,
+  inNetnsOrHere,
+  linkNames,
+  NETNS_FOLDER,
+  netnsIdentity,
+  netnsPathOf,
+  netnsPathOfPid,
+  openTcpListenerInNetns,
+  openUdpInNetns,
+} from './netns.js';
+export { type OpenedPacketIo, openPacketIo, type PacketIoDependencies } from './open.js';
+export { PortablePacketIo } from './portable.js';
+export {
+  openEventfd,
+  openTcpListener,
+  openUdpSocket,
+  SysError,
+  type SysErrorDetail,
+  signalEventfd,
+} from './sys.js';
+export { openTap, setTapPersistence, type TapOptions, VNET_HEADER_BYTES } from './tap.js';
