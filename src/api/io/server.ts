@@ -1,22 +1,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Duplex } from 'node:stream';
 import Router from 'find-my-way';
 import { AssertionFailed } from '../../base/assert.js';
 import { AgentError } from '../../base/error.js';
-import { SwarmError } from '../../base/swarm-error.js';
 import type { Backend } from '../core/backend.js';
 import { splitVersion } from '../core/version.js';
-import {
-  ApiError,
-  apiRefusal,
-  badRequest,
-  type Refusal,
-  type RefusalContext,
-  swarmRefusal,
-} from '../wire/errors.js';
+import { ApiError, badRequest, type RefusalContext } from '../wire/errors.js';
 import { API_VERSION } from '../wire/system-json.js';
+import { answerRaw, refusalOf, send, unforeseen } from './answer.js';
 import { readJson } from './body.js';
-import type { Reply, Route } from './call.js';
+import { json, type Route } from './call.js';
 import { EventStreams } from './events.js';
 import type { Logger } from './log.js';
 import { absentRoutes } from './routes/absent.js';
@@ -145,39 +137,27 @@ export class ApiServer {
     server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
       this.#stats.malformed += 1;
       if (error.code === 'HPE_HEADER_OVERFLOW') {
-        this.#answerRaw(
+        answerRaw(
           socket,
+          this.#headers,
           '431 Request Header Fields Too Large',
           'the request head is too large',
         );
       } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
-        this.#answerRaw(socket, '408 Request Timeout', 'the request took too long to arrive');
+        answerRaw(
+          socket,
+          this.#headers,
+          '408 Request Timeout',
+          'the request took too long to arrive',
+        );
       } else {
-        this.#answerRaw(socket, '400 Bad Request', 'the request is not HTTP');
+        answerRaw(socket, this.#headers, '400 Bad Request', 'the request is not HTTP');
       }
     });
     server.on('connect', (_request, socket) => {
-      this.#answerRaw(socket, '404 Not Found', 'page not found');
+      answerRaw(socket, this.#headers, '404 Not Found', 'page not found');
     });
     return server;
-  }
-
-  /** Where there is no response object to answer with. */
-  #answerRaw(socket: Duplex, status: string, message: string): void {
-    if (!socket.writable) {
-      socket.destroy();
-      return;
-    }
-    const body = `${JSON.stringify({ message })}\n`;
-    const headers = Object.entries({
-      ...this.#headers,
-      'Content-Type': 'application/json',
-      'Content-Length': String(Buffer.byteLength(body)),
-      Connection: 'close',
-    });
-    const head = headers.map(([name, value]) => `${name}: ${value}\r\n`).join('');
-    socket.on('error', () => socket.destroy());
-    socket.end(`HTTP/1.1 ${status}\r\n${head}\r\n${body}`);
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -200,7 +180,7 @@ export class ApiServer {
         nowMs: Date.now(),
         body: () => readJson(request),
       });
-      this.#send(request, response, reply);
+      send(response, request.method === 'HEAD', reply, this.#closing.signal);
     } catch (error) {
       this.#refuse(request, response, error, path, route?.refusalContext?.bind(route));
     }
@@ -226,53 +206,6 @@ export class ApiServer {
     return { route, params: found.params };
   }
 
-  #send(request: IncomingMessage, response: ServerResponse, reply: Reply): void {
-    if (response.destroyed || response.headersSent) return;
-    if (this.#closing.signal.aborted) response.setHeader('Connection', 'close');
-    switch (reply.kind) {
-      case 'stream':
-        reply.open(response, this.#closing.signal);
-        return;
-      case 'empty':
-        response.writeHead(
-          reply.status,
-          reply.status === 204 ? undefined : { 'Content-Length': '0' },
-        );
-        response.end();
-        return;
-      case 'json': {
-        // Exactly this type: with a charset behind it, the CLI shows errors as raw JSON.
-        this.#sendBody(request, response, reply.status, 'application/json', {
-          body: `${JSON.stringify(reply.value ?? null)}\n`,
-        });
-        return;
-      }
-      case 'text':
-        this.#sendBody(request, response, 200, reply.type, {
-          body: reply.text,
-          ...(reply.headers === undefined ? {} : { headers: reply.headers }),
-        });
-        return;
-    }
-  }
-
-  #sendBody(
-    request: IncomingMessage,
-    response: ServerResponse,
-    status: number,
-    type: string,
-    content: { readonly body: string; readonly headers?: Readonly<Record<string, string>> },
-  ): void {
-    const isHead = request.method === 'HEAD';
-    response.writeHead(status, {
-      ...content.headers,
-      'Content-Type': type,
-      // A ping by HEAD says zero, as the real engine does.
-      'Content-Length': isHead ? 0 : Buffer.byteLength(content.body),
-    });
-    response.end(isHead ? undefined : content.body);
-  }
-
   #refuse(
     request: IncomingMessage,
     response: ServerResponse,
@@ -284,7 +217,9 @@ export class ApiServer {
       response.destroy();
       return;
     }
-    const { status, message } = this.#refusalOf(error, context);
+    const refusal = refusalOf(error, context);
+    if (refusal === undefined) this.#log.error({ err: error, path }, 'a request failed');
+    const { status, message } = refusal ?? unforeseen(error);
     if (status >= 500) this.#stats.failed += 1;
     else this.#stats.refused += 1;
     if (error instanceof ApiError && error.code === 'API_BODY_TOO_LARGE') {
@@ -292,22 +227,13 @@ export class ApiServer {
     }
     const code = error instanceof AgentError ? error.code : 'INTERNAL';
     const value = path.includes(SHOAL_PREFIX) ? { message, code } : { message };
-    this.#send(request, response, { kind: 'json', status, value });
+    send(response, request.method === 'HEAD', json(value, status), this.#closing.signal);
     if (error instanceof AssertionFailed) {
       // Ours to fix, and no state to go on with: the process's last resort has to see it.
       setImmediate(() => {
         throw error;
       });
     }
-  }
-
-  #refusalOf(error: unknown, context: (() => RefusalContext) | undefined): Refusal {
-    if (error instanceof SwarmError) {
-      return swarmRefusal(error.detail, error.message, context?.());
-    }
-    if (error instanceof ApiError) return apiRefusal(error.detail, error.message);
-    this.#log.error({ err: error }, 'a request failed');
-    return { status: 500, message: error instanceof Error ? error.message : 'internal error' };
   }
 }
 

@@ -1,14 +1,13 @@
 import t from 'tap';
+import { readAttach, readDetach } from '../../../src/api/wire/attach-requests.js';
+import { readNetworkSpec } from '../../../src/api/wire/network-requests.js';
 import {
   DEFAULT_CLUSTER_SPEC,
-  readAttach,
   readClusterSpec,
-  readDetach,
   readInit,
   readJoin,
-  readNetworkSpec,
   readNodeSpec,
-} from '../../../src/api/wire/requests.js';
+} from '../../../src/api/wire/swarm-requests.js';
 import type { NodeSpec } from '../../../src/base/swarm-model.js';
 
 const refuses = (

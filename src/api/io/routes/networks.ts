@@ -14,7 +14,7 @@ import {
 } from '../../core/selection.js';
 import { badRequest } from '../../wire/errors.js';
 import { networkInspectJson, networkJson } from '../../wire/network-json.js';
-import { readNetworkSpec } from '../../wire/requests.js';
+import { readNetworkSpec } from '../../wire/network-requests.js';
 import { type Call, empty, json, type Reply, type Route } from '../call.js';
 
 export function networkRoutes(backend: Backend): Route[] {

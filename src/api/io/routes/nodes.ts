@@ -5,7 +5,7 @@ import { flagOf, versionOf } from '../../core/parameters.js';
 import { resolve } from '../../core/references.js';
 import { NODE_FILTERS, requireManager, selectNodes } from '../../core/selection.js';
 import { nodeJson } from '../../wire/node-json.js';
-import { readNodeSpec } from '../../wire/requests.js';
+import { readNodeSpec } from '../../wire/swarm-requests.js';
 import { empty, json, type Route } from '../call.js';
 
 export function nodeRoutes(backend: Backend): Route[] {

@@ -1,5 +1,5 @@
 import type { Backend } from '../../core/backend.js';
-import { readAttach, readDetach } from '../../wire/requests.js';
+import { readAttach, readDetach } from '../../wire/attach-requests.js';
 import { json, type Route } from '../call.js';
 
 /** Where Shoal's own verbs live on the socket; their refusals also carry a `code`. */

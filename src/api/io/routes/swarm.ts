@@ -5,7 +5,7 @@ import { flagOf, versionOf } from '../../core/parameters.js';
 import { countManagers, requireManager } from '../../core/selection.js';
 import { clusterJson } from '../../wire/cluster-json.js';
 import { ApiError } from '../../wire/errors.js';
-import { readClusterSpec, readInit, readJoin } from '../../wire/requests.js';
+import { readClusterSpec, readInit, readJoin } from '../../wire/swarm-requests.js';
 import { empty, json, type Route } from '../call.js';
 
 export function swarmRoutes(backend: Backend): Route[] {
