@@ -1,0 +1,131 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import t, { type Test } from 'tap';
+import { loadNative, nativeUnavailableReason } from '../../../src/dataplane/io/native-binding.js';
+import {
+  inside,
+  type Lab,
+  makeLab,
+  startKernel,
+  startNative,
+  type Teardown,
+} from '../../support/native-lab.js';
+
+const isRoot = process.platform === 'linux' && process.getuid?.() === 0;
+const skip = !isRoot
+  ? 'needs root on Linux'
+  : loadNative() === undefined
+    ? nativeUnavailableReason()
+    : false;
+
+const IP_HEADERS_BYTES = 20 + 8;
+const ETHERNET_HEADERS_IPV6_BYTES = 40 + 8;
+
+interface IperfEnd {
+  readonly sum_sent: { readonly retransmits?: number; readonly bits_per_second: number };
+  readonly sum_received: { readonly bits_per_second: number };
+  readonly sum?: { readonly lost_percent: number; readonly packets: number };
+}
+
+/** One iperf3 run from namespace x to y; `args` as for the client. */
+async function iperf(t: Teardown, lab: Lab, ...args: string[]): Promise<IperfEnd> {
+  const server = spawn('ip', ['netns', 'exec', lab.apps[1], 'iperf3', '-s', '-1', '--forceflush'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  t.teardown(() => server.kill());
+  await once(server.stdout, 'data');
+  const text = await new Promise<string>((resolve, reject) => {
+    const client = spawn('ip', ['netns', 'exec', lab.apps[0], 'iperf3', '-J', '-t', '2', ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      timeout: 30_000,
+    });
+    let output = '';
+    client.stdout.on('data', (bytes) => (output += bytes));
+    client.on('error', reject);
+    client.on('close', () => resolve(output));
+  });
+  const result = JSON.parse(text) as { end?: IperfEnd; error?: string };
+  if (result.end === undefined || result.error !== undefined) throw new Error(result.error ?? text);
+  return result.end;
+}
+
+function pings(lab: Lab, sizes: readonly number[], target: string, from: 0 | 1 = 0): void {
+  for (const size of sizes) {
+    inside(
+      lab.apps[from],
+      'ping',
+      '-n',
+      '-c',
+      '3',
+      '-i',
+      '0.05',
+      '-W',
+      '3',
+      '-s',
+      String(size),
+      target,
+    );
+  }
+}
+
+/** Every payload size class: smallest, odd, the MTU, and beyond it in fragments. */
+const pingSizes = (mtuBytes: number) => [0, 1, 57, 1001, mtuBytes - IP_HEADERS_BYTES, 3000, 20_000];
+
+async function carriesEverything(t: Test, lab: Lab, label: string): Promise<void> {
+  // The first packets wait for ARP and ND.
+  pings(lab, pingSizes(lab.mtuBytes), '10.8.0.2');
+  pings(lab, [57, lab.mtuBytes - ETHERNET_HEADERS_IPV6_BYTES, 5000], 'fd08::2', 1);
+  for (const [what, args] of [
+    ['TCP over IPv4', ['-c', '10.8.0.2']],
+    ['TCP over IPv4, other way', ['-c', '10.8.0.2', '-R']],
+    ['TCP over IPv6, four streams', ['-c', 'fd08::2', '-P', '4']],
+  ] as const) {
+    const end = await iperf(t, lab, ...args);
+    const gigabits = end.sum_received.bits_per_second / 1e9;
+    const retransmits = end.sum_sent.retransmits ?? 0;
+    t.comment(`${label}, ${what}: ${gigabits.toFixed(2)} Gbit/s, ${retransmits} retransmitted`);
+    // Far below what any machine does: what it catches is a collapse.
+    t.ok(gigabits > 0.3, `${what} moves`);
+  }
+  const udp = await iperf(t, lab, '-c', '10.8.0.2', '-u', '-b', '50M', '-l', '1000');
+  t.ok((udp.sum?.lost_percent ?? 100) < 20, 'UDP arrives');
+}
+
+t.test(
+  'two native hosts over IPv4 carry pings, TCP and UDP',
+  { skip, timeout: 100_000 },
+  async (t) => {
+    const lab = makeLab(t);
+    const a = await startNative(t, lab, 0, { busyPollMicros: 50 });
+    const b = await startNative(t, lab, 1, { busyPollMicros: 50 });
+    await carriesEverything(t, lab, 'native to native');
+    t.ok(a.stats().datagramsSent > 1000);
+    t.ok(b.stats().portFramesWritten < b.stats().datagramsReceived, 'datagrams were joined');
+    t.equal(a.stats().datagramSendDrops, 0);
+  },
+);
+
+t.test('two native hosts over IPv6, on a wire', { skip, timeout: 100_000 }, async (t) => {
+  const lab = makeLab(t, { ipv6: true, wire: true });
+  await startNative(t, lab, 0);
+  await startNative(t, lab, 1);
+  await carriesEverything(t, lab, 'native to native, IPv6');
+});
+
+for (const wire of [false, true]) {
+  const where = wire ? 'on a wire' : 'with super-frames on the underlay';
+  t.test(`a native host and the kernel's vxlan ${where}`, { skip, timeout: 100_000 }, async (t) => {
+    const lab = makeLab(t, { wire });
+    await startNative(t, lab, 0);
+    startKernel(lab, 1);
+    await carriesEverything(t, lab, `native and kernel ${where}`);
+  });
+}
+
+t.test('a stopped driver has let go of its port', { skip, timeout: 60_000 }, async (t) => {
+  const lab = makeLab(t);
+  const first = await startNative(t, lab, 0);
+  await first.stop();
+  const again = await startNative(t, lab, 0);
+  t.equal(again.stats().datagramsSent >= 0, true);
+});
