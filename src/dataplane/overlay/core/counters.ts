@@ -149,10 +149,13 @@ export function readOverlayStats(counters: Float64Array): OverlayStats {
   const segments: SegmentStats[] = [];
   for (let slot = 0; slot < SEGMENTS_MAX; slot++) {
     const at = segmentCountersAt(slot);
-    const [vniPlusOne = 0, txFrames = 0, txBytes = 0, rxFrames = 0, rxBytes = 0] =
-      counters.subarray(at, at + SEGMENT_WORDS);
-    if (vniPlusOne > 0)
-      segments.push({ vni: vniPlusOne - 1, txFrames, txBytes, rxFrames, rxBytes });
+    const vni = (counters[at] ?? 0) - 1;
+    if (vni < 0) continue;
+    const [txFrames = 0, txBytes = 0, rxFrames = 0, rxBytes = 0] = counters.subarray(
+      at + 1,
+      at + 5,
+    );
+    segments.push({ vni, txFrames, txBytes, rxFrames, rxBytes });
   }
   return {
     drops: named(DROP_INDEX),
