@@ -135,7 +135,7 @@ export interface OverlayStats {
  *
  * @param isShared On shared memory, so that one thread counts while another reads.
  */
-export function newOverlayCounters(isShared: boolean): Float64Array {
+export function newOverlayCounters(isShared = true): Float64Array {
   const bytes = OVERLAY_COUNTERS_LENGTH * 8;
   return new Float64Array(isShared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes));
 }
