@@ -13,11 +13,10 @@ interface GuardedMuxer {
 /**
  * Keeps a connection that closes at the wrong moment from ending the process.
  *
- * yamux announces a new stream, and grants window for what was buffered, from bare microtasks and
- * timers. If the connection was closed just before, the send throws there, where nobody can catch
- * it: an uncaught exception, which any peer that resets its connection can bring about (the same
- * kind as js-libp2p #3512, mended there for `drain` only). Here such a send aborts the stream, as
- * the closing would have done a moment later.
+ * yamux announces a new stream from a bare microtask, and once it knows the round-trip time it also
+ * grants that stream more window there. If the connection was closed in the same turn, by us or by
+ * a reset, the send throws where nobody can catch it. (js-libp2p #3512 is the same kind, and was
+ * mended for `drain` only.) Here such a send aborts the stream, as the closing did or will do.
  */
 export function guardedYamux<Factory extends StreamMuxerFactory>(
   yamux: () => Factory,
