@@ -84,15 +84,17 @@ function builtMain(): string {
 }
 
 function failed(node: LabNode, what: string): CliError {
-  const last = lastLine(outputFileOf(node)) ?? lastLine(node.logFile);
+  const last = lastWords(outputFileOf(node)) ?? lastWords(node.logFile);
   const words = last === undefined ? '' : `: ${last}`;
   const message = `${node.name}: ${what}${words} (see ${node.logFile} and ${outputFileOf(node)})`;
   return new CliError({ code: 'LAB_AGENT_FAILED', node: node.name }, message);
 }
 
-function lastLine(path: string): string | undefined {
+/** The last line of a file that says something: not the inside of a stack or of an object. */
+function lastWords(path: string): string | undefined {
   if (!existsSync(path)) return undefined;
-  return readFileSync(path, 'utf8').trim().split('\n').at(-1)?.slice(0, 400) || undefined;
+  const lines = readFileSync(path, 'utf8').split('\n');
+  return lines.findLast((line) => /^[^\s{}].*\w/.test(line))?.slice(0, 400);
 }
 
 /**
