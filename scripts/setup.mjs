@@ -64,8 +64,16 @@ function installDependencies() {
   const stamp = stampOf([join(root, 'package-lock.json'), join(root, 'package.json')]);
   if (isFresh(stampFile, stamp)) return;
   say('installing dependencies');
-  // No dependency needs its install script: prebuilt binaries come inside the packages.
-  run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']);
+  // No dependency needs its install script: prebuilt binaries come inside the packages. Not `npm ci`,
+  // which refuses a lock file without the binaries of other platforms; the versions are the lock's.
+  run('npm', [
+    'install',
+    '--no-save',
+    '--ignore-scripts',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+  ]);
   writeFileSync(stampFile, stamp);
 }
 

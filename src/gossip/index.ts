@@ -1,7 +1,7 @@
-import { createServer, type Server } from 'node:net';
 import { assert } from '../base/assert.js';
 import { SwarmError } from '../base/swarm-error.js';
 import { type Member, MemberBook, type MemberChange } from './io/member-book.js';
+import { RecordPlane, type RecordPlaneStats, type Records } from './io/record-plane.js';
 import type { GossipKey } from './io/seal.js';
 import { openSwim, type Swim } from './io/swim.js';
 import type { ShellStats, SwimProfile } from './io/swim-shell.js';
@@ -9,6 +9,7 @@ import { isMemberId, type MemberState } from './wire/claim.js';
 import { canonicalAddress } from './wire/endpoint.js';
 
 export type { Member, MemberChange } from './io/member-book.js';
+export type { GossipRecord, RecordPlaneStats, Records } from './io/record-plane.js';
 export type { GossipKey } from './io/seal.js';
 export type { MemberState } from './wire/claim.js';
 
@@ -41,13 +42,14 @@ export interface GossipConfig {
 export interface GossipStats extends ShellStats {
   /** How many members are in each state, ourselves included. */
   readonly members: Readonly<Record<MemberState, number>>;
+  readonly records: RecordPlaneStats;
 }
 
 /** Who is alive, and small records to everyone. */
 export class Gossip {
   readonly #swim: Swim;
   readonly #book: MemberBook;
-  readonly #server: Server;
+  readonly #plane: RecordPlane;
   #isClosed = false;
 
   /** @throws SwarmError SWARM_PORT_TAKEN, SWARM_BAD_ADDRESS */
@@ -59,15 +61,37 @@ export class Gossip {
     book.onChange((change) => logChange(log, self, change));
     const shell = { self, bindAddress, port, advertise, profile, keys };
     const swim = await openSwim(shell, book);
-    const server = createServer((socket) => socket.destroy());
-    await new Promise<void>((resolve) => server.listen({ host: bindAddress, port }, resolve));
-    return new Gossip(swim, book, server);
+    let plane: RecordPlane;
+    try {
+      plane = await RecordPlane.open({ self, seed: config.seed, bindAddress, port, log });
+    } catch (error) {
+      await swim.close();
+      throw error;
+    }
+    plane.setMembers(book.all());
+    book.onChange(() => plane.setMembers(book.all()));
+    return new Gossip(swim, book, plane);
   }
 
-  private constructor(swim: Swim, book: MemberBook, server: Server) {
+  private constructor(swim: Swim, book: MemberBook, plane: RecordPlane) {
     this.#swim = swim;
     this.#book = book;
-    this.#server = server;
+    this.#plane = plane;
+  }
+
+  /** Our libp2p peer id, made from the seed. */
+  get peerId(): string {
+    return this.#plane.peerId;
+  }
+
+  /** Small records to everyone, by topic. */
+  get records(): Records {
+    return this.#plane.records;
+  }
+
+  /** Who may speak with the record plane: peer ids by member id. The others are refused. */
+  setAdmitted(members: ReadonlyMap<string, string>): void {
+    this.#plane.setAdmitted(members);
   }
 
   /** Asks the seeds until a member answers, and again whenever nobody is left. */
@@ -92,7 +116,11 @@ export class Gossip {
 
   /** As of at most a second ago. */
   stats(): GossipStats {
-    return { ...this.#swim.stats(), members: this.#book.countByState() };
+    return {
+      ...this.#swim.stats(),
+      members: this.#book.countByState(),
+      records: this.#plane.stats(),
+    };
   }
 
   /** Tells the others, then stops; stops anyway after `timeoutMs`. */
@@ -111,7 +139,7 @@ export class Gossip {
     if (this.#isClosed) return;
     this.#isClosed = true;
     await this.#swim.close();
-    await new Promise((resolve) => this.#server.close(resolve));
+    await this.#plane.close();
   }
 }
 

@@ -1,0 +1,398 @@
+import type { AttachRequest, DetachRequest, LocalAttachment } from '../api/index.js';
+import { SwarmError } from '../base/swarm-error.js';
+import type { NetworkObject } from '../base/swarm-model.js';
+import type { Assignments, Manager, ManagerSession, NodeIdentity } from '../control/index.js';
+import type { NameTable } from '../dataplane/names/index.js';
+import {
+  type AddressFamily,
+  collectEndpoints,
+  type DeriveStats,
+  deriveTables,
+  type EndpointRecord,
+  encodeEndpointRecord,
+  type LocalPort,
+  type OverlayInputs,
+  segmentMtuBytes,
+} from '../dataplane/overlay/index.js';
+import { Gossip } from '../gossip/index.js';
+import { formatHostPort } from './addresses.js';
+import { type AttachableNetwork, type Attachment, Attachments, viewOf } from './attachments.js';
+import type { AgentConfig } from './config.js';
+import { Dataplane } from './dataplane.js';
+import { hostAddresses, underlayMtuBytes } from './facts.js';
+import type { Log } from './log.js';
+import { NameServers } from './name-servers.js';
+import type { SavedSwarm, StateFile } from './state-file.js';
+
+/** What a node in a swarm runs on. */
+export interface ActiveSwarmOptions {
+  readonly config: AgentConfig;
+  readonly log: Log;
+  readonly state: StateFile;
+  readonly saved: SavedSwarm;
+  readonly identity: NodeIdentity;
+  readonly manager: Manager | undefined;
+  readonly session: ManagerSession;
+  /** The first assignments; later ones come from the session. */
+  readonly assignments: Assignments;
+  /** Something broke that the node cannot go on without. */
+  readonly onFatal: (error: Error) => void;
+}
+
+const LEAVE_GOSSIP_MS = 2000;
+
+/**
+ * One node's part in a swarm: gossip, packet thread, attachments and names, kept in step.
+ *
+ * Everything that packets are decided by is derived anew from members, assignments, records and
+ * attachments whenever one of them changes; nothing is patched.
+ */
+export class ActiveSwarm {
+  readonly identity: NodeIdentity;
+  readonly manager: Manager | undefined;
+  readonly session: ManagerSession;
+  readonly gossip: Gossip;
+  readonly dataplane: Dataplane;
+  readonly attachments: Attachments;
+  readonly #options: ActiveSwarmOptions;
+  readonly #names: NameServers;
+  readonly #underlayMtuBytes: number;
+  readonly #family: AddressFamily;
+  readonly #unsubscribe: (() => void)[] = [];
+  #assignments: Assignments;
+  #subscribed = new Set<string>();
+  #deriveStats: Readonly<DeriveStats> | undefined;
+  #malformedRecords = 0;
+  #isScheduled = false;
+  #isClosed = false;
+
+  private constructor(options: ActiveSwarmOptions, gossip: Gossip, dataplane: Dataplane) {
+    this.#options = options;
+    this.identity = options.identity;
+    this.manager = options.manager;
+    this.session = options.session;
+    this.gossip = gossip;
+    this.dataplane = dataplane;
+    this.#assignments = options.assignments;
+    this.#names = new NameServers(options.log);
+    const { dataPathAddress } = options.saved;
+    this.#underlayMtuBytes = underlayMtuBytes(dataPathAddress);
+    this.#family = dataPathAddress.includes(':') ? 'ipv6' : 'ipv4';
+    this.attachments = new Attachments(options.config.hostname, {
+      state: options.state,
+      log: options.log,
+      offloads: dataplane.driver === 'native',
+      network: (ref) => this.#attachable(ref),
+      allocate: (request) => this.session.attach(request),
+      release: (id) => this.session.detach(id),
+      addPort: (attachment, fd) => this.#addPort(attachment, fd),
+      removePort: (attachment) => this.#removePort(attachment),
+    });
+  }
+
+  /**
+   * Opens the ports (UDP and TCP gossip, UDP data path) and brings the attachments back.
+   *
+   * @throws SwarmError SWARM_PORT_TAKEN; nothing stays open then.
+   */
+  static async open(options: ActiveSwarmOptions): Promise<ActiveSwarm> {
+    const { config, log, saved, identity, assignments } = options;
+    const gossip = await Gossip.open({
+      self: identity.nodeId,
+      bindAddress: saved.advertise.address.includes(':') ? '::' : '0.0.0.0',
+      port: config.gossipPort,
+      advertiseAddress: saved.advertise.address,
+      advertisePort: config.gossipPort,
+      profile: config.gossipProfile,
+      keys: assignments.gossipKeys,
+      seed: identity.seed,
+      log: log.child({ part: 'gossip' }),
+    });
+    let dataplane: Dataplane;
+    try {
+      dataplane = await Dataplane.open(
+        {
+          driver: config.dataPathDriver,
+          io: {
+            udpPort: assignments.cluster.dataPathPort,
+            receiveBufferBytes: config.receiveBufferBytes,
+            busyPollMicros: config.busyPollMicros,
+            sourcePorts: config.sourcePorts,
+          },
+        },
+        options.onFatal,
+      );
+    } catch (error) {
+      await gossip.close();
+      throw error;
+    }
+    log.info({ driver: dataplane.driver, reason: dataplane.reason }, 'data path is open');
+    const swarm = new ActiveSwarm(options, gossip, dataplane);
+    swarm.#follow();
+    await swarm.attachments.restore();
+    return swarm;
+  }
+
+  get assignments(): Assignments {
+    return this.#assignments;
+  }
+
+  attach(request: AttachRequest): Promise<LocalAttachment> {
+    return this.attachments.attach(request);
+  }
+
+  detach(request: DetachRequest): Promise<readonly LocalAttachment[]> {
+    return this.attachments.detach(request);
+  }
+
+  localAttachments(): readonly LocalAttachment[] {
+    return this.attachments.list().map(viewOf);
+  }
+
+  deriveStats(): Readonly<DeriveStats> & { readonly malformed: number } {
+    const none: DeriveStats = {
+      suspended: 0,
+      ownerUnknown: 0,
+      networkUnknown: 0,
+      vniMismatch: 0,
+      addressInvalid: 0,
+      macConflicts: 0,
+      addressConflicts: 0,
+      vtepClaimed: 0,
+      refused: 0,
+    };
+    return { ...(this.#deriveStats ?? none), malformed: this.#malformedRecords };
+  }
+
+  nameStats(): Promise<{ readonly servers: number; readonly queries: number }> {
+    return this.#names.stats();
+  }
+
+  /** Says good-bye to the other members and takes everything away, for good. */
+  async leave(): Promise<void> {
+    await this.#stop(true);
+    await this.gossip.leave(LEAVE_GOSSIP_MS);
+  }
+
+  /** Takes away what was made on this host; attachments come back at the next start. */
+  async close(): Promise<void> {
+    await this.#stop(false);
+    await this.gossip.close();
+  }
+
+  async #stop(forget: boolean): Promise<void> {
+    if (this.#isClosed) return;
+    for (const end of this.#unsubscribe) end();
+    await this.attachments.close(forget);
+    this.#isClosed = true;
+    await this.#names.close();
+    await this.dataplane.close();
+  }
+
+  #follow(): void {
+    this.#unsubscribe.push(
+      this.session.onAssignments((assignments) => this.#onAssignments(assignments)),
+      this.gossip.onMembers(() => this.#onMembers()),
+      this.gossip.records.onChange(() => this.#schedule()),
+    );
+    this.#onAssignments(this.#assignments);
+  }
+
+  #onAssignments(assignments: Assignments): void {
+    this.#assignments = assignments;
+    this.gossip.setKeys(assignments.gossipKeys);
+    const others = assignments.nodes.filter((node) => node.id !== this.identity.nodeId);
+    this.gossip.setAdmitted(new Map(others.map((node) => [node.id, node.peerId])));
+    this.gossip.join(
+      others
+        .filter((node) => node.gossipAddress !== '')
+        .map((node) => ({ address: node.gossipAddress, port: node.gossipPort })),
+    );
+    this.#followTopics();
+    void this.attachments.reconcile((attachment) => this.#isKnown(attachment));
+    this.#schedule();
+  }
+
+  /** Every agent holds the records of every network: any of them may be attached to next. */
+  #followTopics(): void {
+    const wanted = new Set(this.#assignments.networks.map((network) => network.id as string));
+    for (const topic of this.#subscribed)
+      if (!wanted.has(topic)) this.gossip.records.unsubscribe(topic);
+    for (const topic of wanted)
+      if (!this.#subscribed.has(topic)) this.gossip.records.subscribe(topic);
+    this.#subscribed = wanted;
+  }
+
+  #onMembers(): void {
+    this.manager?.reportMembership(new Map(this.gossip.members().map((m) => [m.id, m.state])));
+    this.#schedule();
+  }
+
+  /** Whether the swarm still grants an attachment; asked only while the manager is heard. */
+  #isKnown(attachment: Attachment): boolean {
+    const { networkId } = attachment.saved;
+    return this.#assignments.networks.some((network) => network.id === networkId);
+  }
+
+  #attachable(reference: string): AttachableNetwork | undefined {
+    const network = findNetwork(this.#assignments.networks, reference);
+    if (network === undefined) return undefined;
+    const mtuBytes = segmentMtuBytes(network, this.#underlayMtuBytes, this.#family);
+    if (mtuBytes === undefined) {
+      throw new SwarmError(
+        { code: 'SWARM_INVALID' },
+        `the underlay's MTU of ${this.#underlayMtuBytes} leaves no room for an overlay: raise it`,
+      );
+    }
+    const { id, vni, spec } = network;
+    return { id, name: spec.name, vni, attachable: spec.attachable, mtuBytes };
+  }
+
+  #addPort(attachment: Attachment, fd: number): void {
+    this.#derive();
+    this.dataplane.addPort(attachment.saved.id, fd);
+    const { saved, vni } = attachment;
+    this.gossip.records.publish(
+      saved.networkId,
+      saved.id,
+      encodeEndpointRecord(this.#recordOf(attachment, vni)),
+    );
+  }
+
+  #removePort(attachment: Attachment): void {
+    this.dataplane.removePort(attachment.saved.id);
+    this.#derive();
+    this.gossip.records.publish(attachment.saved.networkId, attachment.saved.id, undefined);
+  }
+
+  #recordOf({ saved }: Attachment, vni: number): EndpointRecord {
+    return {
+      version: 1,
+      networkId: saved.networkId,
+      vni,
+      mac: saved.mac,
+      addresses: saved.addresses,
+      name: saved.name,
+      aliases: saved.aliases,
+      vtepAddress: this.#options.saved.dataPathAddress,
+      vtepPort: this.#assignments.cluster.dataPathPort,
+      createdAtMs: saved.createdAtMs,
+    };
+  }
+
+  /** Derives once for all changes of this turn of the event loop. */
+  #schedule(): void {
+    if (this.#isScheduled || this.#isClosed) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      if (!this.#isClosed) this.#derive();
+    });
+  }
+
+  #derive(): void {
+    const records = this.#assignments.networks.flatMap((network) =>
+      this.gossip.records.entries(network.id),
+    );
+    const { endpoints, malformed } = collectEndpoints(records);
+    const inputs: OverlayInputs = {
+      self: {
+        id: this.identity.nodeId,
+        vtep: {
+          address: this.#options.saved.dataPathAddress,
+          udpPort: this.#assignments.cluster.dataPathPort,
+        },
+      },
+      ownAddresses: hostAddresses()
+        .map((a) => a.address)
+        .filter((a) => !a.startsWith('fe80:')),
+      family: this.#family,
+      underlayMtuBytes: this.#underlayMtuBytes,
+      members: this.gossip.members(),
+      networks: this.#assignments.networks,
+      endpoints,
+      ports: this.attachments.list().map(portOf),
+      staticVteps: this.#options.config.staticVteps.map(({ port, ...vtep }) => ({
+        ...vtep,
+        udpPort: port,
+      })),
+    };
+    const { tables, stats } = deriveTables(inputs);
+    this.#deriveStats = stats;
+    this.#malformedRecords = malformed;
+    this.dataplane.publish(tables);
+    this.#names.update(this.attachments.list(), (networkId) => this.#namesOf(networkId, endpoints));
+  }
+
+  /** The names of one network: its own endpoints, and those of owners that are not dead. */
+  #namesOf(networkId: string, endpoints: OverlayInputs['endpoints']): NameTable[number] {
+    const gone = new Set(
+      this.gossip
+        .members()
+        .filter((m) => m.state === 'dead' || m.state === 'left')
+        .map((m) => m.id),
+    );
+    const remote = endpoints
+      .filter(
+        ({ owner, record }) =>
+          record.networkId === networkId && owner !== this.identity.nodeId && !gone.has(owner),
+      )
+      .map(({ record }) => record);
+    const own = this.attachments
+      .list()
+      .filter((a) => a.saved.networkId === networkId)
+      .map((a) => a.saved);
+    const network =
+      this.#assignments.networks.find((n) => n.id === networkId)?.spec.name ?? networkId;
+    const entries = [...remote, ...own].map(({ name, aliases, addresses }) => ({
+      name,
+      aliases,
+      addresses: addresses.map((cidr) => cidr.replace(/\/.*$/, '')),
+    }));
+    return { network, entries };
+  }
+
+  /** For people and for comparison between nodes: see `shoal status`. */
+  describe(): Record<string, unknown> {
+    const { manager, saved } = { manager: this.manager !== undefined, saved: this.#options.saved };
+    return {
+      node: this.identity.nodeId,
+      role: this.identity.role,
+      manager,
+      managerReachable: this.session.connected,
+      dataPath: {
+        driver: this.dataplane.driver,
+        reason: this.dataplane.reason,
+        address: formatHostPort({
+          address: saved.dataPathAddress,
+          port: this.#assignments.cluster.dataPathPort,
+        }),
+        underlayMtuBytes: this.#underlayMtuBytes,
+      },
+      members: this.gossip.members(),
+    };
+  }
+}
+
+function portOf({ saved }: Attachment): LocalPort {
+  const { id, networkId, mac, addresses, createdAtMs } = saved;
+  return { id, networkId, mac, addresses, createdAtMs };
+}
+
+/** By id, then by name, then by an unambiguous beginning of an id. */
+export function findNetwork(
+  networks: readonly NetworkObject[],
+  reference: string,
+): NetworkObject | undefined {
+  const exact =
+    networks.find((n) => n.id === reference) ?? networks.find((n) => n.spec.name === reference);
+  if (exact !== undefined || reference === '') return exact;
+  const byPrefix = networks.filter((n) => n.id.startsWith(reference));
+  if (byPrefix.length > 1) {
+    throw new SwarmError(
+      { code: 'SWARM_AMBIGUOUS', kind: 'network', ref: reference, count: byPrefix.length },
+      `network ${reference} is ambiguous (${byPrefix.length} matches): give more of the id`,
+    );
+  }
+  return byPrefix[0];
+}

@@ -1,0 +1,150 @@
+import { STATS_FIELDS } from '../dataplane/io/index.js';
+import { tablesDigest } from '../dataplane/overlay/index.js';
+import { Metrics, type Sample } from '../observe/index.js';
+import type { SwarmNode } from './swarm-node.js';
+
+const snake = (name: string) => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+
+const NODE_STATES = ['unknown', 'down', 'ready', 'disconnected'] as const;
+
+/** Numbers of a record as labelled samples. */
+function labelled(label: string, values: Readonly<Record<string, number>> | undefined): Sample[] {
+  return Object.entries(values ?? {}).map(([key, value]) => ({
+    labels: { [label]: snake(key) },
+    value,
+  }));
+}
+
+/** Every metric of the agent; Swarm's own names are kept where Swarm has one. */
+export function createMetrics(node: SwarmNode): Metrics {
+  const metrics = new Metrics();
+  const active = () => node.active;
+  metrics.add({
+    name: 'shoal_data_path_driver',
+    help: 'The packet driver in use, as a label.',
+    kind: 'gauge',
+    labelNames: ['driver'],
+    read: () =>
+      active() === undefined
+        ? []
+        : [{ labels: { driver: active()?.dataplane.driver ?? '' }, value: 1 }],
+  });
+  for (const field of STATS_FIELDS) {
+    metrics.add({
+      name: `shoal_io_${snake(field)}_total`,
+      help: `Packet driver: ${snake(field).replaceAll('_', ' ')}.`,
+      kind: 'counter',
+      read: () => [{ value: active()?.dataplane.ioStats()[field] ?? 0 }],
+    });
+  }
+  metrics.add({
+    name: 'shoal_overlay_drops_total',
+    help: 'Frames and datagrams that went nowhere, by reason.',
+    kind: 'counter',
+    labelNames: ['reason'],
+    read: () => labelled('reason', active()?.dataplane.overlayStats().drops),
+  });
+  metrics.add({
+    name: 'shoal_overlay_replies_total',
+    help: 'Frames that the tunnel end answered by itself, by kind.',
+    kind: 'counter',
+    labelNames: ['kind'],
+    read: () => labelled('kind', active()?.dataplane.overlayStats().replies),
+  });
+  metrics.add({
+    name: 'shoal_overlay_traffic_total',
+    help: 'Frames and bytes by direction.',
+    kind: 'counter',
+    labelNames: ['what'],
+    read: () => labelled('what', active()?.dataplane.overlayStats().totals),
+  });
+  metrics.add({
+    name: 'shoal_overlay_records',
+    help: 'Endpoint records left out of the tables now, by reason.',
+    kind: 'gauge',
+    labelNames: ['reason'],
+    read: () =>
+      labelled('reason', active() === undefined ? undefined : { ...active()?.deriveStats() }),
+  });
+  metrics.add({
+    name: 'shoal_attachments',
+    help: 'Attachments of this node.',
+    kind: 'gauge',
+    read: () => [{ value: active()?.localAttachments().length ?? 0 }],
+  });
+  metrics.add({
+    name: 'shoal_gossip_members',
+    help: 'Members by state, as this node sees them.',
+    kind: 'gauge',
+    labelNames: ['state'],
+    read: () => labelled('state', active()?.gossip.stats().members),
+  });
+  metrics.add({
+    name: 'shoal_manager_connected',
+    help: '1 while the session to a manager is up.',
+    kind: 'gauge',
+    read: () => [{ value: active()?.session.connected === true ? 1 : 0 }],
+  });
+  metrics.add({
+    name: 'swarm_node_info',
+    help: 'This node in its swarm.',
+    kind: 'gauge',
+    labelNames: ['node_id', 'swarm_id'],
+    read: () =>
+      active() === undefined
+        ? []
+        : [
+            {
+              labels: {
+                node_id: active()?.identity.nodeId ?? '',
+                swarm_id: active()?.identity.clusterId ?? '',
+              },
+              value: 1,
+            },
+          ],
+  });
+  metrics.add({
+    name: 'swarm_manager_nodes',
+    help: 'Nodes by state; on a manager.',
+    kind: 'gauge',
+    labelNames: ['state'],
+    read: () => {
+      const nodes = active()?.manager?.nodes();
+      if (nodes === undefined) return [];
+      return NODE_STATES.map((state) => ({
+        labels: { state },
+        value: nodes.filter((n) => n.state === state).length,
+      }));
+    },
+  });
+  return metrics;
+}
+
+/** All that one node knows of its data path, for `shoal status` and for comparing nodes. */
+export async function describeNode(node: SwarmNode): Promise<Record<string, unknown>> {
+  const swarm = node.active;
+  if (swarm === undefined) {
+    const { state, error } = node.describe();
+    return { state, ...(error === '' ? {} : { error }) };
+  }
+  const { tables } = swarm.dataplane;
+  const { drops, replies, totals } = swarm.dataplane.overlayStats();
+  return {
+    state: 'active',
+    ...swarm.describe(),
+    networks: swarm.assignments.networks.map((network) => ({
+      id: network.id,
+      name: network.spec.name,
+      vni: network.vni,
+      subnets: network.subnets.map((s) => s.subnet),
+      endpoints: tables.segments.get(network.vni)?.fdb.size ?? 0,
+      recordsDigest: swarm.gossip.records.digest(network.id),
+      tablesDigest: tablesDigest(tables, network.vni),
+    })),
+    attachments: swarm.localAttachments(),
+    records: swarm.deriveStats(),
+    counters: { io: swarm.dataplane.ioStats(), drops, replies, totals },
+    names: await swarm.nameStats(),
+    gossip: swarm.gossip.stats(),
+  };
+}

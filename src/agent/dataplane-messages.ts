@@ -1,0 +1,32 @@
+import type { PacketIoConfig, PacketIoKind } from '../dataplane/io/index.js';
+import type { TablesUpdate } from '../dataplane/overlay/index.js';
+
+/** What the packet thread is started with (`workerData`). */
+export interface DataplaneWorkerData {
+  readonly driver: PacketIoKind | 'auto';
+  readonly io: PacketIoConfig;
+  /** Float64Array of `OVERLAY_COUNTERS_LENGTH`, read live by the main thread. */
+  readonly counters: SharedArrayBuffer;
+  /** Float64Array of `STATS_FIELDS.length`, likewise. */
+  readonly ioCounters: SharedArrayBuffer;
+}
+
+/** Main thread to packet thread; applied between two batches. */
+export type DataplaneCommand =
+  | { readonly kind: 'tables'; readonly update: TablesUpdate }
+  /** The packet thread owns the descriptor from now on. */
+  | { readonly kind: 'add-port'; readonly index: number; readonly fd: number }
+  | { readonly kind: 'remove-port'; readonly index: number }
+  | { readonly kind: 'stop' };
+
+/** Packet thread to main thread. */
+export type DataplaneReport =
+  | {
+      readonly kind: 'ready';
+      readonly driver: PacketIoKind;
+      readonly reason: string;
+      readonly wakeFd: number | undefined;
+    }
+  | { readonly kind: 'port-taken'; readonly port: number }
+  | { readonly kind: 'failed'; readonly message: string }
+  | { readonly kind: 'stopped' };

@@ -1,0 +1,195 @@
+import { writeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { portHolder } from '../base/io/port-holder.js';
+import { SwarmError } from '../base/swarm-error.js';
+import {
+  type PacketIoConfig,
+  type PacketIoKind,
+  type PacketIoStats,
+  readStats,
+  STATS_FIELDS,
+} from '../dataplane/io/index.js';
+import {
+  diffTables,
+  NOTHING_PUBLISHED,
+  newOverlayCounters,
+  type OverlayStats,
+  type PublishedTables,
+  readOverlayStats,
+  type Tables,
+} from '../dataplane/overlay/index.js';
+import type {
+  DataplaneCommand,
+  DataplaneReport,
+  DataplaneWorkerData,
+} from './dataplane-messages.js';
+
+const START_TIMEOUT_MS = 10_000;
+const STOP_TIMEOUT_MS = 3000;
+
+const EVENTFD_ONE = (() => {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(1n);
+  return bytes;
+})();
+
+export interface DataplaneConfig {
+  readonly driver: PacketIoKind | 'auto';
+  readonly io: PacketIoConfig;
+}
+
+/**
+ * The main thread's handle on the packet thread: publishes tables, hands over TAPs, reads counters.
+ *
+ * The packet thread has a loop of its own and is not held up when this one is busy.
+ */
+export class Dataplane {
+  readonly driver: PacketIoKind;
+  /** Why this driver: one clause. */
+  readonly reason: string;
+  readonly #worker: Worker;
+  readonly #wakeFd: number | undefined;
+  readonly #counters: Float64Array;
+  readonly #ioCounters: Float64Array;
+  #published: PublishedTables = NOTHING_PUBLISHED;
+  #closing = false;
+
+  private constructor(
+    worker: Worker,
+    ready: Extract<DataplaneReport, { kind: 'ready' }>,
+    counters: Float64Array,
+    ioCounters: Float64Array,
+    onFailure: (error: Error) => void,
+  ) {
+    this.#worker = worker;
+    this.driver = ready.driver;
+    this.reason = ready.reason;
+    this.#wakeFd = ready.wakeFd;
+    this.#counters = counters;
+    this.#ioCounters = ioCounters;
+    worker.on('error', onFailure);
+    worker.on('exit', () => {
+      if (!this.#closing) onFailure(new Error('the packet thread ended'));
+    });
+  }
+
+  /**
+   * Starts the packet thread and binds the VXLAN port.
+   *
+   * @param onFailure The thread died: packets no longer flow.
+   * @throws SwarmError SWARM_PORT_TAKEN
+   */
+  static async open(
+    config: DataplaneConfig,
+    onFailure: (error: Error) => void,
+  ): Promise<Dataplane> {
+    const counters = newOverlayCounters(true);
+    const ioCounters = new Float64Array(new SharedArrayBuffer(STATS_FIELDS.length * 8));
+    const workerData: DataplaneWorkerData = {
+      driver: config.driver,
+      io: config.io,
+      counters: counters.buffer as SharedArrayBuffer,
+      ioCounters: ioCounters.buffer as SharedArrayBuffer,
+    };
+    const worker = new Worker(new URL('./dataplane-worker.js', import.meta.url), {
+      workerData,
+      name: 'shoal-packets',
+      // The packet thread allocates next to nothing: a small heap keeps its collections short.
+      resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 },
+    });
+    try {
+      const ready = await firstReport(worker);
+      return new Dataplane(worker, ready, counters, ioCounters, onFailure);
+    } catch (error) {
+      await worker.terminate();
+      throw error;
+    }
+  }
+
+  /** Makes these the tables that packets are decided by. */
+  publish(tables: Tables): void {
+    const { update, published } = diffTables(this.#published, tables);
+    this.#published = published;
+    this.#command({ kind: 'tables', update });
+  }
+
+  /** Hands a TAP over; the tables published last must hold the port `id`. */
+  addPort(id: string, fd: number): void {
+    const index = this.#published.portIndexes.get(id);
+    if (index === undefined) throw new Error(`port ${id} is not in the tables`);
+    this.#command({ kind: 'add-port', index, fd });
+  }
+
+  /** Closes the TAP of a port; before the tables without it are published. */
+  removePort(id: string): void {
+    const index = this.#published.portIndexes.get(id);
+    if (index !== undefined) this.#command({ kind: 'remove-port', index });
+  }
+
+  get tables(): Tables {
+    return this.#published.tables;
+  }
+
+  overlayStats(): OverlayStats {
+    return readOverlayStats(this.#counters);
+  }
+
+  ioStats(): PacketIoStats {
+    return readStats(this.#ioCounters);
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    const stopped = new Promise<void>((resolve) => {
+      this.#worker.once('exit', () => resolve());
+      setTimeout(resolve, STOP_TIMEOUT_MS).unref();
+    });
+    this.#command({ kind: 'stop' });
+    await stopped;
+    await this.#worker.terminate();
+  }
+
+  #command(command: DataplaneCommand): void {
+    this.#worker.postMessage(command);
+    // The native driver's thread sleeps in the addon, where messages do not reach it.
+    if (this.#wakeFd !== undefined) writeSync(this.#wakeFd, EVENTFD_ONE);
+  }
+}
+
+function firstReport(worker: Worker): Promise<Extract<DataplaneReport, { kind: 'ready' }>> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(
+      () => reject(new Error('the packet thread did not start in time')),
+      START_TIMEOUT_MS,
+    );
+    const fail = (error: Error) => {
+      clearTimeout(timer);
+      reject(error);
+    };
+    worker.once('error', fail);
+    worker.once('exit', (code) =>
+      fail(new Error(`the packet thread ended at start (exit ${code})`)),
+    );
+    worker.once('message', (report: DataplaneReport) => {
+      worker.removeAllListeners();
+      if (report.kind === 'ready') {
+        clearTimeout(timer);
+        resolve(report);
+      } else if (report.kind === 'port-taken') {
+        const by = portHolder('udp', report.port);
+        fail(
+          new SwarmError(
+            { code: 'SWARM_PORT_TAKEN', port: report.port, protocol: 'udp', by },
+            `the data path port ${report.port}/udp is taken by ${by}: stop it, or choose another with --data-path-port`,
+          ),
+        );
+      } else {
+        fail(
+          new Error(
+            report.kind === 'failed' ? report.message : 'the packet thread stopped at start',
+          ),
+        );
+      }
+    });
+  });
+}

@@ -1,0 +1,107 @@
+import { randomInt } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { openTcpListenerInNetns, openUdpInNetns } from '../dataplane/io/index.js';
+import {
+  NAME_SERVER_ADDRESS,
+  NameServer,
+  type NameTable,
+  parseUpstreams,
+} from '../dataplane/names/index.js';
+import type { Attachment } from './attachments.js';
+import type { Log } from './log.js';
+
+const DNS_PORT = 53;
+
+function hostUpstreams(): readonly string[] {
+  try {
+    return parseUpstreams(readFileSync('/etc/resolv.conf', 'utf8'));
+  } catch {
+    return [];
+  }
+}
+
+interface Served {
+  readonly server: Promise<NameServer | undefined>;
+}
+
+/**
+ * One resolver per attached namespace, at 127.0.0.11: opened with the first attachment of the
+ * namespace, closed with its last, and given a new table whenever names change.
+ */
+export class NameServers {
+  readonly #log: Log;
+  /** By the identity of the namespace. */
+  readonly #served = new Map<string, Served>();
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  /**
+   * Follows the attachments and the names of their networks.
+   *
+   * @param namesOf The names of one network, by its id.
+   */
+  update(
+    attachments: readonly Attachment[],
+    namesOf: (networkId: string) => NameTable[number],
+  ): void {
+    const byNamespace = new Map<string, Attachment[]>();
+    for (const attachment of attachments) {
+      const id = attachment.saved.netnsId;
+      byNamespace.set(id, [...(byNamespace.get(id) ?? []), attachment]);
+    }
+    for (const [id, served] of this.#served) {
+      if (byNamespace.has(id)) continue;
+      this.#served.delete(id);
+      void served.server.then((server) => server?.close());
+    }
+    for (const [id, own] of byNamespace) {
+      const table = own.map((a) => namesOf(a.saved.networkId));
+      const served = this.#served.get(id);
+      if (served === undefined) this.#served.set(id, { server: this.#open(own[0]?.netns, table) });
+      else void served.server.then((server) => server?.setTable(table));
+    }
+  }
+
+  /** Queries of all resolvers since each was opened. */
+  async stats(): Promise<{ readonly servers: number; readonly queries: number }> {
+    const servers = await Promise.all([...this.#served.values()].map((s) => s.server));
+    const open = servers.filter((server) => server !== undefined);
+    const queries = open.reduce((sum, server) => {
+      const { queriesUdp, queriesTcp } = server.stats();
+      return sum + queriesUdp + queriesTcp;
+    }, 0);
+    return { servers: open.length, queries };
+  }
+
+  async close(): Promise<void> {
+    const served = [...this.#served.values()];
+    this.#served.clear();
+    await Promise.all(served.map(async ({ server }) => (await server)?.close()));
+  }
+
+  async #open(netns: string | undefined, table: NameTable): Promise<NameServer | undefined> {
+    try {
+      const udpFd = openUdpInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
+      const tcpFd = openTcpListenerInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
+      const seed = randomInt(2 ** 32);
+      return await NameServer.open({
+        udpFd,
+        tcpFd,
+        table,
+        upstreams: hostUpstreams(),
+        seed,
+        log: this.#log,
+      });
+    } catch (error) {
+      // Names are a service to the namespace, not a condition of its packets.
+      const where = netns ?? 'the host';
+      this.#log.warn(
+        { error: (error as Error).message },
+        `no resolver at ${NAME_SERVER_ADDRESS} in ${where}`,
+      );
+      return undefined;
+    }
+  }
+}
