@@ -24,7 +24,11 @@ export interface ExchangeLimits {
   readonly idleMsMax: number;
 }
 
-export const EXCHANGE_LIMITS: ExchangeLimits = { inboundMax: 32, idleMsMax: 2_500 };
+export const EXCHANGE_LIMITS: ExchangeLimits = { inboundMax: 32, idleMsMax: 5_000 };
+
+/** Who looks at a deadline later than this was held up itself: the message may be waiting here. */
+const LATE_MS = 250;
+const GRACE_MS = 1_000;
 
 /** `complete`, or why an exchange was broken off. */
 type Outcome = 'complete' | 'closed' | 'timeout' | 'unexpected' | 'refused';
@@ -134,13 +138,18 @@ export class AntiEntropy {
     if (inbound > this.#limits.inboundMax) this.#end(session, 'refused');
   }
 
-  /** Messages of unknown exchanges are late ones of ended exchanges, and ignored. */
-  receive(exchange: number, message: ExchangeMessage, nowMs: number): void {
+  /**
+   * Messages of unknown exchanges are late ones of ended exchanges, and ignored.
+   *
+   * @returns Who sent it.
+   */
+  receive(exchange: number, message: ExchangeMessage, nowMs: number): string | undefined {
     const session = this.#sessions.get(exchange);
-    if (session === undefined) return;
+    if (session === undefined) return undefined;
     session.deadlineMs = nowMs + this.#limits.idleMsMax;
     const outcome = this.#receive(session, message, nowMs);
     if (outcome !== undefined) this.#end(session, outcome);
+    return session.member;
   }
 
   /** The stream is gone. */
@@ -151,7 +160,9 @@ export class AntiEntropy {
 
   timeout(nowMs: number): void {
     for (const session of this.#sessions.values()) {
-      if (session.deadlineMs <= nowMs) this.#end(session, 'timeout');
+      if (session.deadlineMs > nowMs) continue;
+      if (nowMs - session.deadlineMs > LATE_MS) session.deadlineMs = nowMs + GRACE_MS;
+      else this.#end(session, 'timeout');
     }
   }
 

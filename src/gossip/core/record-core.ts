@@ -34,6 +34,9 @@ const OUTBOUND_MAX = 4;
 /** Between two exchanges that we start with the same member. */
 const REPEAT_MS = 100;
 
+/** Exchanges that may time out in a row before their connection is given up. */
+const STRIKES_MAX = 2;
+
 export type RecordMemberState = 'alive' | 'suspect' | 'dead' | 'left';
 
 export interface RecordMember {
@@ -84,7 +87,7 @@ export interface RecordReady {
   /** Topics of gossip to enter and to leave. */
   readonly enter: readonly string[];
   readonly leave: readonly string[];
-  /** Connections to abort. */
+  /** Members whose connection, or dial under way, is to be aborted. */
   readonly hangUps: readonly string[];
   readonly dials: readonly DialTarget[];
   readonly gossip: readonly Delta[];
@@ -128,6 +131,8 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
   /** When to start an exchange, by member. */
   readonly #due = new Map<string, number>();
   readonly #outbound = new Set<string>();
+  /** Exchanges that ran out of time since the member was last heard. */
+  readonly #strikes = new Map<string, number>();
   readonly #pendingBytes = new Map<string, number>();
   readonly #counters = new Map<RecordCounter, number>();
   #members: ReadonlyMap<string, RecordMember> = new Map();
@@ -234,6 +239,7 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
       case 'disconnected':
         this.#dialer.onDisconnected(input.member, nowMs);
         this.#due.delete(input.member);
+        this.#strikes.delete(input.member);
         break;
       case 'gossip':
         this.#onMerge(this.table.merge(input.delta, nowMs), input.delta);
@@ -247,7 +253,7 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
         this.#due.delete(input.member);
         break;
       case 'exchange_message':
-        this.#exchanges.receive(input.exchange, input.message, nowMs);
+        this.#strikes.delete(this.#exchanges.receive(input.exchange, input.message, nowMs) ?? '');
         break;
       case 'exchange_closed':
         this.#exchanges.closed(input.exchange);
@@ -306,7 +312,9 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
       else if (member.state === 'alive' && was !== undefined && was !== 'alive') {
         // What was open may be waiting for a retransmission far away: an exchange will tell.
         this.#dialer.hurry(member.id, nowMs);
-        if (this.#dialer.isConnected(member.id)) this.#want(member.id, nowMs);
+        if (!this.#dialer.isConnected(member.id)) continue;
+        this.#want(member.id, nowMs);
+        this.#strikes.set(member.id, STRIKES_MAX - 1);
       }
     }
   }
@@ -406,11 +414,20 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
       if (end.learned) this.#spread(end.member, nowMs);
       if (end.partial && end.initiator) this.#want(end.member, nowMs + REPEAT_MS);
       if (end.outcome === 'closed' && end.initiator) this.#want(end.member, nowMs + AGAIN_MS);
-      if (end.outcome !== 'timeout') continue;
-      // Nothing came through for seconds: a new connection beats waiting for the old one.
-      this.#count('connections_stalled');
-      this.#dialer.hangUp(end.member);
+      if (end.outcome === 'timeout') this.#strike(end.member);
     }
+  }
+
+  /**
+   * Twice nothing came through for seconds: a new connection beats waiting for the old one. Not at
+   * once, for a busy member would only get busier by it.
+   */
+  #strike(member: string): void {
+    const strikes = (this.#strikes.get(member) ?? 0) + 1;
+    this.#strikes.set(member, strikes);
+    if (strikes < STRIKES_MAX) return;
+    this.#count('connections_stalled');
+    this.#dialer.hangUp(member);
   }
 
   /** News travel on from exchange to exchange, as a healed partition needs; it ends where all know. */

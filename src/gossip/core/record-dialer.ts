@@ -10,7 +10,7 @@ const WANTED_MAX = 40;
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 1_000;
 /** The member with the greater id gives the other time to dial first: one connection, not two. */
-const YIELD_MS = 250;
+const YIELD_MS = 500;
 /** How long a connection that no ring asks for any more is kept. */
 const LINGER_MS = 30_000;
 
@@ -148,14 +148,17 @@ export class RecordDialer {
   /** Dials soon, whatever was waited for: there is reason to think that it works now. */
   hurry(id: string, nowMs: number): void {
     const link = this.#links.get(id);
-    if (link?.state !== 'idle') return;
+    if (link === undefined || link.state === 'connected') return;
     link.attemptCount = 0;
     link.deadlineMs = nowMs;
+    // A dial from before may be waiting for a retransmission seconds away.
+    if (link.state === 'dialing') this.#hangUps.push(id);
   }
 
-  /** Closes the connection to `id`, for instance because nothing comes through it. */
+  /** Closes the connection to `id`, or ends its dial, for instance because nothing comes through. */
   hangUp(id: string): void {
-    if (this.isConnected(id)) this.#hangUps.push(id);
+    const state = this.#links.get(id)?.state;
+    if (state === 'connected' || state === 'dialing') this.#hangUps.push(id);
   }
 
   timeout(nowMs: number): void {

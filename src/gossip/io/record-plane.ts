@@ -40,8 +40,8 @@ const EXCHANGE_PROTOCOL = '/shoal/ae/1';
 const TOPIC_PREFIX = '/shoal/n/';
 /** Streams of one peer at a time, in each direction: one runs, others are on their way out. */
 const EXCHANGE_STREAMS_MAX = 8;
-const DIAL_MS_MAX = 2_500;
-const OPEN_MS_MAX = 2_500;
+const DIAL_MS_MAX = 5_000;
+const OPEN_MS_MAX = 5_000;
 /** Up to so many receivers a write of ours goes to all of them and not by the mesh. */
 const FLOOD_PEERS_MAX = 8;
 
@@ -122,6 +122,7 @@ export class RecordPlane {
   readonly #admitted: Admitted;
   /** As the core was told, for a peer may be renamed while it is connected. */
   readonly #connected = new Map<string, string>();
+  readonly #dialing = new Map<string, AbortController>();
   #inboundCount = 0;
   #port = 0;
 
@@ -320,16 +321,23 @@ export class RecordPlane {
 
   async #dial({ id, address, port }: DialTarget): Promise<void> {
     const peer = this.#admitted.peerOf(id);
+    const abort = new AbortController();
+    this.#dialing.set(id, abort);
     try {
       if (peer === undefined) return;
       this.#count('dials');
-      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(DIAL_MS_MAX)]);
+      const signal = AbortSignal.any([
+        this.#closing.signal,
+        abort.signal,
+        AbortSignal.timeout(DIAL_MS_MAX),
+      ]);
       const connection = await this.#node.dial(await dialAddress(address, port, peer), { signal });
       if (connection.status === 'open') this.#onPeerConnected(connection.remotePeer);
     } catch (error) {
       this.#count('dial_failed');
       this.#log.debug({ error, member: id, address, port }, 'member could not be dialled');
     } finally {
+      this.#dialing.delete(id);
       // Told even if nothing changed: the core waits for the end of its dial.
       if (peer === undefined || !this.#connected.has(peer)) {
         this.#driver.input({ kind: 'disconnected', member: id });
@@ -338,6 +346,7 @@ export class RecordPlane {
   }
 
   #hangUp(member: string): void {
+    this.#dialing.get(member)?.abort();
     for (const [peer, id] of this.#connected) {
       if (id !== member) continue;
       for (const connection of this.#connectionsOf(peer)) {

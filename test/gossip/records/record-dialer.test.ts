@@ -93,3 +93,15 @@ t.test('no more is wanted than the limit of connections bears', async (t) => {
   dialer.timeout(1_000);
   t.equal(dialled(dialer).length, 40);
 });
+
+t.test('a dial from before a recovery is ended, not waited for', async (t) => {
+  const dialer = new RecordDialer('a', new Prng(1));
+  dialer.plan(targetsOf('b'), [], 0);
+  dialer.timeout(0);
+  t.same(dialled(dialer), ['b']);
+  dialer.hurry('b', 3_000);
+  t.same(dialer.takeReady().hangUps, ['b']);
+  dialer.onDisconnected('b', 3_001);
+  const nextMs = dialer.nextDeadlineMs() ?? Number.NaN;
+  t.ok(nextMs <= 3_101, 'and made anew');
+});
