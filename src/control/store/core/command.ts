@@ -7,7 +7,6 @@ import type {
   NodeId,
   NodeObject,
   NodeSpec,
-  NodeState,
   ObjectMeta,
 } from '../../../base/swarm-model.js';
 import type { AttachRequest } from '../../wire/attachment.js';
@@ -24,6 +23,7 @@ export type NodeObservation = Partial<
     | 'dataPathAddress'
     | 'gossipAddress'
     | 'gossipPort'
+    | 'manager'
   >
 >;
 
@@ -82,8 +82,3 @@ export type CommandBody =
 
 /** A command and when it was given, in milliseconds since the Unix epoch. */
 export type Command = CommandBody & { readonly atMs: number };
-
-/** A state of a node that counts as present. */
-export function isPresent(state: NodeState): boolean {
-  return state !== 'down';
-}

@@ -1,0 +1,187 @@
+import type {
+  AttachmentId,
+  ClusterObject,
+  NetworkId,
+  NetworkObject,
+  NodeId,
+  NodeObject,
+} from '../../../base/swarm-model.js';
+import type { KeyedAttachment } from '../../wire/attachment.js';
+import type { GossipKeyText } from '../../wire/gossip-key.js';
+import type { ControlAddress } from '../../wire/model.js';
+import type { AssignmentsChange, ClusterFacts, NodeEntry, TableChange } from '../wire/messages.js';
+
+/** What all nodes are told alike. Rows are never altered, so the same row is no change. */
+export interface SharedAssignments {
+  /** Version of the cluster's state that this is made of. */
+  readonly version: number;
+  readonly cluster: ClusterFacts;
+  /** First seals, all open. */
+  readonly gossipKeys: readonly GossipKeyText[];
+  readonly networks: ReadonlyMap<NetworkId, NetworkObject>;
+  readonly nodes: ReadonlyMap<NodeId, NodeEntry>;
+}
+
+/** All that an agent needs for doing its part, also when no manager can be reached. */
+export interface Assignments extends SharedAssignments {
+  /** The node's own. */
+  readonly attachments: ReadonlyMap<AttachmentId, KeyedAttachment>;
+}
+
+/** What assignments are made of. */
+export interface AssignmentsSource {
+  readonly version: number;
+  readonly cluster: ClusterObject;
+  readonly gossipKeys: readonly GossipKeyText[];
+  readonly networks: Iterable<NetworkObject>;
+  readonly nodes: Iterable<NodeObject>;
+}
+
+const entries = new WeakMap<NodeObject, NodeEntry>();
+
+/** The same node object gives the same entry, for the comparison by identity. */
+function entryOf(node: NodeObject): NodeEntry {
+  const known = entries.get(node);
+  if (known !== undefined) return known;
+  const entry: NodeEntry = {
+    id: node.id,
+    hostname: node.description.hostname,
+    role: node.spec.role,
+    availability: node.spec.availability,
+    state: node.state,
+    peerId: node.peerId,
+    address: node.address,
+    dataPathAddress: node.dataPathAddress,
+    gossipAddress: node.gossipAddress,
+    gossipPort: node.gossipPort,
+  };
+  entries.set(node, entry);
+  return entry;
+}
+
+/** `host:port`, with brackets around IPv6. */
+export function parseControlAddress(text: string): ControlAddress | undefined {
+  const match = /^(?:\[([^[\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
+  const address = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  return address === undefined || port > 65_535 ? undefined : { address, port };
+}
+
+export function formatControlAddress({ address, port }: ControlAddress): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+export function projectShared(source: AssignmentsSource): SharedAssignments {
+  const nodes = [...source.nodes];
+  const { id, dataPathPort, rootCaPem, spec } = source.cluster;
+  return {
+    version: source.version,
+    cluster: {
+      id,
+      dataPathPort,
+      rootCaPem,
+      heartbeatMs: spec.dispatcherHeartbeatMs,
+      managers: nodes.flatMap(
+        ({ manager }) => (manager && parseControlAddress(manager.address)) ?? [],
+      ),
+    },
+    gossipKeys: source.gossipKeys,
+    networks: new Map([...source.networks].map((network) => [network.id, network])),
+    nodes: new Map(nodes.map((node) => [node.id, entryOf(node)])),
+  };
+}
+
+function diffTable<Id, Row>(
+  before: ReadonlyMap<Id, Row>,
+  after: ReadonlyMap<Id, Row>,
+): TableChange<Id, Row> | undefined {
+  const put: Row[] = [];
+  for (const [id, row] of after) if (before.get(id) !== row) put.push(row);
+  const remove = [...before.keys()].filter((id) => !after.has(id));
+  return put.length + remove.length === 0 ? undefined : { put, remove };
+}
+
+/** `undefined`: nothing that nodes are told is different. */
+export function diffShared(
+  before: SharedAssignments,
+  after: SharedAssignments,
+): AssignmentsChange | undefined {
+  const networks = diffTable(before.networks, after.networks);
+  const nodes = diffTable(before.nodes, after.nodes);
+  const cluster = same(before.cluster, after.cluster) ? undefined : after.cluster;
+  const gossipKeys = same(before.gossipKeys, after.gossipKeys) ? undefined : after.gossipKeys;
+  if (!networks && !nodes && !cluster && !gossipKeys) return undefined;
+  return {
+    version: after.version,
+    ...(cluster && { cluster }),
+    ...(gossipKeys && { gossipKeys }),
+    ...(networks && { networks }),
+    ...(nodes && { nodes }),
+  };
+}
+
+export function diffAttachments(
+  before: ReadonlyMap<AttachmentId, KeyedAttachment>,
+  after: ReadonlyMap<AttachmentId, KeyedAttachment>,
+): TableChange<AttachmentId, KeyedAttachment> | undefined {
+  return diffTable(before, after);
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** Rows of one message at most, so that no message is larger than a frame may be. */
+const ROWS_PER_PART = 1_000;
+
+/** Everything, in parts. The first has the cluster and the keys. */
+export function fullChange(assignments: Assignments): readonly AssignmentsChange[] {
+  const { version, cluster, gossipKeys } = assignments;
+  const parts: AssignmentsChange[] = [{ version, cluster, gossipKeys }];
+  for (const put of partsOf([...assignments.networks.values()]))
+    parts.push({ version, networks: { put, remove: [] } });
+  for (const put of partsOf([...assignments.nodes.values()]))
+    parts.push({ version, nodes: { put, remove: [] } });
+  for (const put of partsOf([...assignments.attachments.values()]))
+    parts.push({ version, attachments: { put, remove: [] } });
+  return parts;
+}
+
+function partsOf<Row>(rows: readonly Row[]): Row[][] {
+  const parts: Row[][] = [];
+  for (let at = 0; at < rows.length; at += ROWS_PER_PART)
+    parts.push(rows.slice(at, at + ROWS_PER_PART));
+  return parts;
+}
+
+/**
+ * The assignments after a change. Without earlier ones (a reset) the change must name the cluster
+ * and the keys: `undefined` if it does not.
+ */
+export function applyChange(
+  before: Assignments | undefined,
+  change: AssignmentsChange,
+): Assignments | undefined {
+  const cluster = change.cluster ?? before?.cluster;
+  const gossipKeys = change.gossipKeys ?? before?.gossipKeys;
+  if (cluster === undefined || gossipKeys === undefined) return undefined;
+  return {
+    version: change.version,
+    cluster,
+    gossipKeys,
+    networks: applyTable(before?.networks, change.networks),
+    nodes: applyTable(before?.nodes, change.nodes),
+    attachments: applyTable(before?.attachments, change.attachments),
+  };
+}
+
+function applyTable<Id, Row extends { readonly id: Id }>(
+  before: ReadonlyMap<Id, Row> | undefined,
+  change: TableChange<Id, Row> | undefined,
+): ReadonlyMap<Id, Row> {
+  if (change === undefined) return before ?? new Map();
+  const after = new Map(before);
+  for (const id of change.remove) after.delete(id);
+  for (const row of change.put) after.set(row.id, row);
+  return after;
+}
