@@ -86,6 +86,7 @@ export class ActiveSwarm {
       allocate: (request) => this.session.attach(request),
       release: (id) => this.session.detach(id),
       addPort: (attachment, fd) => this.#addPort(attachment, fd),
+      raised: (attachment) => this.#onRaised(attachment),
       removePort: (attachment) => this.#removePort(attachment),
     });
   }
@@ -164,7 +165,7 @@ export class ActiveSwarm {
     return { ...(this.#deriveStats ?? none), malformed: this.#malformedRecords };
   }
 
-  nameStats(): Promise<{ readonly servers: number; readonly queries: number }> {
+  nameStats(): { readonly servers: number; readonly queries: number } {
     return this.#names.stats();
   }
 
@@ -251,12 +252,16 @@ export class ActiveSwarm {
   #addPort(attachment: Attachment, fd: number): void {
     this.#derive();
     this.dataplane.addPort(attachment.saved.id, fd);
+  }
+
+  #onRaised(attachment: Attachment): void {
     const { saved, vni } = attachment;
     this.gossip.records.publish(
       saved.networkId,
       saved.id,
       encodeEndpointRecord(this.#recordOf(attachment, vni)),
     );
+    this.#schedule();
   }
 
   #removePort(attachment: Attachment): void {
@@ -321,7 +326,9 @@ export class ActiveSwarm {
     this.#deriveStats = stats;
     this.#malformedRecords = malformed;
     this.dataplane.publish(tables);
-    this.#names.update(this.attachments.list(), (networkId) => this.#namesOf(networkId, endpoints));
+    // A resolver's sockets need the loopback, which comes up with the interface.
+    const raised = this.attachments.list().filter((a) => a.state === 'up');
+    this.#names.update(raised, (networkId) => this.#namesOf(networkId, endpoints));
   }
 
   /** The names of one network: its own endpoints, and those of owners that are not dead. */

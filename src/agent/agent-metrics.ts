@@ -121,7 +121,7 @@ export function createMetrics(node: SwarmNode): Metrics {
 }
 
 /** All that one node knows of its data path, for `shoal status` and for comparing nodes. */
-export async function describeNode(node: SwarmNode): Promise<Record<string, unknown>> {
+export function describeNode(node: SwarmNode): Record<string, unknown> {
   const swarm = node.active;
   if (swarm === undefined) {
     const { state, error } = node.describe();
@@ -144,7 +144,7 @@ export async function describeNode(node: SwarmNode): Promise<Record<string, unkn
     attachments: swarm.localAttachments(),
     records: swarm.deriveStats(),
     counters: { io: swarm.dataplane.ioStats(), drops, replies, totals },
-    names: await swarm.nameStats(),
+    names: swarm.nameStats(),
     gossip: swarm.gossip.stats(),
   };
 }

@@ -54,6 +54,8 @@ export interface AttachmentDependencies {
   release(id: AttachmentId): Promise<void>;
   /** `list()` holds the attachment already; the packet thread gets its TAP. */
   addPort(attachment: Attachment, fd: number): void;
+  /** The interface of `attachment` is up: the others may hear of it, and names be served in it. */
+  raised(attachment: Attachment): void;
   /** `list()` does not hold the attachment any more; records, tables and names follow. */
   removePort(attachment: Attachment): void;
 }
@@ -282,10 +284,10 @@ export class Attachments {
   async #raise(saved: SavedAttachment, network: AttachableNetwork): Promise<Attachment> {
     const netns = pathOf(saved.target);
     const { vni, mtuBytes } = network;
-    const attachment: Attachment = { saved, vni, mtuBytes, netns, state: 'up' };
+    const waiting: Attachment = { saved, vni, mtuBytes, netns, state: 'waiting' };
     const fd = openTap({ netns, name: saved.ifname, offloads: this.#deps.offloads, persist: true });
-    this.#attachments.set(saved.id, attachment);
-    this.#deps.addPort(attachment, fd);
+    this.#attachments.set(saved.id, waiting);
+    this.#deps.addPort(waiting, fd);
     try {
       await configureLink(netns, {
         name: saved.ifname,
@@ -296,10 +298,13 @@ export class Attachments {
       });
     } catch (error) {
       this.#attachments.delete(saved.id);
-      this.#deps.removePort(attachment);
-      await this.#deleteLink(attachment);
+      this.#deps.removePort(waiting);
+      await this.#deleteLink(waiting);
       throw error;
     }
+    const attachment: Attachment = { ...waiting, state: 'up' };
+    this.#attachments.set(saved.id, attachment);
+    this.#deps.raised(attachment);
     return attachment;
   }
 

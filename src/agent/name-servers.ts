@@ -20,10 +20,6 @@ function hostUpstreams(): readonly string[] {
   }
 }
 
-interface Served {
-  readonly server: Promise<NameServer | undefined>;
-}
-
 /**
  * One resolver per attached namespace, at 127.0.0.11: opened with the first attachment of the
  * namespace, closed with its last, and given a new table whenever names change.
@@ -31,7 +27,9 @@ interface Served {
 export class NameServers {
   readonly #log: Log;
   /** By the identity of the namespace. */
-  readonly #served = new Map<string, Served>();
+  readonly #served = new Map<string, Promise<NameServer | undefined>>();
+  /** Of those, the ones that answer. */
+  readonly #open = new Map<string, NameServer>();
 
   constructor(log: Log) {
     this.#log = log;
@@ -54,20 +52,20 @@ export class NameServers {
     for (const [id, served] of this.#served) {
       if (byNamespace.has(id)) continue;
       this.#served.delete(id);
-      void served.server.then((server) => server?.close());
+      this.#open.delete(id);
+      void served.then((server) => server?.close());
     }
     for (const [id, own] of byNamespace) {
       const table = own.map((a) => namesOf(a.saved.networkId));
       const served = this.#served.get(id);
-      if (served === undefined) this.#served.set(id, { server: this.#open(own[0]?.netns, table) });
-      else void served.server.then((server) => server?.setTable(table));
+      if (served === undefined) this.#served.set(id, this.#serve(id, own[0]?.netns, table));
+      else void served.then((server) => server?.setTable(table));
     }
   }
 
   /** Queries of all resolvers since each was opened. */
-  async stats(): Promise<{ readonly servers: number; readonly queries: number }> {
-    const servers = await Promise.all([...this.#served.values()].map((s) => s.server));
-    const open = servers.filter((server) => server !== undefined);
+  stats(): { readonly servers: number; readonly queries: number } {
+    const open = [...this.#open.values()];
     const queries = open.reduce((sum, server) => {
       const { queriesUdp, queriesTcp } = server.stats();
       return sum + queriesUdp + queriesTcp;
@@ -78,15 +76,20 @@ export class NameServers {
   async close(): Promise<void> {
     const served = [...this.#served.values()];
     this.#served.clear();
-    await Promise.all(served.map(async ({ server }) => (await server)?.close()));
+    this.#open.clear();
+    await Promise.all(served.map(async (server) => (await server)?.close()));
   }
 
-  async #open(netns: string | undefined, table: NameTable): Promise<NameServer | undefined> {
+  async #serve(
+    id: string,
+    netns: string | undefined,
+    table: NameTable,
+  ): Promise<NameServer | undefined> {
     try {
       const udpFd = openUdpInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
       const tcpFd = openTcpListenerInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
       const seed = randomInt(2 ** 32);
-      return await NameServer.open({
+      const server = await NameServer.open({
         udpFd,
         tcpFd,
         table,
@@ -94,6 +97,8 @@ export class NameServers {
         seed,
         log: this.#log,
       });
+      if (this.#served.has(id)) this.#open.set(id, server);
+      return server;
     } catch (error) {
       // Names are a service to the namespace, not a condition of its packets.
       const where = netns ?? 'the host';
