@@ -10,7 +10,7 @@ export interface FloodLimits {
 
 export const FLOOD_LIMITS: FloodLimits = {
   failuresFree: 500,
-  failuresPerSourceMax: 20,
+  failuresPerSourceMax: 10,
   sourcesMax: 1_024,
 };
 
@@ -25,8 +25,8 @@ const GOOD_SOURCES_MAX = 20_000;
  * Opening is the one expensive step that a stranger can make us do. In quiet times everything is
  * opened. In a flood of forgeries, sources of forgeries are refused for the rest of the second,
  * and sources that were genuine lately are heard whatever the strangers do. Somebody who forges
- * a member's source address can silence that member's path for as long as the flood lasts, and
- * gossip then finds another path.
+ * the very address and port of a member can silence that path for as long as the flood lasts;
+ * indirect probes and gossip then take another.
  */
 export class FloodGuard {
   readonly #limits: FloodLimits;

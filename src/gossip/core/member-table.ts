@@ -162,7 +162,7 @@ export function toldClaim(member: HeldMember, nowMs: number): Claim {
     return {
       ...rest,
       ...(reporter === undefined ? {} : { reporter }),
-      ...(suspicion.goneCount > 0 ? { gone: true } : {}),
+      ...(suspicion.isEvident ? { gone: true } : {}),
     };
   }
   if (endedMs === undefined) return claim;

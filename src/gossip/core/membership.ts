@@ -119,6 +119,7 @@ export class Membership implements Core<SwimInput, SwimReady> {
   #nextReconnectMs: number | undefined;
   #nextSlowReconnectMs = 0;
   #farewellMs: number | undefined;
+  #syncIntervalMs = SYNC_INTERVAL_MS_MIN;
   #isLeaving = false;
   #hasLeft = false;
   #conflictBids = CONFLICT_BIDS_MAX;
@@ -444,11 +445,7 @@ export class Membership implements Core<SwimInput, SwimReady> {
       if (isNews) this.#queue.put(claim);
     }
     if (!isNews) return;
-    // In a group of two there is no second witness to wait for.
-    const witnessesWanted = Math.min(this.#config.evidenceReportersCount, this.#table.activeCount);
-    if (suspicion.goneCount > 0 && suspicion.goneCount >= witnessesWanted) {
-      suspicion.capAt(nowMs + this.#config.evidenceGraceMs);
-    }
+    if (suspicion.isProven) suspicion.capAt(nowMs + this.#config.evidenceGraceMs);
   }
 
   /**
@@ -466,6 +463,7 @@ export class Membership implements Core<SwimInput, SwimReady> {
     member.suspicion.capAt(member.suspicion.startMs + this.#config.disputeMs);
     if (member.suspicion === before) return;
     this.#stats.disputes += 1;
+    member.suspicion.called(nowMs);
     this.#prober.pingLoosely(member, nowMs);
   }
 
@@ -481,28 +479,28 @@ export class Membership implements Core<SwimInput, SwimReady> {
   #considerLooking(claim: Claim, from: MemberId, nowMs: number): void {
     const member = this.#table.get(claim.member);
     if (member?.suspicion === undefined || claim.state !== 'suspect') return;
-    if (member.suspicion.goneCount >= this.#config.evidenceReportersCount) return;
+    if (member.suspicion.isProven) return;
     const share = this.#config.recheckersCount / Math.max(1, this.#table.activeCount);
     if (claim.reporter !== from && !this.#prng.chance(share)) return;
     this.#prober.check(member, true, nowMs);
   }
 
   #expireSuspicions(nowMs: number): void {
-    for (const { claim, suspicion } of [...this.#table.suspects]) {
+    for (const member of [...this.#table.suspects]) {
+      const { claim, suspicion } = member;
       if (suspicion === undefined || suspicion.deadlineMs() > nowMs) continue;
-      const wanted = Math.min(this.#config.evidenceReportersCount, this.#table.activeCount);
-      const isGone = suspicion.goneCount >= wanted;
+      const gone = suspicion.isProven;
+      if (!gone && !suspicion.isCalled) {
+        suspicion.called(nowMs);
+        this.#prober.pingLoosely(member, nowMs);
+        continue;
+      }
       this.#stats.deaths += 1;
-      if (isGone) this.#stats.deathsByEvidence += 1;
-      const { member, incarnation, endpoint } = claim;
+      if (gone) this.#stats.deathsByEvidence += 1;
+      const { member: id, incarnation, endpoint } = claim;
+      const dead = { member: id, state: 'dead', incarnation, endpoint } as const;
       const reporter = this.#self.id;
-      const gone = isGone ? { gone: true } : {};
-      this.#hold(
-        { member, state: 'dead', incarnation, endpoint, reporter, ...gone },
-        undefined,
-        nowMs,
-        true,
-      );
+      this.#hold({ ...dead, reporter, ...(gone ? { gone } : {}) }, undefined, nowMs, true);
     }
   }
 
@@ -523,6 +521,11 @@ export class Membership implements Core<SwimInput, SwimReady> {
       this.#nextReconnectMs = Math.min(this.#nextReconnectMs ?? atMs, atMs);
     }
 
+    const isReturn = before !== undefined && isEnded(before) && endedMs === undefined;
+    if (isReturn && this.#syncIntervalMs > SYNC_INTERVAL_MS_MIN) {
+      this.#syncIntervalMs = SYNC_INTERVAL_MS_MIN;
+      this.#nextSyncMs = undefined;
+    }
     const isSame = before?.state === claim.state && sameEndpoint(before.endpoint, claim.endpoint);
     if (isSame) return;
     this.#changes.push({ claim: kept, from: before?.state, forgotten: false });
@@ -540,7 +543,12 @@ export class Membership implements Core<SwimInput, SwimReady> {
       ({ claim, endedMs }) =>
         endedMs === undefined || (claim.state === 'dead' && nowMs - endedMs < gossipToTheDeadMs),
     );
-    for (const target of targets) this.#out.send(target.claim.endpoint, []);
+    // One packet each in quiet times; after a storm more, or old news would hold up new ones.
+    const packets = Math.ceil(this.#queue.size / CLAIMS_PER_PACKET);
+    const packetsEach = Math.min(GOSSIP_PACKETS_MAX, packets);
+    for (const target of targets) {
+      for (let i = 0; i < packetsEach; i++) this.#out.send(target.claim.endpoint, []);
+    }
   }
 
   #askSeeds(nowMs: number): void {
@@ -555,7 +563,9 @@ export class Membership implements Core<SwimInput, SwimReady> {
     this.#nextJoinMs = nowMs + this.#config.joinRetryMs * (0.75 + this.#prng.nextFloat() / 2);
   }
 
+  /** Often after a change of the world, for gossip may have missed somebody; then ever less. */
   #syncWithRandom(nowMs: number): void {
+    this.#syncIntervalMs = Math.min(2 * this.#syncIntervalMs, this.#config.syncIntervalMs);
     this.#nextSyncMs = undefined;
     const [member] = this.#table.random(1, this.#prng, isAlive);
     if (member !== undefined) this.#exchange.start(member.claim.endpoint, false, nowMs);
@@ -644,7 +654,7 @@ export class Membership implements Core<SwimInput, SwimReady> {
       );
     }
     if (this.#table.activeCount > 0) {
-      this.#nextSyncMs ??= nowMs + config.syncIntervalMs * (0.75 + this.#prng.nextFloat() / 2);
+      this.#nextSyncMs ??= nowMs + this.#syncIntervalMs * (0.75 + this.#prng.nextFloat() / 2);
     } else if (this.#seeds.length > 0) {
       this.#nextJoinMs ??= nowMs + config.joinRetryMs * this.#prng.nextFloat();
     }
@@ -670,6 +680,12 @@ export class Membership implements Core<SwimInput, SwimReady> {
 }
 
 const SEEDS_ASKED_AT_ONCE = 3;
+/** About what fits, with the ids of a swarm. */
+const CLAIMS_PER_PACKET = 30;
+/** To one member at one tick. */
+const GOSSIP_PACKETS_MAX = 4;
+/** The first repetition of an exchange after something was missed; doubled up to the interval. */
+const SYNC_INTERVAL_MS_MIN = 1_000;
 
 function isEnded(claim: Claim): boolean {
   return claim.state === 'dead' || claim.state === 'left';

@@ -33,6 +33,8 @@ interface Probe {
   sentMs: number;
   /** When others are asked; then `undefined`. */
   askAtMs: number | undefined;
+  /** A round that our bad health stretches pings again at the usual pace. */
+  againAtMs: number;
   endMs: number;
   nacksWanted: number;
 }
@@ -198,6 +200,7 @@ export class Prober {
     this.#probe = undefined;
     this.#awareness.change(-1);
     const { member, sentMs } = probe;
+    // Past the first timeout the answer may be a relay's, or to a repetition.
     return probe.askAtMs === undefined ? undefined : { member, rttMs: nowMs - sentMs };
   }
 
@@ -245,6 +248,7 @@ export class Prober {
     const probe = this.#probe;
     if (probe !== undefined) {
       if (probe.askAtMs !== undefined) probe.askAtMs += byMs;
+      probe.againAtMs += byMs;
       probe.endMs += byMs;
     }
     if (this.#nextProbeMs !== undefined) this.#nextProbeMs += byMs;
@@ -259,6 +263,7 @@ export class Prober {
       this.#nextProbeMs ?? Number.POSITIVE_INFINITY,
       this.#nextWatchMs ?? Number.POSITIVE_INFINITY,
       this.#probe?.askAtMs ?? Number.POSITIVE_INFINITY,
+      this.#probe?.againAtMs ?? Number.POSITIVE_INFINITY,
     );
     for (const { nackAtMs, endMs } of this.#relays.values()) {
       deadlineMs = Math.min(deadlineMs, nackAtMs ?? endMs);
@@ -272,6 +277,13 @@ export class Prober {
   #onProbeTimeout(nowMs: number, verdicts: Verdict[]): void {
     const probe = this.#probe;
     if (probe?.askAtMs !== undefined && nowMs >= probe.askAtMs) this.#askOthers(probe, nowMs);
+    if (probe !== undefined && nowMs >= probe.againAtMs) {
+      probe.againAtMs = nowMs + this.#config.probeIntervalMs;
+      const member = this.#table.get(probe.member);
+      if (member !== undefined && nowMs < probe.endMs) {
+        this.#out.send(member.claim.endpoint, this.#ping(member, probe.seq, nowMs));
+      }
+    }
     if (this.#nextProbeMs === undefined || nowMs < this.#nextProbeMs) return;
     if (probe !== undefined && this.#probe === probe) {
       this.stats.probesFailed += 1;
@@ -295,6 +307,7 @@ export class Prober {
       seq,
       sentMs: nowMs,
       askAtMs: nowMs + this.#awareness.stretch(probeTimeoutMs),
+      againAtMs: nowMs + probeIntervalMs,
       endMs,
       nacksWanted: 0,
     };

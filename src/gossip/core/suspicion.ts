@@ -35,8 +35,10 @@ export class Suspicion {
   readonly #goneReporters = new Set<MemberId>();
   readonly #goneReportersMax: number;
   #startMs: number;
-  /** Absolute times that bring death forward: evidence, and others' verdict. */
+  /** Absolute time that brings death forward: evidence, or others' verdict. */
   #cappedAtMs = Number.POSITIVE_INFINITY;
+  readonly #lastCallMs: number;
+  #calledAtMs: number | undefined;
 
   /** @param membersCount Members that could confirm, the accused not among them. */
   constructor(config: SwimConfig, membersCount: number, nowMs: number) {
@@ -45,7 +47,8 @@ export class Suspicion {
     this.#wanted = membersCount - 1 < wanted ? 0 : wanted;
     this.#msMin = suspicionMsMin(config, membersCount + 1);
     this.#msMax = this.#wanted === 0 ? this.#msMin : config.suspicionMaxMult * this.#msMin;
-    this.#goneReportersMax = config.evidenceReportersCount;
+    this.#goneReportersMax = Math.min(config.evidenceReportersCount, Math.max(1, membersCount));
+    this.#lastCallMs = config.probeTimeoutMs;
     this.#startMs = nowMs;
   }
 
@@ -53,9 +56,16 @@ export class Suspicion {
     return this.#startMs;
   }
 
-  /** Reporters who found the member's process gone. */
-  get goneCount(): number {
-    return this.#goneReporters.size;
+  /** Whether anybody found the member's process gone. */
+  get isEvident(): boolean {
+    return this.#goneReporters.size > 0;
+  }
+
+  /**
+   * Whether enough found it gone. In a group of two there is no second witness to wait for.
+   */
+  get isProven(): boolean {
+    return this.#goneReporters.size >= this.#goneReportersMax;
   }
 
   /** Whoever reported first, to be named when the suspicion is passed on. */
@@ -89,9 +99,27 @@ export class Suspicion {
   shift(byMs: number): void {
     this.#startMs += byMs;
     this.#cappedAtMs += byMs;
+    if (this.#calledAtMs !== undefined) this.#calledAtMs += byMs;
   }
 
+  /** The suspect was asked once more, directly; it has `probeTimeoutMs` to say that it lives. */
+  called(nowMs: number): void {
+    this.#calledAtMs ??= nowMs;
+  }
+
+  get isCalled(): boolean {
+    return this.#calledAtMs !== undefined;
+  }
+
+  /** When to make the last call, or, once it is made, when to declare the suspect dead. */
   deadlineMs(): number {
+    const deathMs = this.#deathMs();
+    if (this.isProven) return deathMs;
+    if (this.#calledAtMs === undefined) return deathMs - this.#lastCallMs;
+    return Math.max(deathMs, this.#calledAtMs + this.#lastCallMs);
+  }
+
+  #deathMs(): number {
     const confirmations = Math.max(0, this.#reporters.size - 1);
     const waitMs = suspicionMs(confirmations, this.#wanted, this.#msMin, this.#msMax);
     return Math.min(this.#startMs + waitMs, this.#cappedAtMs);

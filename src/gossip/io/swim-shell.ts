@@ -205,18 +205,19 @@ export class SwimShell {
       return;
     }
     const arrivedMs = nowMs();
-    if (!this.#guard.allows(remote.address, arrivedMs)) {
+    const sender = `${remote.address} ${remote.port}`;
+    if (!this.#guard.allows(sender, arrivedMs)) {
       this.#drop('source_throttled');
       return;
     }
 
     const opened = this.#sealer.open(datagram);
     if (typeof opened === 'string') {
-      this.#guard.failed(remote.address, arrivedMs);
+      this.#guard.failed(sender, arrivedMs);
       this.#drop(opened);
       return;
     }
-    this.#guard.opened(remote.address);
+    this.#guard.opened(sender);
     const decoded = decodePacket(opened);
     if (typeof decoded === 'string') {
       this.#drop(decoded);
