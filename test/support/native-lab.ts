@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { writeSync } from 'node:fs';
+import { readFileSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import type { PacketIoStats } from '../../src/dataplane/core/packet-io.js';
 import { readStats, STATS_FIELDS } from '../../src/dataplane/io/native.js';
@@ -94,25 +94,50 @@ export function configureApp(lab: Lab, i: 0 | 1, dev: string): void {
   ip('-n', netns, 'link', 'set', dev, 'mtu', String(lab.mtuBytes), 'up');
 }
 
-/** Serves side `i` with the native driver. */
+export interface NativeHost {
+  stats(): PacketIoStats;
+  /** Processor time of the driver's thread. */
+  cpuMs(): number;
+  stop(): Promise<void>;
+}
+
+/** Processor time of a thread of this process, in steps of a clock tick (10 ms). */
+function cpuMsOf(tid: number): number {
+  const fields =
+    readFileSync(`/proc/self/task/${tid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+/**
+ * Serves side `i` with the native driver.
+ *
+ * @param apps Namespaces to serve there, each with a TAP; usually the one of side `i`.
+ */
 export async function startNative(
   t: Teardown,
   lab: Lab,
   i: 0 | 1,
-  options: { readonly busyPollMicros?: number; readonly sourcePorts?: number } = {},
-): Promise<{ stats(): PacketIoStats; stop(): Promise<void> }> {
-  const tapFd = openTap({
-    netns: `/run/netns/${lab.apps[i]}`,
-    name: 'eth0',
-    offloads: true,
-    persist: false,
-  });
+  options: {
+    readonly busyPollMicros?: number;
+    readonly sourcePorts?: number;
+    readonly apps?: readonly (0 | 1)[];
+  } = {},
+): Promise<NativeHost> {
+  const apps = options.apps ?? [i];
+  const tapFds = apps.map((app) =>
+    openTap({
+      netns: `/run/netns/${lab.apps[app]}`,
+      name: 'eth0',
+      offloads: true,
+      persist: false,
+    }),
+  );
   const stats = new Float64Array(
     new SharedArrayBuffer(STATS_FIELDS.length * Float64Array.BYTES_PER_ELEMENT),
   );
   const workerData: NativeHostOptions = {
     netns: `/run/netns/${lab.hosts[i]}`,
-    tapFd,
+    tapFds,
     peer: lab.addresses[1 - i]!,
     vni: VNI,
     udpPort: UDP_PORT,
@@ -125,7 +150,9 @@ export async function startNative(
     // Descriptors come from system calls, not from node:fs.
     trackUnmanagedFds: false,
   });
-  const [ready] = (await once(worker, 'message')) as [{ readonly wakeFd: number }];
+  const [ready] = (await once(worker, 'message')) as [
+    { readonly wakeFd: number; readonly tid: number },
+  ];
   let stopped = false;
   const stop = async () => {
     if (stopped) return;
@@ -136,8 +163,8 @@ export async function startNative(
     await exited;
   };
   t.teardown(stop);
-  configureApp(lab, i, 'eth0');
-  return { stats: () => readStats(stats), stop };
+  for (const app of apps) configureApp(lab, app, 'eth0');
+  return { stats: () => readStats(stats), stop, cpuMs: () => cpuMsOf(ready.tid) };
 }
 
 /** Serves side `i` with the kernel's vxlan device, a bridge and a veth, as container engines do. */

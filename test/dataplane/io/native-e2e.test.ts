@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import t, { type Test } from 'tap';
 import { loadNative, nativeUnavailableReason } from '../../../src/dataplane/io/native-binding.js';
+import { SCRATCH_MAC } from '../../support/native-host.js';
 import {
   inside,
   type Lab,
@@ -35,7 +36,7 @@ async function iperf(t: Teardown, lab: Lab, ...args: string[]): Promise<IperfEnd
   t.teardown(() => server.kill());
   await once(server.stdout, 'data');
   const text = await new Promise<string>((resolve, reject) => {
-    const client = spawn('ip', ['netns', 'exec', lab.apps[0], 'iperf3', '-J', '-t', '2', ...args], {
+    const client = spawn('ip', ['netns', 'exec', lab.apps[0], 'iperf3', '-J', '-t', '1', ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
       timeout: 30_000,
     });
@@ -121,6 +122,44 @@ for (const wire of [false, true]) {
     await carriesEverything(t, lab, `native and kernel ${where}`);
   });
 }
+
+t.test(
+  'two ports of one host, with a copy of every frame for a VTEP',
+  { skip, timeout: 60_000 },
+  async (t) => {
+    const lab = makeLab(t);
+    const hub = await startNative(t, lab, 0, { apps: [0, 1] });
+    pings(lab, pingSizes(lab.mtuBytes), '10.8.0.2');
+    const end = await iperf(t, lab, '-c', '10.8.0.2');
+    t.comment(`port to port: ${(end.sum_received.bits_per_second / 1e9).toFixed(2)} Gbit/s`);
+    t.ok(end.sum_received.bits_per_second > 3e8, 'copies do not harm the local delivery');
+    t.ok(
+      hub.stats().datagramsSent > hub.stats().portFramesRead,
+      'super-frames were copied in segments',
+    );
+
+    const dropsBefore = hub.stats();
+    t.throws(() => inside(lab.apps[0], 'ping', '-c', '1', '-W', '1', '10.8.0.99'));
+    t.match(inside(lab.apps[0], 'ip', 'neighbour', 'show', '10.8.0.99'), SCRATCH_MAC);
+    t.ok(
+      hub.stats().datagramSendDrops > dropsBefore.datagramSendDrops,
+      'an unknown VTEP is counted',
+    );
+    t.ok(hub.stats().portWriteDrops > dropsBefore.portWriteDrops, 'an unknown port is counted');
+  },
+);
+
+t.test('a driver at rest sleeps', { skip, timeout: 60_000 }, async (t) => {
+  const lab = makeLab(t);
+  const host = await startNative(t, lab, 0, { busyPollMicros: 50 });
+  inside(lab.apps[0], 'ip', 'link', 'set', 'eth0', 'down');
+  const before = host.cpuMs();
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  const percent = (host.cpuMs() - before) / 20;
+  t.comment(`at rest: ${percent} % of a core`);
+  // Clock ticks of ten milliseconds: one tick more or less is half a percent.
+  t.ok(percent < 2);
+});
 
 t.test('a stopped driver has let go of its port', { skip, timeout: 60_000 }, async (t) => {
   const lab = makeLab(t);
