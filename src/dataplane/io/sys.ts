@@ -88,6 +88,24 @@ const IPV6_V6ONLY = 26;
 const EFD_NONBLOCK = O_NONBLOCK;
 const EFD_CLOEXEC = O_CLOEXEC;
 
+// linux/sockios.h and linux/if.h
+const SIOCGIFFLAGS = 0x8913;
+const SIOCSIFFLAGS = 0x8914;
+const IFF_UP = 1;
+/** Bytes of an interface name with its end. */
+export const IFNAMSIZ = 16;
+/** Bytes of `struct ifreq`: the name, then a union of which only the flags are used here. */
+const IFREQ_BYTES = 40;
+
+/** A `struct ifreq`; the flags behind the name are in host byte order. */
+export function encodeIfreq(name: string, flags = 0): Buffer {
+  assert(Buffer.byteLength(name) < IFNAMSIZ, 'the interface name fits ifreq');
+  const ifreq = Buffer.alloc(IFREQ_BYTES);
+  ifreq.write(name, 0);
+  ifreq.set(new Uint8Array(Uint16Array.of(flags).buffer), IFNAMSIZ);
+  return ifreq;
+}
+
 /** Connections that may wait to be accepted. */
 const LISTEN_BACKLOG = 64;
 
@@ -121,6 +139,7 @@ function openBoundSocket(type: number, address: string, port: number): number {
     if (family === AF_INET6) {
       check(c.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, int32(1), 4), 'setsockopt IPV6_V6ONLY');
     }
+    if (isLoopback(address)) raiseLoopbackLink(fd);
     const target = encodeSocketAddress(address, port);
     check(c.bind(fd, target, target.length), `bind ${address} port ${port}`);
     if (type === SOCK_STREAM) check(c.listen(fd, LISTEN_BACKLOG), 'listen');
@@ -129,6 +148,26 @@ function openBoundSocket(type: number, address: string, port: number): number {
     throw error;
   }
   return fd;
+}
+
+function isLoopback(address: string): boolean {
+  return ipaddr.parse(address).range() === 'loopback';
+}
+
+/**
+ * Brings `lo` up in the namespace of the socket `fd`. In a namespace whose `lo` never was up there is
+ * no local route, and the kernel takes every address for a broadcast one: it lets the socket bind to it, and
+ * then answers from another address, which no client accepts.
+ */
+function raiseLoopbackLink(fd: number): void {
+  const c = calls();
+  const ifreq = encodeIfreq('lo');
+  check(c.ioctlPointer(fd, SIOCGIFFLAGS, ifreq), 'SIOCGIFFLAGS lo');
+  const flags = new DataView(ifreq.buffer, ifreq.byteOffset + IFNAMSIZ, 2);
+  const held = flags.getUint16(0, isLittleEndian);
+  if ((held & IFF_UP) !== 0) return;
+  flags.setUint16(0, held | IFF_UP, isLittleEndian);
+  check(c.ioctlPointer(fd, SIOCSIFFLAGS, ifreq), 'SIOCSIFFLAGS lo');
 }
 
 /** A bound UDP socket of the calling thread's namespace, for `dgram`'s `bind({ fd })`. */

@@ -1,7 +1,17 @@
 import { closeSync } from 'node:fs';
 import { assert } from '../../base/assert.js';
 import { inNetnsOrHere } from './netns.js';
-import { calls, check, int32, isErrno, O_CLOEXEC, O_NONBLOCK, O_RDWR } from './sys.js';
+import {
+  calls,
+  check,
+  encodeIfreq,
+  IFNAMSIZ,
+  int32,
+  isErrno,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+} from './sys.js';
 
 // linux/if_tun.h
 const TUNSETIFF = 0x4004_54ca;
@@ -19,10 +29,6 @@ const TUN_F_TSO4 = 0x02;
 const TUN_F_TSO6 = 0x04;
 const TUN_F_USO4 = 0x20;
 const TUN_F_USO6 = 0x40;
-
-/** Bytes of `struct ifreq`: the name, then a union of which only the flags are used. */
-const IFREQ_BYTES = 40;
-const IFNAMSIZ = 16;
 
 /** Bytes of the virtio-net header in front of every frame, virtio 1.2 §5.1.6, without `num_buffers`. */
 export const VNET_HEADER_BYTES = 10;
@@ -61,11 +67,8 @@ function openTapHere(options: TapOptions): number {
   const path = '/dev/net/tun';
   const fd = check(c.open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC), `open ${path}`);
   try {
-    const ifreq = Buffer.alloc(IFREQ_BYTES);
-    ifreq.write(options.name, 0);
     const queues = options.multiQueue === true ? IFF_MULTI_QUEUE : 0;
-    const flags = Int16Array.of(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | queues);
-    ifreq.set(new Uint8Array(flags.buffer), IFNAMSIZ);
+    const ifreq = encodeIfreq(options.name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | queues);
     check(c.ioctlPointer(fd, TUNSETIFF, ifreq), `TUNSETIFF ${options.name}`);
     check(c.ioctlPointer(fd, TUNSETVNETHDRSZ, int32(VNET_HEADER_BYTES)), 'TUNSETVNETHDRSZ');
     setOffloads(fd, options.offloads);

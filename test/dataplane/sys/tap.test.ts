@@ -160,7 +160,6 @@ t.test('the thread comes back, also when the work fails', { skip }, async (t) =>
 
 t.test('sockets are bound in the namespace, IPv4 and IPv6', { skip }, async (t) => {
   const netns = makeNetns(t);
-  await runIpBatch(netns.path, ['link set dev lo up']);
   const fds = [
     openUdpInNetns(netns.path, '127.0.0.11', 53),
     openTcpListenerInNetns(netns.path, '127.0.0.11', 53),

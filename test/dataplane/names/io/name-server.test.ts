@@ -165,6 +165,22 @@ t.test('getent in the namespace resolves through resolv.conf', { skip }, async (
   t.match(stdout, /10\.0\.0\.3/);
 });
 
+t.test('it answers from its own address where loopback never was up', { skip }, async (t) => {
+  const netns = makeNetns(t);
+  const server = await NameServer.open({
+    udpFd: openUdpInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
+    tcpFd: openTcpListenerInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
+    table: TABLE,
+    upstreams: [],
+    seed: 1,
+    log,
+  });
+  t.teardown(() => server.close());
+  const dig = ['dig', '@127.0.0.11', '+short', '+tries=1', '+time=5', 'web'];
+  const { stdout } = await promisify(execFile)('ip', ['netns', 'exec', netns.name, ...dig]);
+  t.match(stdout, /10\.0\.0\.2/);
+});
+
 t.test('the sockets go when the server is closed', { skip }, async (t) => {
   const netns = makeNetns(t);
   await runIpBatch(netns.path, ['link set dev lo up']);
