@@ -5,6 +5,9 @@ import { decodeJson, encodeFrame, MESSAGE_BYTES_MAX } from '../wire/frame.js';
 /** Bytes that may wait for a slow peer; beyond it the connection is given up. */
 const SEND_BUFFER_BYTES_MAX = 32 << 20;
 
+/** How long a peer may take to hang up after the last message. */
+const ENDING_MS_MAX = 1_000;
+
 export interface ChannelConfig {
   readonly receiveBytesMax?: number;
   /** A message's JSON value, not yet judged. */
@@ -19,6 +22,7 @@ export class Channel {
   readonly #config: ChannelConfig;
   readonly #decoder: FrameDecoder;
   #closed = false;
+  #ending: NodeJS.Timeout | undefined;
 
   constructor(stream: Duplex, config: ChannelConfig) {
     this.#stream = stream;
@@ -50,9 +54,14 @@ export class Channel {
     return true;
   }
 
-  /** What was sent before still goes out. */
+  /**
+   * What was sent before still goes out; what comes in is ignored, and read all the same, since
+   * closing with unread bytes would reset the connection under the last message.
+   */
   end(): void {
-    if (!this.#closed) this.#stream.end();
+    if (this.#closed || this.#ending !== undefined) return;
+    this.#ending = setTimeout(() => this.#stream.destroy(), ENDING_MS_MAX);
+    this.#stream.end();
   }
 
   destroy(): void {
@@ -60,8 +69,9 @@ export class Channel {
   }
 
   #onData(chunk: Buffer): void {
+    if (this.#ending !== undefined) return;
     for (const body of this.#decoder.push(chunk)) {
-      if (this.#closed) return;
+      if (this.#closed || this.#ending !== undefined) return;
       this.#config.onMessage(decodeJson(body));
     }
     if (this.#decoder.broken) this.destroy();
@@ -70,6 +80,7 @@ export class Channel {
   #onClose(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearTimeout(this.#ending);
     this.#config.onClose();
   }
 }

@@ -123,7 +123,6 @@ export class Dispatcher {
       requests: 0,
     };
     this.#all.add(session);
-    if (!this.#backend.isMember(nodeId)) this.#sayGoodbye(session, 'removed');
   }
 
   /** The cluster's state has changed. */
@@ -192,6 +191,7 @@ export class Dispatcher {
   async #greet(session: Session, registration: NodeRegistration): Promise<void> {
     const { nodeId, remoteAddress } = session;
     session.greeted = true;
+    if (!this.#backend.isMember(nodeId)) return this.#sayGoodbye(session, 'removed');
     try {
       await this.#backend.register(nodeId, registration, remoteAddress, true);
     } catch (error) {
