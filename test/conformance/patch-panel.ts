@@ -53,8 +53,9 @@ export class PatchPanel implements PacketHandler {
       const actions = this.#routes.ports[batch.rowPort[row] ?? -1] ?? [];
       const offset = batch.rowOffset[row] ?? 0;
       const length = batch.rowLength[row] ?? 0;
-      // The last byte before the payload's end: tests choose it as the flow.
-      const hash = length > 14 ? batch.view.getUint8(offset + 14) : 0;
+      // The first byte of payload is the flow; spread over all bits, as a hash is.
+      const flow = length > 14 ? batch.view.getUint8(offset + 14) : 0;
+      const hash = Math.imul(flow, 0x9e37_79b1) >>> 0;
       for (const action of actions) act(batch, row, offset, length, hash, action);
     }
   }
