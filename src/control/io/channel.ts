@@ -3,7 +3,7 @@ import { FrameDecoder } from '../core/frame-decoder.js';
 import { decodeJson, encodeFrame, MESSAGE_BYTES_MAX } from '../wire/frame.js';
 
 /** Bytes that may wait for a slow peer; beyond it the connection is given up. */
-const SEND_BUFFER_BYTES_MAX = 32 << 20;
+const SEND_BUFFER_BYTES_MAX = 16 << 20;
 
 /** How long a peer may take to hang up after the last message. */
 const ENDING_MS_MAX = 1_000;

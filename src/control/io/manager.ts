@@ -207,8 +207,9 @@ export class Manager {
   static async #start(place: ManagerPlace, store: Store, identity: NodeIdentity): Promise<Manager> {
     const manager = new Manager(place, store, identity);
     try {
-      await manager.#listen();
+      // First, since the own certificate may have expired while nothing ran.
       await manager.#doChores();
+      await manager.#listen();
       for (const node of manager.nodes())
         if (node.state !== 'down') manager.#dispatcher.expect(node.id, node.state === 'ready');
       return manager;
@@ -284,8 +285,7 @@ export class Manager {
 
   /** @throws SwarmError `SWARM_NOT_FOUND`, `SWARM_NODE_NOT_DOWN`; `SWARM_INVALID` for a manager. */
   async removeNode(id: string, force: boolean): Promise<void> {
-    const barredUntilMs = this.#now() + 2 * this.cluster().spec.nodeCertExpiryMs;
-    await this.#propose({ kind: 'node_remove', nodeId: id as NodeId, force, barredUntilMs });
+    await this.#propose({ kind: 'node_remove', nodeId: id as NodeId, force });
     this.#dispatcher.remove(id as NodeId);
   }
 

@@ -72,6 +72,8 @@ export interface NodeRegistration {
   readonly gossipPort: number;
 }
 
+const addressSchema = z.string().max(255);
+
 export const registrationSchema: z.ZodType<NodeRegistration> = z.object({
   description: z.object({
     hostname: textSchema,
@@ -84,45 +86,45 @@ export const registrationSchema: z.ZodType<NodeRegistration> = z.object({
     plugins: z.array(z.object({ type: textSchema, name: textSchema })).max(LIST_ENTRIES_MAX),
   }),
   availability: availabilitySchema,
-  address: textSchema,
-  dataPathAddress: textSchema,
-  gossipAddress: textSchema,
+  address: addressSchema,
+  dataPathAddress: addressSchema,
+  gossipAddress: addressSchema,
   gossipPort: portSchema,
 });
 
-/** Shared by the networks of assignments; the manager has judged the contents already. */
+/** Shared by the networks of assignments; the manager has judged and bounded the contents. */
 export const networkSchema: z.ZodType<NetworkObject> = z.object({
   id: networkIdSchema,
   version: z.number(),
   createdAtMs: z.number(),
   updatedAtMs: z.number(),
   spec: z.object({
-    name: textSchema,
-    labels: labelsSchema,
-    driver: textSchema,
-    driverOptions: labelsSchema,
+    name: z.string(),
+    labels: z.record(z.string(), z.string()),
+    driver: z.string(),
+    driverOptions: z.record(z.string(), z.string()),
     attachable: z.boolean(),
     internal: z.boolean(),
     ingress: z.boolean(),
     ipv6: z.boolean(),
-    ipamDriver: textSchema,
-    ipamOptions: labelsSchema,
+    ipamDriver: z.string(),
+    ipamOptions: z.record(z.string(), z.string()),
     ipam: z.array(
       z.object({
-        subnet: textSchema,
-        gateway: textSchema.exactOptional(),
-        ipRange: textSchema.exactOptional(),
-        auxAddresses: labelsSchema.exactOptional(),
+        subnet: z.string(),
+        gateway: z.string().exactOptional(),
+        ipRange: z.string().exactOptional(),
+        auxAddresses: z.record(z.string(), z.string()).exactOptional(),
       }),
     ),
   }),
   vni: z.int(),
   subnets: z.array(
     z.object({
-      subnet: textSchema,
-      gateway: textSchema,
-      ipRange: textSchema.exactOptional(),
-      auxAddresses: labelsSchema.exactOptional(),
+      subnet: z.string(),
+      gateway: z.string(),
+      ipRange: z.string().exactOptional(),
+      auxAddresses: z.record(z.string(), z.string()).exactOptional(),
     }),
   ),
   mtuBytes: z.int().exactOptional(),

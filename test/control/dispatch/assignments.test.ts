@@ -10,6 +10,7 @@ import {
   fullChange,
   parseControlAddress,
   projectShared,
+  splitChange,
 } from '../../../src/control/dispatch/core/assignments.js';
 import {
   parseAgentMessage,
@@ -17,6 +18,7 @@ import {
   parseManagerMessage,
 } from '../../../src/control/dispatch/wire/messages.js';
 import { ONLY_ROW } from '../../../src/control/store/core/state.js';
+import { ASSIGNMENTS_BYTES_MAX, encodeFrame } from '../../../src/control/wire/frame.js';
 import {
   attachmentId,
   Bench,
@@ -120,7 +122,7 @@ t.test('changes one after another give what the full assignments say', async (t)
 /** What an agent makes of the full assignments. */
 function received(told: Assignments): Assignments {
   let held: Assignments | undefined;
-  for (const part of fullChange(told)) held = applyChange(held, onTheWire(part));
+  for (const part of splitChange(fullChange(told))) held = applyChange(held, onTheWire(part));
   if (held === undefined) throw new Error('nothing was received');
   return held;
 }
@@ -142,7 +144,10 @@ t.test('a large swarm is told in parts', async (t) => {
   });
   const base = assignmentsOf(bench);
   t.strictSame(base.cluster.managers, [{ address: 'fd00::1', port: 2377 }]);
-  const many = Array.from({ length: 2_500 }, (_, n) => node(nodeId(n)) as NodeObject);
+  const many = Array.from(
+    { length: 12_500 },
+    (_, n) => ({ ...node(nodeId(n)), address: 'x'.repeat(200) }) as NodeObject,
+  );
   const shared = projectShared({
     version: 1,
     cluster: bench.state.row('cluster', ONLY_ROW) as never,
@@ -150,11 +155,12 @@ t.test('a large swarm is told in parts', async (t) => {
     networks: [] as NetworkObject[],
     nodes: many,
   });
-  const parts = fullChange({ ...shared, attachments: new Map() });
-  t.equal(parts.length, 4);
+  const parts = splitChange(fullChange({ ...shared, attachments: new Map() }));
+  t.ok(parts.length > 6, `${parts.length} parts`);
+  t.ok(parts.every((part) => encodeFrame(part).length < ASSIGNMENTS_BYTES_MAX / 3));
   let held: Assignments | undefined;
   for (const part of parts) held = applyChange(held, part);
-  t.equal(held?.nodes.size, 2_500);
+  t.equal(held?.nodes.size, 12_500);
 });
 
 t.test('a change without anything to change is refused', async (t) => {

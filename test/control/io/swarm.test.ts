@@ -7,6 +7,11 @@ import { connect as connectTls } from 'node:tls';
 import t from 'tap';
 import { SwarmError } from '../../../src/base/swarm-error.js';
 import {
+  issueNodeCertificate,
+  makeIdentity,
+  rawPublicKeyOf,
+} from '../../../src/control/identity/index.js';
+import {
   forgetSwarm,
   JoinAttempt,
   loadIdentity,
@@ -273,10 +278,11 @@ t.test(
         session.attach({ networkId: network.id, name: 'b', aliases: [], timeoutMs: 100 }),
         { code: 'SWARM_NO_MANAGER' },
       );
-      const waiting = session.attach({ networkId: network.id, name: 'c', aliases: [] });
-
+      const refused = t.rejects(session.attach({ networkId: network.id, name: 'c', aliases: [] }), {
+        code: 'SWARM_NO_MANAGER',
+      });
       await session.close();
-      await t.rejects(waiting, { code: 'SWARM_NO_MANAGER' });
+      await refused;
       const alone = await world.session(identity, dataDir, [{ address: HOST, port }]);
       t.equal(alone.connected, false);
       t.strictSame(
@@ -495,6 +501,63 @@ t.test('certificates are renewed with the old one, by old nodes too', async (t) 
     await until('it ended', () => renewing.ended === 'removed');
     const barred = await world.session(aged, dataDir);
     await until('it cannot renew any more', () => barred.ended === 'removed');
+  });
+});
+
+t.test('a swarm that was off until its certificates had expired comes back', async (t) => {
+  await withFolder(async (dir) => {
+    const past = () => Date.now() - 200 * 86_400_000;
+    const place = {
+      dataDir: join(dir, 'manager'),
+      listen: { address: HOST, port: 0 },
+      advertise: { address: HOST, port: 0 },
+      log: silent,
+    };
+    const created = await Manager.create({ ...place, node: REGISTRATION, now: past });
+    const dataDir = join(dir, 'worker');
+    // A join would look at today's clock, so the certificate is asked of the past by hand.
+    const { caKeyPem } = JSON.parse(
+      (await readFile(join(dir, 'manager', 'control', 'journal'), 'utf8'))
+        .split('\n')[1]
+        ?.replace(/^\S+ \S+ /, '') ?? '',
+    ).commands[0].secrets as { caKeyPem: string };
+    await created.manager.close();
+    const manager = await Manager.open({ ...place, identity: created.identity });
+    t.ok(manager.identity.expiresAtMs > Date.now(), 'the manager has renewed its own');
+    const joined = await JoinAttempt.start({
+      token: manager.cluster().joinTokens.worker,
+      remotes: [{ address: HOST, port: manager.port }],
+      node: REGISTRATION,
+      dataDir,
+      log: silent,
+    }).within(5_000);
+    const caPem = manager.cluster().rootCaPem;
+    const { nodeId, clusterId } = joined.identity;
+    const certPem = issueNodeCertificate(
+      { caPem, caKeyPem },
+      {
+        nodeId,
+        clusterId,
+        role: 'worker',
+        publicKey: rawPublicKeyOf(joined.identity.seed),
+        atMs: past(),
+        lifeMs: 90 * 86_400_000,
+      },
+    );
+    const expired = makeIdentity(joined.identity.seed, certPem, caPem);
+    if (expired === undefined) throw new Error('no identity');
+    t.ok(expired.expiresAtMs < Date.now());
+    const session = await ManagerSession.open({
+      identity: expired,
+      managers: [{ address: HOST, port: manager.port }],
+      registration: () => REGISTRATION,
+      dataDir,
+      log: silent,
+    });
+    await until('it is connected', () => session.connected);
+    t.ok(session.identity.expiresAtMs > Date.now());
+    await session.close();
+    await manager.close();
   });
 });
 

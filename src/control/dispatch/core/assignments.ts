@@ -131,27 +131,50 @@ function same(a: unknown, b: unknown): boolean {
   return a === b || JSON.stringify(a) === JSON.stringify(b);
 }
 
-/** Rows of one message at most, so that no message is larger than a frame may be. */
-const ROWS_PER_PART = 1_000;
+/** Characters of one part's rows, as JSON: even at three bytes each they fit into one frame. */
+const PART_CHARS_MAX = 1 << 20;
 
-/** Everything, in parts. The first has the cluster and the keys. */
-export function fullChange(assignments: Assignments): readonly AssignmentsChange[] {
-  const { version, cluster, gossipKeys } = assignments;
-  const parts: AssignmentsChange[] = [{ version, cluster, gossipKeys }];
-  for (const put of partsOf([...assignments.networks.values()]))
-    parts.push({ version, networks: { put, remove: [] } });
-  for (const put of partsOf([...assignments.nodes.values()]))
-    parts.push({ version, nodes: { put, remove: [] } });
-  for (const put of partsOf([...assignments.attachments.values()]))
-    parts.push({ version, attachments: { put, remove: [] } });
-  return parts;
+/** Everything, as a change from nothing. */
+export function fullChange(assignments: Assignments): AssignmentsChange {
+  const { version, cluster, gossipKeys, networks, nodes, attachments } = assignments;
+  return {
+    version,
+    cluster,
+    gossipKeys,
+    networks: { put: [...networks.values()], remove: [] },
+    nodes: { put: [...nodes.values()], remove: [] },
+    attachments: { put: [...attachments.values()], remove: [] },
+  };
 }
 
-function partsOf<Row>(rows: readonly Row[]): Row[][] {
-  const parts: Row[][] = [];
-  for (let at = 0; at < rows.length; at += ROWS_PER_PART)
-    parts.push(rows.slice(at, at + ROWS_PER_PART));
-  return parts;
+/** The same change in parts that fit into frames. The first has all but the rows of tables. */
+export function splitChange(change: AssignmentsChange): readonly AssignmentsChange[] {
+  const { networks, nodes, attachments, ...rest } = change;
+  const { version } = change;
+  return [
+    rest,
+    ...splitTable(networks).map((part) => ({ version, networks: part })),
+    ...splitTable(nodes).map((part) => ({ version, nodes: part })),
+    ...splitTable(attachments).map((part) => ({ version, attachments: part })),
+  ];
+}
+
+function splitTable<Id, Row>(change: TableChange<Id, Row> | undefined): TableChange<Id, Row>[] {
+  if (change === undefined) return [];
+  const parts: TableChange<Id, Row>[] = [];
+  let put: Row[] = [];
+  let chars = 0;
+  for (const row of change.put) {
+    const rowChars = JSON.stringify(row).length;
+    if (put.length > 0 && chars + rowChars > PART_CHARS_MAX) {
+      parts.push({ put, remove: [] });
+      put = [];
+      chars = 0;
+    }
+    put.push(row);
+    chars += rowChars;
+  }
+  return [...parts, { put, remove: change.remove }];
 }
 
 /**

@@ -24,14 +24,10 @@ export class AssignmentsFile {
   async read(): Promise<Assignments | undefined> {
     const bytes = await readFileIfAny(this.#path);
     if (bytes === undefined) return undefined;
-    let assignments: Assignments | undefined;
     try {
-      for (const part of JSON.parse(bytes.toString()) as unknown[]) {
-        const change = parseAssignmentsChange(part);
-        if (change === undefined) throw new Error('not an assignments change');
-        assignments = applyChange(assignments, change);
-      }
-      return assignments;
+      const change = parseAssignmentsChange(JSON.parse(bytes.toString()));
+      if (change === undefined) throw new Error('not assignments');
+      return applyChange(undefined, change);
     } catch (error) {
       this.#log.warn({ file: this.#path, err: error }, 'assignments on disk are of no use');
       return undefined;

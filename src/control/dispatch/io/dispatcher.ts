@@ -14,6 +14,7 @@ import {
   fullChange,
   projectShared,
   type SharedAssignments,
+  splitChange,
 } from '../core/assignments.js';
 import {
   Liveness,
@@ -21,7 +22,12 @@ import {
   type LivenessReady,
   type MembershipState,
 } from '../core/liveness.js';
-import { type AgentMessage, type ManagerMessage, parseAgentMessage } from '../wire/messages.js';
+import {
+  type AgentMessage,
+  type AssignmentsChange,
+  type ManagerMessage,
+  parseAgentMessage,
+} from '../wire/messages.js';
 
 /** An agent that connected says who it is within this time. */
 const HELLO_MS_MAX = 5_000;
@@ -29,6 +35,7 @@ const HELLO_MS_MAX = 5_000;
 const REQUESTS_MAX = 256;
 /** Changes of the state within this time are told together. */
 const PUBLISH_DELAY_MS = 5;
+const SESSIONS_TOLD_PER_MS = 10;
 
 /** What the dispatcher needs of the manager. */
 export interface DispatchBackend {
@@ -130,7 +137,12 @@ export class Dispatcher {
     this.#publishing ??= setTimeout(() => {
       this.#publishing = undefined;
       this.#publish();
-    }, PUBLISH_DELAY_MS);
+    }, this.#publishDelayMs());
+  }
+
+  /** Each telling costs a message per session, so that in a large swarm more is told at once. */
+  #publishDelayMs(): number {
+    return PUBLISH_DELAY_MS + this.#sessions.size / SESSIONS_TOLD_PER_MS;
   }
 
   /** The node was removed: its session ends, and it is told why. */
@@ -211,11 +223,8 @@ export class Dispatcher {
   #tellAll(session: Session): void {
     session.told = this.#shared;
     session.attachments = this.#backend.attachmentsOf(session.nodeId);
-    const parts = fullChange({ ...this.#shared, attachments: session.attachments });
-    parts.forEach((change, index) => {
-      const done = index === parts.length - 1;
-      this.#send(session, { kind: 'assignments', reset: index === 0, done, change });
-    });
+    const change = fullChange({ ...this.#shared, attachments: session.attachments });
+    for (const frame of framesOf(change, true)) session.channel.sendFrame(frame);
   }
 
   async #answer(
@@ -263,13 +272,13 @@ export class Dispatcher {
         heartbeatMs: after.cluster.heartbeatMs,
       });
     const change = diffShared(before, after);
-    const frame = change && encodeFrame({ kind: 'assignments', reset: false, done: true, change });
+    const frames = change === undefined ? [] : framesOf(change, false);
     for (const session of this.#sessions.values()) {
       if (session.told === undefined) continue;
       if (session.told !== before) this.#tellAll(session);
       else {
         session.told = after;
-        if (frame !== undefined) session.channel.sendFrame(frame);
+        for (const frame of frames) session.channel.sendFrame(frame);
         this.#tellAttachments(session);
       }
     }
@@ -281,7 +290,7 @@ export class Dispatcher {
     session.attachments = after;
     if (attachments === undefined) return;
     const change = { version: this.#shared.version, attachments };
-    this.#send(session, { kind: 'assignments', reset: false, done: true, change });
+    for (const frame of framesOf(change, false)) session.channel.sendFrame(frame);
   }
 
   #onLiveness({ changes, probes }: LivenessReady): void {
@@ -301,3 +310,17 @@ const NOT_NOW = {
   detail: { code: 'SWARM_NO_MANAGER' },
   message: 'the manager cannot do this now: try again later',
 } as const;
+
+function framesOf(change: AssignmentsChange, reset: boolean): Uint8Array[] {
+  const parts = splitChange(change);
+  return parts.map((part, index) => {
+    const done = index === parts.length - 1;
+    const message: ManagerMessage = {
+      kind: 'assignments',
+      reset: reset && index === 0,
+      done,
+      change: part,
+    };
+    return encodeFrame(message);
+  });
+}

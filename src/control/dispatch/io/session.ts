@@ -84,6 +84,7 @@ export class Session {
   #end: SessionEnd | undefined;
   #retryMs: number | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #reported: string | undefined;
 
   private constructor(config: SessionConfig, file: AssignmentsFile) {
     this.#config = config;
@@ -197,9 +198,17 @@ export class Session {
       if (this.#end !== undefined) return;
       if (error instanceof SwarmError && error.code === 'SWARM_TOKEN_REFUSED')
         return this.#stop('removed');
-      this.#config.log.debug({ remote, err: error }, 'no session with this manager');
+      this.#report(remote, error);
       this.#retry();
     }
+  }
+
+  /** Each new cause once, so that a long absence does not fill the log. */
+  #report(remote: ControlAddress | undefined, error: unknown): void {
+    const cause = error instanceof Error ? error.message : String(error);
+    if (cause === this.#reported) return;
+    this.#reported = cause;
+    this.#config.log.warn({ remote, cause }, 'no session with a manager: trying again');
   }
 
   #retry(): void {
@@ -273,6 +282,7 @@ export class Session {
     clearTimeout(this.#timer);
     this.#heartbeatMs = heartbeatMs;
     this.#welcome = true;
+    this.#reported = undefined;
     this.#backoff.reset();
     this.#beat();
     for (const [request, { question }] of this.#pending) this.#send({ request, ...question });

@@ -62,13 +62,8 @@ export type CommandBody =
   /** All nodes that are ready become what a manager knows of them when it starts: nothing. */
   | { readonly kind: 'nodes_forget_state'; readonly except: NodeId; readonly stateMessage: string }
   | { readonly kind: 'node_leave'; readonly nodeId: NodeId }
-  | {
-      readonly kind: 'node_remove';
-      readonly nodeId: NodeId;
-      readonly force: boolean;
-      /** Until when the removed node's certificate could still be shown. */
-      readonly barredUntilMs: number;
-    }
+  /** From then on the node's certificate opens nothing: only members are served. */
+  | { readonly kind: 'node_remove'; readonly nodeId: NodeId; readonly force: boolean }
   | { readonly kind: 'network_create'; readonly id: NetworkId; readonly spec: NetworkSpec }
   | { readonly kind: 'network_remove'; readonly ref: string }
   | {

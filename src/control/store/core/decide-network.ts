@@ -1,3 +1,4 @@
+import type { SwarmError } from '../../../base/swarm-error.js';
 import type { NetworkObject, Subnet } from '../../../base/swarm-model.js';
 import type { KeyedAttachment } from '../../wire/attachment.js';
 import {
@@ -22,6 +23,9 @@ import { invalid, refuse } from './refuse.js';
 import type { ReadonlyState } from './state.js';
 import { allocateSubnets } from './subnets.js';
 
+export const NETWORKS_MAX = 4_096;
+export const ATTACHMENTS_PER_NODE_MAX = 4_096;
+
 export function decideNetwork(
   state: ReadonlyState,
   command: CommandOf<'network_create' | 'network_remove'>,
@@ -44,6 +48,8 @@ function createNetwork(state: ReadonlyState, command: CommandOf<'network_create'
   const { spec } = command;
   const { mtuBytes, vni: wantedVni } = checkNetworkSpec(spec);
   const others = [...state.rows('network')];
+  if (others.length >= NETWORKS_MAX)
+    throw exhausted('network', `the swarm has ${NETWORKS_MAX} networks, and no room for more`);
   if (others.some((other) => other.spec.name === spec.name))
     throw refuse(
       { code: 'SWARM_NAME_TAKEN', kind: 'network', name: spec.name },
@@ -130,6 +136,8 @@ function createAttachment(state: ReadonlyState, command: CommandOf<'attachment_c
       { code: 'SWARM_NOT_ATTACHABLE', network: network.spec.name },
       `network ${network.spec.name} not manually attachable`,
     );
+  if (state.attachmentsOf(nodeId).size >= ATTACHMENTS_PER_NODE_MAX)
+    throw exhausted('attachment', `node ${nodeId} has ${ATTACHMENTS_PER_NODE_MAX} attachments`);
   const chosen = chooseAddresses(state, network, request.addresses);
   const attachment: KeyedAttachment = {
     id: command.id,
@@ -201,8 +209,8 @@ function freeAddress(state: ReadonlyState, network: NetworkObject, family: 4 | 6
     const address = nextFreeAddress(subnet, used, last[subnet.subnet]);
     if (address !== undefined) return { subnet, address, wanted: false };
   }
-  throw refuse(
-    { code: 'SWARM_EXHAUSTED', what: `IPv${family} address` },
+  throw exhausted(
+    `IPv${family} address`,
     `no available IPv${family} address is left on network ${network.spec.name}`,
   );
 }
@@ -229,4 +237,8 @@ function removeAttachment(state: ReadonlyState, command: CommandOf<'attachment_r
       `attachment ${command.id} is not of this node`,
     );
   return { id: row.id, changes: [change(state, 'attachment', row.id, undefined)] };
+}
+
+function exhausted(what: string, message: string): SwarmError {
+  return refuse({ code: 'SWARM_EXHAUSTED', what }, message);
 }

@@ -5,6 +5,9 @@ import { type CommandOf, change, type Decision, newMeta, touched } from './decis
 import { invalid, refuse, unsupported } from './refuse.js';
 import type { Change, ReadonlyState } from './state.js';
 
+/** Nodes of one swarm, dead ones included. */
+export const NODES_MAX = 16_384;
+
 type NodeCommand = CommandOf<
   | 'node_create'
   | 'node_update'
@@ -40,6 +43,11 @@ function create(state: ReadonlyState, command: CommandOf<'node_create'>): Decisi
   // The answer to a join was lost and the node asks again: it is the same node.
   const known = state.nodeByPeerId(command.node.peerId);
   if (known !== undefined) return { id: known, changes: [] };
+  if (state.size('node') >= NODES_MAX)
+    throw refuse(
+      { code: 'SWARM_EXHAUSTED', what: 'node' },
+      `the swarm has ${NODES_MAX} nodes, and no room for more: remove some that are down`,
+    );
   const node = { ...command.node, ...newMeta(state, command.atMs) };
   return { id: node.id, changes: [change(state, 'node', node.id, node)] };
 }
@@ -106,15 +114,9 @@ function remove(state: ReadonlyState, command: CommandOf<'node_remove'>): Decisi
       { code: 'SWARM_NODE_NOT_DOWN', nodeId: node.id },
       `node ${node.id} is not down and can't be removed`,
     );
-  const expired = [...state.rows('removedNode')].filter((row) => row.untilMs < command.atMs);
   return {
     id: node.id,
-    changes: [
-      ...releaseAll(state, node.id),
-      change(state, 'node', node.id, undefined),
-      ...expired.map((row) => change(state, 'removedNode', row.id, undefined)),
-      change(state, 'removedNode', node.id, { id: node.id, untilMs: command.barredUntilMs }),
-    ],
+    changes: [...releaseAll(state, node.id), change(state, 'node', node.id, undefined)],
   };
 }
 

@@ -6,6 +6,8 @@ export const INGRESS_VNI = 4096;
 const VNI_MAX = 2 ** 24 - 1;
 const NAME = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9])*$/;
 const NAME_CHARS_MAX = 63;
+/** Every node is told of every network, so none may be huge. */
+const SPEC_CHARS_MAX = 65_536;
 const MTU_MIN_BYTES = 68;
 const MTU_MAX_BYTES = 65_535;
 
@@ -24,6 +26,8 @@ export interface NetworkOptions {
  * @throws SwarmError `SWARM_INVALID` or `SWARM_UNSUPPORTED`, with one sentence.
  */
 export function checkNetworkSpec(spec: NetworkSpec): NetworkOptions {
+  if (JSON.stringify(spec).length > SPEC_CHARS_MAX)
+    throw invalid('the description of the network is too large: use fewer or shorter labels');
   if (spec.name === '') throw invalid('name must be provided');
   if (spec.name.length > NAME_CHARS_MAX)
     throw invalid(`name must be ${NAME_CHARS_MAX} characters or fewer`);

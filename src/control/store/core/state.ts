@@ -20,12 +20,6 @@ export interface ClusterSecrets {
   readonly ulaPrefix: string;
 }
 
-/** Bars a removed node's certificate until it could not be shown anyway. */
-export interface RemovedNode {
-  readonly id: NodeId;
-  readonly untilMs: number;
-}
-
 /** Where the search for free addresses goes on: subnet to the address given out last. */
 export interface AddressCursor {
   readonly id: NetworkId;
@@ -36,7 +30,6 @@ export interface Rows {
   readonly cluster: ClusterObject;
   readonly secrets: ClusterSecrets;
   readonly node: NodeObject;
-  readonly removedNode: RemovedNode;
   readonly network: NetworkObject;
   readonly cursor: AddressCursor;
   readonly attachment: KeyedAttachment;
@@ -48,7 +41,6 @@ export const TABLE_NAMES: readonly TableName[] = [
   'cluster',
   'secrets',
   'node',
-  'removedNode',
   'network',
   'cursor',
   'attachment',
@@ -81,6 +73,7 @@ export interface ReadonlyState {
   readonly version: number;
   row<Name extends TableName>(table: Name, key: string): Rows[Name] | undefined;
   rows<Name extends TableName>(table: Name): IterableIterator<Rows[Name]>;
+  size(table: TableName): number;
   /** Address text to the attachment that has it. */
   addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId>;
   attachmentsOf(node: NodeId): ReadonlySet<AttachmentId>;
@@ -101,7 +94,6 @@ export class State implements ReadonlyState {
     cluster: new Map(),
     secrets: new Map(),
     node: new Map(),
-    removedNode: new Map(),
     network: new Map(),
     cursor: new Map(),
     attachment: new Map(),
@@ -132,6 +124,10 @@ export class State implements ReadonlyState {
 
   rows<Name extends TableName>(table: Name): IterableIterator<Rows[Name]> {
     return (this.#tables[table] as Map<string, Rows[Name]>).values();
+  }
+
+  size(table: TableName): number {
+    return this.#tables[table].size;
   }
 
   addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId> {

@@ -114,6 +114,7 @@ t.test('what a network asks for is judged in one sentence', async (t) => {
       /^ingress network \(0+1\) is already present$/,
     ],
     [{ ingress: true }, 'SWARM_INVALID', /cannot be attachable/],
+    [{ labels: { a: 'x'.repeat(70_000) } }, 'SWARM_INVALID', /too large/],
     [{ name: '' }, 'SWARM_INVALID', /name must be provided/],
     [{ name: '-a' }, 'SWARM_INVALID', /DNS name component/],
     [{ name: `${'a'.repeat(60)}!` }, 'SWARM_INVALID', /DNS name component/],

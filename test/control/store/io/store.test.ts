@@ -17,6 +17,9 @@ import { Store } from '../../../../src/control/store/io/store.js';
 import { encodeRecord } from '../../../../src/control/store/wire/record.js';
 import { clusterCreate, networkId, networkSpec, silent, withFolder } from '../../support.js';
 
+const MOUNT = 'mount';
+const UNMOUNT = 'umount';
+
 const open = (dir: string, more: object = {}) => Store.open({ dir, log: silent, ...more });
 const create = (store: Store, n: number) =>
   store.propose({
@@ -242,7 +245,7 @@ t.test('a full disk refuses the write and loses nothing', async (t) => {
     const mounted = join(dir, 'small');
     await mkdir(mounted);
     try {
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'shc-small', mounted], {
+      execFileSync(MOUNT, ['-t', 'tmpfs', '-o', 'size=64k', 'shc-small', mounted], {
         stdio: 'ignore',
       });
     } catch {
@@ -269,7 +272,7 @@ t.test('a full disk refuses the write and loses nothing', async (t) => {
       t.equal(names(again).length, kept, 'all that was acknowledged');
       await again.close();
     } finally {
-      execFileSync('umount', [mounted]);
+      execFileSync(UNMOUNT, [mounted]);
     }
   });
 });
