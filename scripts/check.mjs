@@ -1,6 +1,6 @@
 // `npm run check`: all that is checked without running: format, lint, types, dead code.
 import { spawnSync } from 'node:child_process';
-import { root, setup } from './setup.js';
+import { root, setup } from './setup.mjs';
 
 setup({ native: false, typescript: false });
 for (const [verb, ...args] of [['biome', 'check', '.'], ['tsc', '--noEmit'], ['knip']]) {

@@ -1,7 +1,7 @@
 // `npm start`, `npm run lab`, `npm run bench`: set up, then hand over to the shoal command.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { root, setup } from './setup.js';
+import { root, setup } from './setup.mjs';
 
 setup();
 const child = spawn(process.execPath, [join(root, 'dist/src/main.js'), ...process.argv.slice(2)], {

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { root, setup } from './setup.js';
+import { root, setup } from './setup.mjs';
 
 setup();
 const args = process.argv.slice(2);
