@@ -96,11 +96,11 @@ export async function fakeAgent(
   return { socket, calls };
 }
 
-/** Waits until `holds`, or fails after 10 s. */
+/** Waits until `holds`, or fails after 30 s. */
 export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadlineMs = performance.now() + 10_000;
+  const deadlineMs = performance.now() + 30_000;
   while (!(await holds())) {
-    if (performance.now() > deadlineMs) throw new Error(`not within 10 s: ${what}`);
+    if (performance.now() > deadlineMs) throw new Error(`not within 30 s: ${what}`);
     await new Promise((done) => setTimeout(done, 20));
   }
 }

@@ -49,7 +49,7 @@ export async function runOnNetworks(
   try {
     return await runInSandbox(client, request, files, warn);
   } finally {
-    files.remove();
+    files.close();
   }
 }
 
@@ -82,6 +82,7 @@ async function runInSandbox(
     const gate = child.stdio[3] as Duplex;
     gate.on('error', () => {});
     await untilReady(gate, exited);
+    files.unlink();
     await attachAll(client, request, name, child, attachments);
     files.writeHosts(
       hostname,

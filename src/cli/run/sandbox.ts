@@ -1,5 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -31,13 +39,15 @@ if [ -n "$workdir" ]; then cd -- "$workdir" || exit 126; fi
 exec "$@"
 `;
 
-/** Files that a sandbox sees in place of the host's, until `remove`. */
+/** Files that a sandbox sees in place of the host's. */
 export interface SandboxFiles {
   readonly resolvConf: string;
   readonly hosts: string;
-  /** Writes `/etc/hosts`; in place, since the file is mounted already. */
+  /** Unlinks them. Once they are mounted only their names go, so even a killed shoal leaves none. */
+  unlink(): void;
+  /** Writes `/etc/hosts`: in place, since the file is mounted, also when it has no name any more. */
   writeHosts(hostname: string, addresses: readonly string[]): void;
-  remove(): void;
+  close(): void;
 }
 
 /** `ndots:0`: a name without a dot is asked as it is, without the host's search domains. */
@@ -47,15 +57,19 @@ export function makeSandboxFiles(): SandboxFiles {
   const folder = mkdtempSync(join(tmpdir(), 'shoal-run-'));
   const resolvConf = join(folder, 'resolv.conf');
   const hosts = join(folder, 'hosts');
-  const write = (path: string, text: string) => writeFileSync(path, text, { mode: 0o644 });
-  write(resolvConf, RESOLV_CONF);
-  write(hosts, formatHosts('localhost', []));
-  return {
-    resolvConf,
-    hosts,
-    writeHosts: (hostname, addresses) => write(hosts, formatHosts(hostname, addresses)),
-    remove: () => rmSync(folder, { recursive: true, force: true }),
+  writeFileSync(resolvConf, RESOLV_CONF, { mode: 0o644 });
+  const fd = openSync(hosts, 'w', 0o644);
+  const writeHosts = (hostname: string, addresses: readonly string[]) => {
+    ftruncateSync(fd);
+    writeSync(fd, formatHosts(hostname, addresses), 0);
   };
+  writeHosts('localhost', []);
+  const unlink = () => rmSync(folder, { recursive: true, force: true });
+  const close = () => {
+    unlink();
+    closeSync(fd);
+  };
+  return { resolvConf, hosts, unlink, writeHosts, close };
 }
 
 /** @param addresses With or without prefix length. */
