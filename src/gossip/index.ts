@@ -51,6 +51,7 @@ export class Gossip {
   readonly #book: MemberBook;
   readonly #plane: RecordPlane;
   #isClosed = false;
+  #isPlaneDue = false;
 
   /** @throws SwarmError SWARM_PORT_TAKEN, SWARM_BAD_ADDRESS */
   static async open(config: GossipConfig): Promise<Gossip> {
@@ -68,8 +69,6 @@ export class Gossip {
       await swim.close();
       throw error;
     }
-    plane.setMembers(book.all());
-    book.onChange(() => plane.setMembers(book.all()));
     return new Gossip(swim, book, plane);
   }
 
@@ -77,6 +76,8 @@ export class Gossip {
     this.#swim = swim;
     this.#book = book;
     this.#plane = plane;
+    book.onChange(() => this.#tellPlane());
+    this.#tellPlane();
   }
 
   /** Our libp2p peer id, made from the seed. */
@@ -92,6 +93,11 @@ export class Gossip {
   /** Who may speak with the record plane: peer ids by member id. The others are refused. */
   setAdmitted(members: ReadonlyMap<string, string>): void {
     this.#plane.setAdmitted(members);
+  }
+
+  /** A hint from elsewhere, such as a session that broke: is this member gone? Asked at once. */
+  check(member: string): void {
+    if (isMemberId(member)) this.#swim.check(member);
   }
 
   /** Asks the seeds until a member answers, and again whenever nobody is left. */
@@ -140,6 +146,16 @@ export class Gossip {
     this.#isClosed = true;
     await this.#swim.close();
     await this.#plane.close();
+  }
+
+  /** Once per turn of the loop, however many members changed in it. */
+  #tellPlane(): void {
+    if (this.#isPlaneDue) return;
+    this.#isPlaneDue = true;
+    setImmediate(() => {
+      this.#isPlaneDue = false;
+      if (!this.#isClosed) this.#plane.setMembers(this.#book.all());
+    });
   }
 }
 

@@ -670,7 +670,9 @@ export class Membership implements Core<SwimInput, SwimReady> {
     ]) {
       if (atMs !== undefined) deadlineMs = Math.min(deadlineMs, atMs);
     }
-    this.#deadlineMs = deadlineMs === Number.POSITIVE_INFINITY ? undefined : deadlineMs;
+    // What a confirmation made overdue is due now: it must not look as if we had overslept it.
+    this.#deadlineMs =
+      deadlineMs === Number.POSITIVE_INFINITY ? undefined : Math.max(deadlineMs, nowMs);
   }
 
   #ownClaim(): Claim {

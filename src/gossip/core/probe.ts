@@ -201,7 +201,9 @@ export class Prober {
     this.#awareness.change(-1);
     const { member, sentMs } = probe;
     // Past the first timeout the answer may be a relay's, or to a repetition.
-    return probe.askAtMs === undefined ? undefined : { member, rttMs: nowMs - sentMs };
+    const rttMs = nowMs - sentMs;
+    if (probe.askAtMs === undefined || rttMs >= this.#config.probeIntervalMs) return undefined;
+    return { member, rttMs };
   }
 
   onNack(seq: number): void {
