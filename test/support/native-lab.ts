@@ -46,7 +46,12 @@ export interface Lab {
  */
 export function makeLab(
   t: Teardown,
-  options: { readonly ipv6?: boolean; readonly wire?: boolean } = {},
+  options: {
+    readonly ipv6?: boolean;
+    readonly wire?: boolean;
+    /** MTU of the underlay; the inner one stays, so that a small one means fragments. */
+    readonly underlayMtuBytes?: number;
+  } = {},
 ): Lab {
   const tag = process.pid.toString(36) + Math.floor(Math.random() * 1296).toString(36);
   const name = (what: string) => `shn-${tag}-${what}`;
@@ -77,7 +82,8 @@ export function makeLab(
   for (const i of [0, 1] as const) {
     const address = `${addresses[i]}/${options.ipv6 ? 64 : 24}`;
     ip('-n', hosts[i], 'address', 'add', address, 'dev', 'u0', ...(options.ipv6 ? ['nodad'] : []));
-    ip('-n', hosts[i], 'link', 'set', 'u0', 'up');
+    const mtu = String(options.underlayMtuBytes ?? 1500);
+    ip('-n', hosts[i], 'link', 'set', 'u0', 'mtu', mtu, 'up');
     const offloads = options.wire
       ? ['tso', 'off', 'gso', 'off', 'tx-udp-segmentation', 'off', 'gro', 'on']
       : ['gro', 'on'];

@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import t, { type Test } from 'tap';
+import { NativePacketIo } from '../../../src/dataplane/io/native.js';
 import { loadNative, nativeUnavailableReason } from '../../../src/dataplane/io/native-binding.js';
+import { inNetns } from '../../../src/dataplane/io/netns.js';
 import { SCRATCH_MAC } from '../../support/native-host.js';
 import {
   inside,
@@ -149,6 +151,22 @@ t.test(
   },
 );
 
+t.test(
+  'an underlay too small for the datagrams carries them in fragments',
+  { skip, timeout: 60_000 },
+  async (t) => {
+    const lab = makeLab(t, { underlayMtuBytes: 1300 });
+    const a = await startNative(t, lab, 0);
+    await startNative(t, lab, 1);
+    pings(lab, pingSizes(lab.mtuBytes), '10.8.0.2');
+    // Trains of datagrams that do not fit are refused by the kernel, single ones are not.
+    const end = await iperf(t, lab, '-c', '10.8.0.2');
+    t.comment(`in fragments: ${(end.sum_received.bits_per_second / 1e9).toFixed(2)} Gbit/s`);
+    t.ok(end.sum_received.bits_per_second > 2e7);
+    t.equal(a.stats().datagramSendDrops, 0);
+  },
+);
+
 t.test('a driver at rest sleeps', { skip, timeout: 60_000 }, async (t) => {
   const lab = makeLab(t);
   const host = await startNative(t, lab, 0, { busyPollMicros: 50 });
@@ -159,6 +177,25 @@ t.test('a driver at rest sleeps', { skip, timeout: 60_000 }, async (t) => {
   t.comment(`at rest: ${percent} % of a core`);
   // Clock ticks of ten milliseconds: one tick more or less is half a percent.
   t.ok(percent < 2);
+});
+
+t.test('a port that is taken is refused with the name of its holder', { skip }, async (t) => {
+  const binding = loadNative()!;
+  const config = { receiveBufferBytes: 65_536, busyPollMicros: 0, sourcePorts: 1 };
+  const lab = makeLab(t);
+  inNetns(`/run/netns/${lab.hosts[0]}`, () => {
+    const first = new NativePacketIo({ ...config, udpPort: 4789 }, { binding, poll: () => false });
+    t.throws(
+      () => new NativePacketIo({ ...config, udpPort: 4789 }, { binding, poll: () => false }),
+      { code: 'SWARM_PORT_TAKEN' },
+    );
+    t.ok(first.wakeFd > 0);
+    // A loop that is told at once to end, ends; its port is free again.
+    first.start({ egress: () => undefined, ingress: () => undefined });
+    new NativePacketIo({ ...config, udpPort: 4789 }, { binding, poll: () => false })
+      .stop()
+      .catch(t.fail);
+  });
 });
 
 t.test('a stopped driver has let go of its port', { skip, timeout: 60_000 }, async (t) => {
