@@ -18,7 +18,7 @@ import { UDP_HEADER_BYTES } from '../../wire/udp.js';
 /**
  * A hash of the frame's flow: protocol, addresses and, for unfragmented TCP and UDP, ports; of the
  * MACs for what is not IP. It chooses the outer source port (RFC 7348 §5), so it need be even, and
- * not symmetric.
+ * not symmetric. Signed, since that needs no heap number.
  *
  * @param offset, end Where the frame starts, and its end; at least an Ethernet header.
  */
@@ -63,7 +63,7 @@ function mix(hash: number, word: number): number {
 
 function finish(hash: number): number {
   const spread = Math.imul(hash ^ (hash >>> 16), 0x7feb_352d);
-  return (spread ^ (spread >>> 15)) >>> 0;
+  return spread ^ (spread >>> 15);
 }
 
 /** `rowGsoType` may carry this bit, virtio 1.2 §5.1.6: the sender reacts to ECN. It changes no size. */

@@ -60,7 +60,7 @@ export class SegmentTable {
 
   readonly portSegment: (SegmentState | undefined)[] = new Array<undefined>(PORT_INDEXES_MAX);
   readonly portMacHigh = new Uint16Array(PORT_INDEXES_MAX);
-  readonly portMacLow = new Uint32Array(PORT_INDEXES_MAX);
+  readonly portMacLow = new Int32Array(PORT_INDEXES_MAX);
   readonly portTrusted = new Uint8Array(PORT_INDEXES_MAX);
 
   constructor(limits: SegmentLimits, seed: number) {

@@ -1,5 +1,5 @@
 import { assert } from '../../../base/assert.js';
-import { OUTPUTS_MAX, type PacketBatch } from '../../core/batch.js';
+import { GSO_NONE, OUTPUTS_MAX, type PacketBatch } from '../../core/batch.js';
 import type { PacketHandler } from '../../core/packet-io.js';
 import {
   ARP_REQUEST,
@@ -99,7 +99,8 @@ const MAPPED_WORD = 0xffff;
  * only to local ports (split horizon).
  *
  * The memos below remember the last look-up, since frames come in trains of one flow; `apply`
- * forgets them.
+ * forgets them. Words of packets are read as signed numbers, which the engine keeps in registers
+ * where it would put half of the unsigned ones on the heap.
  */
 export class Vtep implements PacketHandler {
   readonly #tables: SegmentTable;
@@ -190,7 +191,7 @@ export class Vtep implements PacketHandler {
   ): undefined {
     const { view } = batch;
     const high = view.getUint16(offset);
-    const low = view.getUint32(offset + 2);
+    const low = view.getInt32(offset + 2);
     if (this.#egressPort !== port || this.#egressMacLow !== low || this.#egressMacHigh !== high) {
       const isGroup = (high & MAC_GROUP_BIT_HIGH) !== 0;
       this.#egressPort = port;
@@ -259,9 +260,9 @@ export class Vtep implements PacketHandler {
     const operation = decodeArp(view, arp, end);
     if (typeof operation !== 'number') return this.#consume(operation);
 
-    const sender = view.getUint32(arp + ARP_SENDER_ADDRESS_OFFSET);
-    const target = view.getUint32(arp + ARP_TARGET_ADDRESS_OFFSET);
-    const ownMac = macOf(this.#portMacHigh(port), this.#portMacLow(port));
+    const sender = view.getInt32(arp + ARP_SENDER_ADDRESS_OFFSET);
+    const target = view.getInt32(arp + ARP_TARGET_ADDRESS_OFFSET);
+    const ownMac = this.#portMac(port);
     if (this.#tables.portTrusted[port] !== 1) {
       const held = this.#neighbor4(segment, sender);
       const isOwn = this.#isPortMac(view, port, arp + ARP_SENDER_MAC_OFFSET);
@@ -293,7 +294,7 @@ export class Vtep implements PacketHandler {
     if (type !== NEIGHBOR_SOLICITATION && type !== NEIGHBOR_ADVERTISEMENT) return false;
 
     const mac = this.#neighbor6(segment, view, ip + IPV6_HEADER_BYTES + NDP_TARGET_OFFSET);
-    const ownMac = macOf(this.#portMacHigh(port), this.#portMacLow(port));
+    const ownMac = this.#portMac(port);
     if (this.#tables.portTrusted[port] !== 1) {
       const source = this.#neighbor6(segment, view, ip + IPV6_SOURCE_OFFSET);
       if (source !== ABSENT && source !== ownMac) return this.#consume('address_spoofed');
@@ -347,12 +348,35 @@ export class Vtep implements PacketHandler {
     const offset = start + VXLAN_HEADER_BYTES;
     const length = end - offset;
     if (length < ETHERNET_HEADER_BYTES) return this.#drop('inner_truncated');
-    if (length > segment.mtuBytes + FRAME_OVERHEAD_BYTES_MAX) return this.#drop('oversized');
     const etherType = view.getUint16(offset + ETHERNET_TYPE_OFFSET);
+    if (
+      length > segment.mtuBytes + FRAME_OVERHEAD_BYTES_MAX &&
+      !this.#isSuperFrameWithin(batch, row, offset, end, etherType, segment.mtuBytes)
+    )
+      return this.#drop('oversized');
     if (etherType === ETHERTYPE_VLAN || etherType === ETHERTYPE_QINQ)
       return this.#drop('vlan_tagged');
     if (!this.#isSourceFair(view, segment, offset + ETHERNET_SOURCE_OFFSET)) return;
     this.#deliver(batch, row, segment, offset, length);
+  }
+
+  /**
+   * Whether what is too long is a super-frame of segments that fit: a driver that joins them, or a
+   * kernel on the same machine that never cut them (veth), hands such over.
+   */
+  #isSuperFrameWithin(
+    batch: PacketBatch,
+    row: number,
+    offset: number,
+    end: number,
+    etherType: number,
+    mtuBytes: number,
+  ): boolean {
+    const gsoType = batch.rowGsoType[row] as number;
+    if (gsoType === GSO_NONE) return false;
+    const gsoSize = batch.rowGsoSize[row] as number;
+    const bytes = packetBytes(batch.view, offset, end, etherType, gsoType, gsoSize);
+    return bytes !== -1 && bytes <= mtuBytes;
   }
 
   /** The segment, if the sender may send into it; else the datagram is counted and dropped. */
@@ -392,7 +416,7 @@ export class Vtep implements PacketHandler {
   /** Whether the source MAC may come from the sender that `#admit` let in; else counted. */
   #isSourceFair(view: DataView, segment: SegmentState, at: number): boolean {
     const high = view.getUint16(at);
-    const low = view.getUint32(at + 2);
+    const low = view.getInt32(at + 2);
     if (this.#sourceMacLow !== low || this.#sourceMacHigh !== high) {
       if ((high & MAC_GROUP_BIT_HIGH) !== 0) return !this.#consume('mac_invalid');
       this.#sourceMacHigh = high;
@@ -421,7 +445,7 @@ export class Vtep implements PacketHandler {
   ): undefined {
     const { view } = batch;
     const high = view.getUint16(offset);
-    const low = view.getUint32(offset + 2);
+    const low = view.getInt32(offset + 2);
     if ((high & MAC_GROUP_BIT_HIGH) !== 0) {
       this.#deliverToAll(batch, row, segment, offset, length);
       return;
@@ -476,9 +500,13 @@ export class Vtep implements PacketHandler {
     return this.#tables.portMacLow[port] as number;
   }
 
+  #portMac(port: number): number {
+    return macOf(this.#portMacHigh(port), this.#portMacLow(port) >>> 0);
+  }
+
   #isPortMac(view: DataView, port: number, at: number): boolean {
     return (
-      view.getUint32(at + 2) === this.#portMacLow(port) &&
+      view.getInt32(at + 2) === this.#portMacLow(port) &&
       view.getUint16(at) === this.#portMacHigh(port)
     );
   }
@@ -490,10 +518,10 @@ export class Vtep implements PacketHandler {
   #neighbor6({ slot }: SegmentState, view: DataView, at: number): number {
     return this.#tables.neighbor(
       slot,
-      view.getUint32(at),
-      view.getUint32(at + 4),
-      view.getUint32(at + 8),
-      view.getUint32(at + 12),
+      view.getInt32(at),
+      view.getInt32(at + 4),
+      view.getInt32(at + 8),
+      view.getInt32(at + 12),
     );
   }
 

@@ -84,14 +84,16 @@ class Bench {
     return this.#verdict(() => this.vtep.egress(this.batch));
   }
 
-  ingress(sender: string, vni: number, frame: Buffer): Verdict {
+  ingress(sender: string, vni: number, frame: Buffer, gso = { type: 0, size: 0 }): Verdict {
     const header = Buffer.from('0800000000000000', 'hex');
     header.writeUInt32BE(vni * 0x100, 4);
-    return this.datagram(sender, Buffer.concat([header, frame]));
+    return this.datagram(sender, Buffer.concat([header, frame]), gso);
   }
 
-  datagram(sender: string, payload: Buffer): Verdict {
+  datagram(sender: string, payload: Buffer, gso = { type: 0, size: 0 }): Verdict {
     const row = this.#row(payload);
+    this.batch.rowGsoType[row] = gso.type;
+    this.batch.rowGsoSize[row] = gso.size;
     this.batch.arena.set(parseAddress(sender) ?? [], 0);
     this.batch.rowSender[row] = 0;
     return this.#verdict(() => this.vtep.ingress(this.batch));
@@ -531,6 +533,22 @@ t.test('of a super-frame only its segments count', async (t) => {
   const bench = new Bench();
   for (const [name, sent, type, size, counted] of cases)
     t.equal(bench.egress('port-1', sent, { type, size }).counted, counted, name);
+});
+
+t.test('a joined super-frame from another VTEP may be long, its segments not', async (t) => {
+  const bench = new Bench();
+  const tcp = Buffer.concat([bytes('0001 0002 00000000 00000000 5010 0000 0000 0000'), data(9000)]);
+  const sent = ethernet(
+    M(1),
+    M(3),
+    0x0800,
+    ipv4({ source: '10.0.1.3', destination: '10.0.1.1', protocol: 6 }, tcp),
+  );
+  t.equal(bench.ingress('192.0.2.98', 4097, sent).counted, 'oversized');
+  const gso = (size: number) => bench.ingress('192.0.2.98', 4097, sent, { type: GSO_TCPV4, size });
+  t.strictSame(gso(1410).outputs, ['port-1']);
+  t.equal(gso(1411).counted, 'oversized');
+  t.equal(gso(0).counted, 'oversized');
 });
 
 t.test('answers and floods are rate-limited per segment, by time that comes in', async (t) => {
