@@ -139,6 +139,10 @@ export class SwimWorld {
     this.#group.clear();
   }
 
+  isReachable(from: string, to: string): boolean {
+    return this.#hears(this.node(from), this.node(to));
+  }
+
   at(atMs: number, act: () => void): void {
     this.#at(atMs, act);
   }

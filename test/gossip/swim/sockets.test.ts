@@ -60,9 +60,11 @@ t.test('three members join, change keys, lose one, bid another farewell', async 
   // Each knows the new key before the first one seals with it.
   for (const gossip of [a, b, c]) gossip.setKeys([key(1), key(2)]);
   for (const gossip of [a, b, c]) gossip.setKeys([key(2), key(1)]);
+  const probesOf = () => a.stats().swim.probes;
+  const before = probesOf();
+  await until('packets under the new key', 5_000, () => probesOf() > before);
   for (const gossip of [a, b, c]) gossip.setKeys([key(2)]);
-  const probesBefore = a.stats().swim.probes;
-  await until('probes with the new key', 5_000, () => a.stats().swim.probes > probesBefore + 1);
+  await until('more of them', 5_000, () => probesOf() > before + 2);
   t.equal(a.stats().drops.seal_key_unknown, 0);
   t.ok(all(), 'nobody was lost by the rotation');
 
