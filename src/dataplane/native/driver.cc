@@ -25,7 +25,9 @@ constexpr uint32_t kSlotStride = kSlotHeadBytes + kSlotBytes + 64;
 /** Bytes that one read of the underlay should bring at most: half of a usual second-level cache. */
 constexpr uint32_t kReadBytesWanted = 512 * 1024;
 constexpr int kTrainsWantedMin = 8;
-constexpr int kPriority = -15;
+/** Ahead of applications; not so far that the kernel's own packet threads (ksoftirqd, nice 0) starve
+ * and the device's ring overflows. */
+constexpr int kPriority = -10;
 /** Inner packet of a super-frame whose segment size is unknown: as over an MTU of 1500. */
 constexpr uint32_t kAssumedInnerMtu = 1450;
 

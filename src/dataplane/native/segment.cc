@@ -14,7 +14,7 @@ bool Segmenter::begin(const uint8_t* frame, uint32_t length, const Offload& offl
   uint16_t etherType = 0;
   l3_ = skipEthernet(frame, length, &etherType);
   l4_ = offload.checksumStart;
-  if (l3_ == 0 || length < l3_ + 40 || l4_ < l3_ + 20 || length < l4_ + 20) return false;
+  if (l3_ == 0 || l4_ < l3_ + 20 || length < l4_ + (tcp_ ? 20 : 8)) return false;
   ipv6_ = etherType == 0x86dd;
   if (!ipv6_ && etherType != 0x0800) return false;
   if (ipv6_ && l4_ < l3_ + 40) return false;

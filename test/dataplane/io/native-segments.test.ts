@@ -179,7 +179,8 @@ t.test('every segment of a super-frame is right on its own', { skip }, async (t)
 t.test('what was cut is joined again, whole and in order', { skip }, async (t) => {
   fc.assert(
     fc.property(fixedFlags, fc.boolean(), (frame, takesUdpSegments) => {
-      const writes = native!.coalesce(native!.segment(superFrame(frame), 42), takesUdpSegments);
+      const datagrams = native!.segment(superFrame(frame), 42);
+      const writes = native!.coalesce(datagrams, takesUdpSegments);
       let at = 0;
       for (const written of writes) {
         const vnet = Buffer.from(written.subarray(0, VNET_BYTES));
@@ -199,6 +200,13 @@ t.test('what was cut is joined again, whole and in order', { skip }, async (t) =
       // Flags that a super-frame cannot carry, and ports that take none, make single frames.
       const joinable =
         frame.protocol === UDP ? takesUdpSegments : (frame.flags & (FIN | CWR)) === 0;
+      // One right checksum in 65,536 looks like a partial one, and then stays by itself.
+      const ambiguous = datagrams.some((datagram) => {
+        const { ip, l4 } = parse(datagram.subarray(VXLAN_BYTES), frame);
+        const pseudo = pseudoSum(ip, frame.ipv6, frame.protocol, l4.length);
+        return l4.readUInt16BE(frame.protocol === TCP ? 16 : 6) === pseudo;
+      });
+      if (ambiguous) return true;
       const segments = Math.ceil(frame.payload.length / frame.gsoSize);
       return (
         !joinable || writes.length === Math.ceil(segments / (frame.protocol === TCP ? 128 : 64))
