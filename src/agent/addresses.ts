@@ -104,6 +104,12 @@ export function isUnspecified(address: string): boolean {
   return address === '0.0.0.0' || address === '::';
 }
 
+/** Where this host itself reaches what listens there. */
+export function localAddressOf({ address, port }: HostPort): HostPort {
+  if (!isUnspecified(address)) return { address, port };
+  return { address: address === '::' ? '::1' : '127.0.0.1', port };
+}
+
 /** The address to advertise when the user names none: the only one there is. */
 export function defaultAdvertiseAddress(listen: HostPort, host: readonly HostAddress[]): string {
   if (!isUnspecified(listen.address)) return listen.address;

@@ -22,6 +22,7 @@ import {
   formatHostPort,
   type HostPort,
   isUnspecified,
+  localAddressOf,
   parseRemote,
   resolveAddress,
 } from './addresses.js';
@@ -376,9 +377,11 @@ export class SwarmNode {
     manager: Manager | undefined,
   ): Promise<void> {
     const { config, log, state, onFatal } = this.#options;
+    // What is advertised may be a forwarded port elsewhere, which this host does not reach itself.
+    const own = manager === undefined ? [] : [localAddressOf(saved.listen)];
     const session = await ManagerSession.open({
       identity,
-      managers: saved.managers,
+      managers: [...own, ...saved.managers],
       registration: () => this.#registration(saved, 'active'),
       dataDir: config.dataDir,
       log: log.child({ part: 'control' }),

@@ -3,6 +3,7 @@ import {
   defaultAdvertiseAddress,
   formatHostPort,
   type HostAddress,
+  localAddressOf,
   parseRemote,
   resolveAddress,
 } from '../../src/agent/addresses.js';
@@ -75,4 +76,14 @@ t.test('a manager is named by address or host name, with the port defaulted', as
   t.strictSame(parseRemote('10.1.0.5'), { address: '10.1.0.5', port: 2377 });
   t.strictSame(parseRemote('manager.example:2400'), { address: 'manager.example', port: 2400 });
   t.throws(() => parseRemote('10.1.0.5:x'), { code: 'SWARM_BAD_ADDRESS' });
+});
+
+t.test('a host reaches its own listener on loopback, or where it listens', async (t) => {
+  const cases = [
+    ['0.0.0.0', '127.0.0.1'],
+    ['::', '::1'],
+    ['10.1.0.5', '10.1.0.5'],
+  ] as const;
+  for (const [address, want] of cases)
+    t.strictSame(localAddressOf({ address, port: 4000 }), { address: want, port: 4000 });
 });
