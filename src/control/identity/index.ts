@@ -3,6 +3,7 @@ export { peerIdOf } from './core/peer-id.js';
 export {
   type Authority,
   createAuthority,
+  type IssuerFacts,
   issueNodeCertificate,
   issuerFacts,
   newJoinToken,

@@ -30,6 +30,7 @@ import {
 import {
   type CaBackend,
   createAuthority,
+  type IssuerFacts,
   issueNodeCertificate,
   issuerFacts,
   makeIdentity,
@@ -119,7 +120,6 @@ export class Manager {
   readonly #now: () => number;
   readonly #chores: NodeJS.Timeout;
   readonly #renewalFraction = Math.random();
-  readonly #issuer: { readonly subject: string; readonly publicKey: string };
   #listener: Listener | undefined;
   #identity: NodeIdentity;
   #closed = false;
@@ -129,7 +129,6 @@ export class Manager {
     this.#store = store;
     this.#identity = identity;
     this.#now = place.now ?? Date.now;
-    this.#issuer = issuerFacts(this.cluster().rootCaPem);
     this.#dispatcher = new Dispatcher(this.#dispatchBackend());
     store.watch(() => this.#dispatcher.changed());
     this.#chores = setInterval(() => void this.#doChores(), CHORES_INTERVAL_MS);
@@ -151,10 +150,11 @@ export class Manager {
       o.defaultAddressPool ?? DEFAULT_ADDRESS_POOL,
       o.subnetSize ?? DEFAULT_SUBNET_SIZE,
     );
-    const authority = createAuthority(now());
+    const authority = await createAuthority(now());
+    const issuer = await issuerFacts(authority.caPem);
     const seed = randomBytes(32);
     const ids = { nodeId: newId<NodeId>(), clusterId: newId<ClusterId>() };
-    const certPem = issueNodeCertificate(authority, {
+    const certPem = await issueNodeCertificate(authority, {
       ...ids,
       role: 'manager',
       publicKey: rawPublicKeyOf(seed),
@@ -167,7 +167,7 @@ export class Manager {
     await rm(dir, { recursive: true, force: true });
     const store = await Store.open({ dir, log: o.log });
     try {
-      for (const command of firstCommands(o, spec, identity, authority.caKeyPem))
+      for (const command of firstCommands(o, spec, identity, authority.caKeyPem, issuer))
         await store.propose({ ...command, atMs: now() });
       const manager = await Manager.#start(o, store, identity);
       await saveIdentity(o.dataDir, identity);
@@ -376,11 +376,12 @@ export class Manager {
   }
 
   #describe(registration: NodeRegistration): NodeDescription {
+    const { rootCaPem, certIssuerSubject, certIssuerPublicKey } = this.cluster();
     return {
       ...registration.description,
-      trustRootPem: this.cluster().rootCaPem,
-      certIssuerSubject: this.#issuer.subject,
-      certIssuerPublicKey: this.#issuer.publicKey,
+      trustRootPem: rootCaPem,
+      certIssuerSubject,
+      certIssuerPublicKey,
     };
   }
 
@@ -415,7 +416,7 @@ export class Manager {
     };
   }
 
-  #issue(nodeId: NodeId, role: NodeRole, publicKey: Uint8Array): string {
+  #issue(nodeId: NodeId, role: NodeRole, publicKey: Uint8Array): Promise<string> {
     const secrets = this.#store.state.row('secrets', ONLY_ROW);
     assert(secrets !== undefined, 'a manager has the key of the CA');
     return issueNodeCertificate(
@@ -491,7 +492,7 @@ export class Manager {
 
   async #renew(): Promise<void> {
     const { seed, nodeId, caPem } = this.#identity;
-    const certPem = this.#issue(nodeId, 'manager', rawPublicKeyOf(seed));
+    const certPem = await this.#issue(nodeId, 'manager', rawPublicKeyOf(seed));
     const renewed = makeIdentity(seed, certPem, caPem);
     assert(renewed !== undefined, 'what was just issued is valid');
     await saveIdentity(this.#place.dataDir, renewed);
@@ -507,9 +508,9 @@ function firstCommands(
   spec: ClusterSpec,
   identity: NodeIdentity,
   caKeyPem: string,
+  issuer: IssuerFacts,
 ): readonly CommandBody[] {
   const { caPem, nodeId, clusterId } = identity;
-  const issuer = issuerFacts(caPem);
   const trust = {
     certIssuerSubject: issuer.subject,
     certIssuerPublicKey: issuer.publicKey,

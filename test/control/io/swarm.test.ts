@@ -533,7 +533,7 @@ t.test('a swarm that was off until its certificates had expired comes back', asy
     }).within(5_000);
     const caPem = manager.cluster().rootCaPem;
     const { nodeId, clusterId } = joined.identity;
-    const certPem = issueNodeCertificate(
+    const certPem = await issueNodeCertificate(
       { caPem, caKeyPem },
       {
         nodeId,

@@ -33,7 +33,7 @@ export interface CaBackend {
   ): Promise<NodeId>;
   /** Role of a member; `undefined`: it is none (any more). */
   roleOf(node: NodeId): NodeRole | undefined;
-  issue(node: NodeId, role: NodeRole, publicKey: Uint8Array): string;
+  issue(node: NodeId, role: NodeRole, publicKey: Uint8Array): Promise<string>;
 }
 
 /** Serves one connection of `shoal-ca/1`, on which nobody needs to be known. */
@@ -58,7 +58,7 @@ export function serveCa(socket: TLSSocket, remoteAddress: string, backend: CaBac
     try {
       if (request.kind === 'ca_get') return { kind: 'ca', caPem: backend.caPem };
       if (request.kind === 'join') return await join(request, remoteAddress, backend);
-      return renew(request, socket, backend);
+      return await renew(request, socket, backend);
     } catch (error) {
       const refusal = refusalOf(error);
       backend.log.warn({ remoteAddress, err: error }, 'refused a certificate');
@@ -96,11 +96,11 @@ async function join(
 }
 
 /** The old certificate speaks for the node, even a while after it expired: the key is the same. */
-function renew(
+async function renew(
   { request }: Extract<CaRequest, { kind: 'renew' }>,
   socket: TLSSocket,
   backend: CaBackend,
-): CaReply {
+): Promise<CaReply> {
   const shown = socket.getPeerX509Certificate();
   const certified = shown && readNodeCertificate(shown, backend.caPem);
   const role = certified && backend.roleOf(certified.nodeId);
@@ -128,18 +128,18 @@ function checkedKey(
   return publicKey;
 }
 
-function certificate(
+async function certificate(
   nodeId: NodeId,
   role: NodeRole,
   publicKey: Buffer,
   backend: CaBackend,
-): CaReply {
+): Promise<CaReply> {
   return {
     kind: 'certificate',
     nodeId,
     clusterId: backend.clusterId,
     role,
-    certPem: backend.issue(nodeId, role, publicKey),
+    certPem: await backend.issue(nodeId, role, publicKey),
     managers: backend.managers(),
   };
 }
