@@ -29,11 +29,3 @@ export function formatAddress(address: Uint8Array, offset = 0): string {
   const bytes = Array.from(address.subarray(offset, offset + ADDRESS_BYTES));
   return ipaddr.process(new ipaddr.IPv6(bytes).toString()).toString();
 }
-
-/** Writes an address literal that is known to be one as 16 bytes at `offset`. @returns Whether it was. */
-export function writeAddress(target: Uint8Array, offset: number, text: string): boolean {
-  const bytes = parseAddress(text);
-  if (bytes === undefined) return false;
-  target.set(bytes, offset);
-  return true;
-}
