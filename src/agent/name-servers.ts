@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { openTcpListenerInNetns, openUdpInNetns } from '../dataplane/io/index.js';
 import {
   NAME_SERVER_ADDRESS,
@@ -17,6 +17,16 @@ function hostUpstreams(): readonly string[] {
     return parseUpstreams(readFileSync('/etc/resolv.conf', 'utf8'));
   } catch {
     return [];
+  }
+}
+
+/** The TCP listener that goes with `udpFd`, which is closed if there can be none. */
+function openTcpOrClose(netns: string | undefined, udpFd: number): number {
+  try {
+    return openTcpListenerInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
+  } catch (error) {
+    closeSync(udpFd);
+    throw error;
   }
 }
 
@@ -87,7 +97,7 @@ export class NameServers {
   ): Promise<NameServer | undefined> {
     try {
       const udpFd = openUdpInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
-      const tcpFd = openTcpListenerInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
+      const tcpFd = openTcpOrClose(netns, udpFd);
       const seed = randomInt(2 ** 32);
       const server = await NameServer.open({
         udpFd,
