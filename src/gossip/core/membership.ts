@@ -325,6 +325,9 @@ export class Membership implements Core<SwimInput, SwimReady> {
     const { claim } = member;
     if (packet.incarnation > claim.incarnation) {
       if (!isActive(member)) this.#exchange.start(source, false, nowMs);
+      // From where we know it to be, its own packet is as good a refutation as its claim.
+      if (sameEndpoint(source, claim.endpoint))
+        this.#hold(refutedBy(packet, claim), undefined, nowMs, true);
       return;
     }
     if (isAlive(member) && packet.incarnation === claim.incarnation) return;
@@ -516,7 +519,7 @@ export class Membership implements Core<SwimInput, SwimReady> {
     else this.#prober.remove(claim.member);
     const config = this.#config;
     this.#out.retransmitLimit = retransmitLimit(config.retransmitMult, this.#table.activeCount + 1);
-    if (claim.state === 'dead') {
+    if (claim.state === 'dead' || claim.state === 'suspect') {
       const atMs = nowMs + config.reconnectFastIntervalMs * this.#prng.nextFloat();
       this.#nextReconnectMs = Math.min(this.#nextReconnectMs ?? atMs, atMs);
     }
@@ -571,7 +574,10 @@ export class Membership implements Core<SwimInput, SwimReady> {
     if (member !== undefined) this.#exchange.start(member.claim.endpoint, false, nowMs);
   }
 
-  /** Forgets those who are dead for long, and sees whether one of the others has returned. */
+  /**
+   * Forgets those who are dead for long, sees whether one of the others has returned, and tells
+   * suspects what is said of them: their turn to be probed may be a minute away.
+   */
   #reconnect(nowMs: number): void {
     const config = this.#config;
     const isSlowTurn = nowMs >= this.#nextSlowReconnectMs;
@@ -591,10 +597,15 @@ export class Membership implements Core<SwimInput, SwimReady> {
     for (const member of this.#prng.shuffle(tried).slice(0, config.reconnectFanout)) {
       this.#prober.pingLoosely(member, nowMs);
     }
+    const suspects = this.#prng.shuffle([...this.#table.suspects]);
+    for (const member of suspects.slice(0, config.reconnectFanout)) {
+      this.#prober.pingLoosely(member, nowMs);
+    }
     this.#nextReconnectMs = undefined;
-    if (this.#table.ended.size === 0) return;
+    if (this.#table.ended.size === 0 && suspects.length === 0) return;
+    const isSoon = isAnyRecent || suspects.length > 0;
     this.#nextReconnectMs =
-      nowMs + (isAnyRecent ? config.reconnectFastIntervalMs : config.reconnectSlowIntervalMs);
+      nowMs + (isSoon ? config.reconnectFastIntervalMs : config.reconnectSlowIntervalMs);
   }
 
   #onLeave(nowMs: number): void {
@@ -701,4 +712,8 @@ function isConfirmation(claim: Claim, held: Claim): boolean {
     claim.incarnation === held.incarnation &&
     sameEndpoint(claim.endpoint, held.endpoint)
   );
+}
+
+function refutedBy(packet: Packet, { member, endpoint }: Claim): Claim {
+  return { member, state: 'alive', incarnation: packet.incarnation, endpoint };
 }
