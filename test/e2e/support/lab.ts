@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AgentClient } from '../../../src/cli/agent-client.js';
 import { Lab, type LabUpOptions } from '../../../src/cli/lab/lab.js';
+import { statesAtManager } from '../../../src/cli/lab/swarm.js';
 import type { Netns } from './netns.js';
 import { type Finished, hasTool, run, type Teardown, until } from './process.js';
 
@@ -183,6 +184,13 @@ export class TestLab {
       ...options,
     });
     return made as Attached;
+  }
+
+  /** State of each node as the manager shows it: `ready`, `down`, … */
+  nodeStates(): Promise<ReadonlyMap<string, string>> {
+    const [manager] = this.lab.nodes;
+    if (manager === undefined) throw new Error('the lab has no nodes');
+    return statesAtManager(manager);
   }
 
   /** The member with a node's id, as another node sees it. */
