@@ -41,6 +41,9 @@ export interface ActiveSwarmOptions {
 
 const LEAVE_GOSSIP_MS = 2000;
 
+/** Networks whose records one agent follows; gossip itself takes a few more. */
+const TOPICS_MAX = 500;
+
 /**
  * One node's part in a swarm: gossip, packet thread, attachments and names, kept in step.
  *
@@ -214,13 +217,20 @@ export class ActiveSwarm {
     this.#schedule();
   }
 
-  /** Every agent holds the records of every network: any of them may be attached to next. */
+  /**
+   * Every agent holds the records of every network, since any may be attached to next; beyond
+   * `TOPICS_MAX` only those of the networks that it is attached to and of the oldest others.
+   */
   #followTopics(): void {
-    const wanted = new Set(this.#assignments.networks.map((network) => network.id as string));
-    for (const topic of this.#subscribed)
+    const attached = this.attachments.list().map((a) => a.saved.networkId);
+    const all = this.#assignments.networks.map((network) => network.id as string);
+    const wanted = new Set([...new Set([...attached, ...all])].slice(0, TOPICS_MAX));
+    for (const topic of this.#subscribed) {
       if (!wanted.has(topic)) this.gossip.records.unsubscribe(topic);
-    for (const topic of wanted)
+    }
+    for (const topic of wanted) {
       if (!this.#subscribed.has(topic)) this.gossip.records.subscribe(topic);
+    }
     this.#subscribed = wanted;
   }
 
@@ -250,6 +260,7 @@ export class ActiveSwarm {
   }
 
   #addPort(attachment: Attachment, fd: number): void {
+    this.#followTopics();
     this.#derive();
     this.dataplane.addPort(attachment.saved.id, fd);
   }

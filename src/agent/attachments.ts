@@ -19,6 +19,10 @@ import type { SavedAttachment, StateFile } from './state-file.js';
 /** Attachments that one node holds at most: each is a TAP, a port and a record. */
 export const ATTACHMENTS_MAX = 1024;
 
+/** Aliases of one attachment, and UTF-8 bytes of its name and aliases together: its record is small. */
+export const ALIASES_MAX = 32;
+export const NAME_BYTES_MAX = 1024;
+
 /** How often namespaces are looked at, to notice those that are gone. */
 const SWEEP_INTERVAL_MS = 2000;
 
@@ -99,6 +103,15 @@ function defaultName(target: AttachTarget, hostname: string): string {
       return `pid-${target.pid}`;
     case 'host':
       return hostname;
+  }
+}
+
+function refuseLongNames(name: string, aliases: readonly string[]): void {
+  if (aliases.length > ALIASES_MAX) {
+    throw invalid(`an attachment has at most ${ALIASES_MAX} aliases, not ${aliases.length}`);
+  }
+  if (Buffer.byteLength([name, ...aliases].join('')) > NAME_BYTES_MAX) {
+    throw invalid(`name and aliases take more than ${NAME_BYTES_MAX} bytes: shorten them`);
   }
 }
 
@@ -222,6 +235,8 @@ export class Attachments {
         `this node holds ${ATTACHMENTS_MAX} attachments, which is the most: detach one first`,
       );
     }
+    const name = request.name ?? defaultName(request.target, this.#hostname);
+    refuseLongNames(name, request.aliases);
     const netns = pathOf(request.target);
     const netnsId = identityOf(netns);
     const twin = this.list().find(
@@ -232,7 +247,6 @@ export class Attachments {
         `that namespace is already attached to ${network.name} (as ${twin.saved.ifname})`,
       );
     }
-    const name = request.name ?? defaultName(request.target, this.#hostname);
     const object = await this.#deps.allocate({
       networkId: network.id,
       ip: request.ip,

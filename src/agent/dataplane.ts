@@ -94,6 +94,8 @@ export class Dataplane {
     const worker = new Worker(new URL('./dataplane-worker.js', import.meta.url), {
       workerData,
       name: 'shoal-packets',
+      // TAPs come from the main thread as numbers, which Node did not open itself.
+      trackUnmanagedFds: false,
       // The packet thread allocates next to nothing: a small heap keeps its collections short.
       resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 },
     });
