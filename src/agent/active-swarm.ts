@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { AttachRequest, DetachRequest, LocalAttachment } from '../api/index.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { NetworkObject } from '../base/swarm-model.js';
@@ -40,6 +41,11 @@ export interface ActiveSwarmOptions {
 }
 
 const LEAVE_GOSSIP_MS = 2000;
+/**
+ * What an endpoint record is given to reach the others, who need about 20 ms. A program that starts
+ * sooner loses its first packet, and TCP takes a whole second to send it again.
+ */
+const RECORD_HEAD_START_MS = 50;
 
 /** Networks whose records one agent follows; gossip itself takes a few more. */
 const TOPICS_MAX = 500;
@@ -141,8 +147,12 @@ export class ActiveSwarm {
     return this.#assignments;
   }
 
-  attach(request: AttachRequest): Promise<LocalAttachment> {
-    return this.attachments.attach(request);
+  /** Done when the namespace can be used: its names work, and the others know it. */
+  async attach(request: AttachRequest): Promise<LocalAttachment> {
+    const attachment = await this.attachments.attach(request);
+    if (this.gossip.members().length > 1) await delay(RECORD_HEAD_START_MS);
+    await this.#names.opened();
+    return attachment;
   }
 
   detach(request: DetachRequest): Promise<readonly LocalAttachment[]> {

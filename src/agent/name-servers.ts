@@ -73,6 +73,11 @@ export class NameServers {
     }
   }
 
+  /** Waits until every namespace that was given to `update` has its resolver, or has failed to. */
+  async opened(): Promise<void> {
+    await Promise.all(this.#served.values());
+  }
+
   /** Queries of all resolvers since each was opened. */
   stats(): { readonly servers: number; readonly queries: number } {
     const open = [...this.#open.values()];
