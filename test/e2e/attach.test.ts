@@ -220,6 +220,13 @@ t.test('shoal run: names, exit codes, two networks', { skip }, async (t) => {
   t.match(twoNetworks.stdout, /^eth0 +\S+ +10\.50\.0\.\d+\/24/m);
   t.match(twoNetworks.stdout, /^eth1 +\S+ +10\.\d+\.\d+\.\d+\/24/m);
 
+  let reached = 0;
+  for (let run = 0; run < 5; run++) {
+    const first = await shell(`ping -n -c1 -W1 ${address}`);
+    if (first.code === 0) reached += 1;
+  }
+  t.ok(reached >= 4, `the very first packet arrives: ${reached} of 5`);
+
   const one = (...command: string[]) =>
     lab.shoal('node2', 'run', '--network', 'mesh', '--', ...command);
   t.equal((await one('true')).code, 0);
