@@ -15,8 +15,8 @@ import { PORTS_READY, UNDERLAY_READY, WOKEN } from './native-binding.js';
 
 /** Room for the frames of one egress batch: sixteen full super-frames, or 64 smaller ones. */
 const EGRESS_ROW_BYTES = 1024 * 1024 + 128 * 1024;
-/** 64 receive slots of 65,728 bytes each: a train of 64 KiB, its sender, and room in front. */
-const INGRESS_ROW_BYTES = 64 * 65_728;
+/** 256 receive slots of 65,728 bytes each: a train of 64 KiB, its sender, and room in front. */
+const INGRESS_ROW_BYTES = 256 * 65_728;
 /** How long control messages can wait when nothing wakes the loop. */
 const POLL_INTERVAL_MS = 100;
 const SOURCE_PORTS_MAX = 64;

@@ -160,9 +160,10 @@ int Driver::wait(int timeoutMillis) {
   epoll_event events[kEventsMax];
   const bool polls = config_.busyPollMicros > 0 && lastPacketMicros_ > 0;
   int count;
+  if (hasTrains()) timeoutMillis = 0;
   for (;;) {
     count = epoll_wait(epoll_, events, kEventsMax, polls ? 0 : timeoutMillis);
-    if (count != 0 || !polls) break;
+    if (count != 0 || !polls || hasTrains()) break;
     if (nowMicros() - lastPacketMicros_ > config_.busyPollMicros) {
       lastPacketMicros_ = 0;
       count = epoll_wait(epoll_, events, kEventsMax, timeoutMillis);
@@ -171,7 +172,7 @@ int Driver::wait(int timeoutMillis) {
     // Without giving way, polling would starve the very application it waits for.
     sched_yield();
   }
-  int found = 0;
+  int found = hasTrains() ? kUnderlayReady : 0;
   readyPorts_.clear();
   for (int i = 0; i < count; ++i) {
     const uint32_t tag = events[i].data.u32;
@@ -250,33 +251,35 @@ bool Driver::readPort(int index, int framesMax, int* rows, uint32_t* cursor) {
 }
 
 int Driver::readUnderlay() {
-  Train trains[Receiver::kTrainsMax];
-  for (int turn = 0; turn < 2; ++turn) {
+  for (int turn = 0; turn < 2 && !hasTrains(); ++turn) {
     const int which = nextReceiver_;
     nextReceiver_ ^= 1;
     if (!receiverReady_[which]) continue;
-    const int count = receivers_[which]->read(trainsWanted_, trains);
+    const int count = receivers_[which]->read(trainsWanted_, trains_);
     if (count < trainsWanted_) receiverReady_[which] = false;
-    if (count == 0) continue;
+    trainCount_ = std::max(count, 0);
+    trainNext_ = 0;
+    trainAt_ = 0;
+    if (trainCount_ == 0) continue;
 
-    int rows = 0;
     uint32_t bytes = 0;
-    for (int i = 0; i < count; ++i) {
-      bytes += trains[i].length;
-      addRows(trains[i], &rows);
-    }
+    for (int i = 0; i < trainCount_; ++i) bytes += trains_[i].length;
     stats_.at(Stat::kDatagramBytesReceived) += bytes;
     // Large trains are taken few at a time, so that they are still in the cache when written.
-    const uint32_t average = std::max(1u, bytes / static_cast<uint32_t>(count));
+    const uint32_t average = std::max(1u, bytes / static_cast<uint32_t>(trainCount_));
     const int wanted = static_cast<int>(kReadBytesWanted / average);
     trainsWanted_ = std::min(std::max(wanted, kTrainsWantedMin), slots_);
     lastPacketMicros_ = nowMicros();
-    return rows;
   }
-  return 0;
+  int rows = 0;
+  while (hasTrains() && addRows(trains_[trainNext_], &rows)) {
+    trainNext_ += 1;
+    trainAt_ = 0;
+  }
+  return rows;
 }
 
-void Driver::addRows(const Train& train, int* rows) {
+bool Driver::addRows(const Train& train, int* rows) {
   uint8_t* sender = train.bytes - kSlotHeadBytes;
   writeSender(sender, train.sender);
   uint32_t segment = train.segmentSize;
@@ -289,18 +292,19 @@ void Driver::addRows(const Train& train, int* rows) {
       segment = train.length;
     }
   }
-  for (uint32_t at = 0; at < train.length; at += segment) {
-    stats_.at(Stat::kDatagramsReceived) += 1;
+  for (uint32_t at = trainAt_; at < train.length; at += segment) {
     if (*rows >= static_cast<int>(ingress_.rowsMax)) {
-      stats_.at(Stat::kDatagramReceiveDrops) += 1;
-      continue;
+      trainAt_ = at;
+      return false;
     }
+    stats_.at(Stat::kDatagramsReceived) += 1;
     const int row = (*rows)++;
     ingress_.rowOffset[row] = static_cast<int32_t>(train.bytes - ingress_.arena + at);
     ingress_.rowLength[row] = static_cast<int32_t>(std::min(segment, train.length - at));
     ingress_.rowSender[row] = static_cast<int32_t>(sender - ingress_.arena);
     describeIngressRow(row, train);
   }
+  return true;
 }
 
 /** Finds out whether a frame comes unfinished from a kernel that met no wire (veth). */

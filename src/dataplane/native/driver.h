@@ -100,7 +100,9 @@ class Driver final : FrameSink {
   };
 
   bool readPort(int index, int framesMax, int* rows, uint32_t* cursor);
-  void addRows(const Train& train, int* rows);
+  /** False if the batch is full: the rest of the train waits for the next one. */
+  bool addRows(const Train& train, int* rows);
+  bool hasTrains() const { return trainNext_ < trainCount_; }
   void describeIngressRow(int row, const Train& train);
   void sendToVtep(BatchMemory& batch, bool egress, int output);
   void sendSuperFrame(SendQueue* queue, int vtep, const uint8_t* frame, uint32_t length,
@@ -131,6 +133,11 @@ class Driver final : FrameSink {
   int slots_ = 0;
   int trainsWanted_ = Receiver::kTrainsMax;
   int64_t lastPacketMicros_ = 0;
+  /** Trains of the last read, from `trainNext_` on not yet (wholly) turned into rows. */
+  Train trains_[Receiver::kTrainsMax];
+  int trainCount_ = 0;
+  int trainNext_ = 0;
+  uint32_t trainAt_ = 0;
   std::vector<Row> rows_;
   std::vector<uint8_t> headerBlocks_;
   uint32_t headerBlocksUsed_ = 0;

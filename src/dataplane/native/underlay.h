@@ -95,7 +95,8 @@ struct Train {
 /** The socket that VXLAN arrives on, for one address family. */
 class Receiver {
  public:
-  static constexpr int kTrainsMax = 64;
+  /** Enough single datagrams for several flows to be joined to large frames. */
+  static constexpr int kTrainsMax = 256;
 
   Receiver(int fd, Stats* stats);
   ~Receiver();
