@@ -43,8 +43,6 @@ export interface NativeBinding {
   readUnderlay(handle: NativeHandle): number;
   performEgress(handle: NativeHandle, outputs: number): void;
   performIngress(handle: NativeHandle, outputs: number): void;
-  /** Monotonic microseconds. */
-  clockMicros(): number;
   /** For tests: the datagrams that a frame, behind its virtio-net header, becomes. */
   segment(frame: Uint8Array, vni: number): Uint8Array[];
   /** For tests: what is written to a port, behind virtio-net headers, for datagrams of one batch. */

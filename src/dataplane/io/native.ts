@@ -157,16 +157,12 @@ export class NativePacketIo implements PacketIo {
   #run(handler: PacketHandler): void {
     const native = this.#native;
     const handle = this.#handle;
-    let nextPoll = 0;
     for (;;) {
       const found = native.wait(handle, POLL_INTERVAL_MS);
       // The underlay first: it carries the acknowledgements that let local senders go on.
       if ((found & UNDERLAY_READY) !== 0) this.#turnIngress(handler);
       if ((found & PORTS_READY) !== 0) this.#turnEgress(handler);
-      const now = native.clockMicros();
-      if ((found & WOKEN) === 0 && now < nextPoll) continue;
-      nextPoll = now + POLL_INTERVAL_MS * 1000;
-      if (!this.#poll() || this.#stopping) return;
+      if ((found & WOKEN) !== 0 && (!this.#poll() || this.#stopping)) return;
     }
   }
 

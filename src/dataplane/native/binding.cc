@@ -46,12 +46,6 @@ int32_t integer32(napi_env env, napi_value value) {
   return result;
 }
 
-napi_value number(napi_env env, double value) {
-  napi_value result;
-  napi_create_double(env, value, &result);
-  return result;
-}
-
 napi_value integerValue(napi_env env, int32_t value) {
   napi_value result;
   napi_create_int32(env, value, &result);
@@ -234,10 +228,6 @@ DRIVER_FUNCTION(performIngress) {
 
 #undef DRIVER_FUNCTION
 
-napi_value clockMicros(napi_env env, napi_callback_info) {
-  return number(env, static_cast<double>(nowMicros()));
-}
-
 napi_value copyOut(napi_env env, const std::vector<uint8_t>& bytes) {
   napi_value buffer;
   napi_create_buffer_copy(env, bytes.size(), bytes.data(), nullptr, &buffer);
@@ -369,7 +359,6 @@ NAPI_MODULE_INIT() {
       {"readUnderlay", readUnderlay},
       {"performEgress", performEgress},
       {"performIngress", performIngress},
-      {"clockMicros", clockMicros},
       {"segment", segment},
       {"coalesce", coalesce},
       {"checksum", checksum},

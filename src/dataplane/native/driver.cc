@@ -27,6 +27,10 @@ constexpr uint32_t kReadBytesWanted = 512 * 1024;
 constexpr int kTrainsWantedMin = 8;
 /** Ahead of applications; not so far that the kernel's own packet threads (ksoftirqd, nice 0) starve
  * and the device's ring overflows. */
+/** How often a busy loop looks at what epoll watches, in turns. */
+constexpr uint32_t kWatchTurns = 32;
+/** A descriptor that was silent for so long is watched again, however busy the others are. */
+constexpr int64_t kHotMicros = 2000;
 constexpr int kPriority = -10;
 /** Inner packet of a super-frame whose segment size is unknown: as over an MTU of 1500. */
 constexpr uint32_t kAssumedInnerMtu = 1450;
@@ -106,17 +110,69 @@ void Driver::addPort(int index, int fd) {
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   ports_[index] = Port{};
   ports_[index].fd = fd;
+  watch(fd, static_cast<uint32_t>(index));
+}
+
+bool Driver::watch(int fd, uint32_t tag) {
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.u32 = static_cast<uint32_t>(index);
-  epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  event.data.u32 = tag;
+  return epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+/**
+ * What is busy is read directly until it has been silent for a while: as long as epoll watches a
+ * descriptor, the kernel runs its callback for every single packet.
+ */
+void Driver::heatPort(int index) {
+  Port& port = ports_[index];
+  port.usedMicros = lastPacketMicros_ = turnMicros_;
+  if (port.hot || config_.busyPollMicros == 0) return;
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, port.fd, nullptr);
+  port.hot = true;
+  hotPorts_.push_back(index);
+}
+
+void Driver::heatReceiver(int which) {
+  receiverUsedMicros_[which] = lastPacketMicros_ = turnMicros_;
+  if (receiverHot_[which] || config_.busyPollMicros == 0) return;
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, receivers_[which]->fd(), nullptr);
+  receiverHot_[which] = true;
+}
+
+/** Gives back to epoll what has been silent; it reports at once what came meanwhile. */
+void Driver::coolIdle() {
+  // Packets go to and fro: while any descriptor is busy, the others wait for their next one.
+  const bool idle = turnMicros_ - lastPacketMicros_ > config_.busyPollMicros;
+  const int64_t silentSince = idle ? INT64_MAX : turnMicros_ - kHotMicros;
+  for (size_t i = 0; i < hotPorts_.size();) {
+    const int index = hotPorts_[i];
+    Port& port = ports_[index];
+    if (port.fd >= 0 && port.hot && port.usedMicros >= silentSince) {
+      ++i;
+      continue;
+    }
+    if (port.fd >= 0 && port.hot) {
+      port.hot = false;
+      watch(port.fd, static_cast<uint32_t>(index));
+    }
+    hotPorts_[i] = hotPorts_.back();
+    hotPorts_.pop_back();
+  }
+  for (int which = 0; which < 2; ++which) {
+    if (!receiverHot_[which] || receiverUsedMicros_[which] >= silentSince) continue;
+    receiverHot_[which] = false;
+    watch(receivers_[which]->fd(), kReceiverTag + static_cast<uint32_t>(which));
+  }
 }
 
 void Driver::removePort(int index) {
   if (portAt(index) == nullptr) return;
-  epoll_ctl(epoll_, EPOLL_CTL_DEL, ports_[index].fd, nullptr);
+  if (!ports_[index].hot) epoll_ctl(epoll_, EPOLL_CTL_DEL, ports_[index].fd, nullptr);
   close(ports_[index].fd);
   ports_[index].fd = -1;
+  ports_[index].hot = false;
+  hotPorts_.erase(std::remove(hotPorts_.begin(), hotPorts_.end(), index), hotPorts_.end());
 }
 
 const Driver::Port* Driver::portAt(int index) const {
@@ -157,23 +213,33 @@ void Driver::raisePriority() {
 }
 
 int Driver::wait(int timeoutMillis) {
-  epoll_event events[kEventsMax];
-  const bool polls = config_.busyPollMicros > 0 && lastPacketMicros_ > 0;
-  int count;
-  if (hasTrains()) timeoutMillis = 0;
-  for (;;) {
-    count = epoll_wait(epoll_, events, kEventsMax, polls ? 0 : timeoutMillis);
-    if (count != 0 || !polls || hasTrains()) break;
-    if (nowMicros() - lastPacketMicros_ > config_.busyPollMicros) {
-      lastPacketMicros_ = 0;
-      count = epoll_wait(epoll_, events, kEventsMax, timeoutMillis);
-      break;
-    }
-    // Without giving way, polling would starve the very application it waits for.
-    sched_yield();
-  }
+  turnMicros_ = nowMicros();
+  if (isHot()) coolIdle();
+  const bool hot = isHot();
   int found = hasTrains() ? kUnderlayReady : 0;
-  readyPorts_.clear();
+  readyPorts_.assign(hotPorts_.begin(), hotPorts_.end());
+  if (!readyPorts_.empty()) found |= kPortsReady;
+  for (int which = 0; which < 2; ++which) {
+    if (!receiverHot_[which]) continue;
+    receiverReady_[which] = true;
+    found |= kUnderlayReady;
+  }
+  // Without giving way, polling would starve the very application it waits for.
+  if (hot && !turnFound_) sched_yield();
+  if (!hot || turns_++ % kWatchTurns == 0) found |= watched(found != 0 || hot ? 0 : timeoutMillis);
+  turnFound_ = false;
+  // However busy the loop is, others get a hearing.
+  if (turnMicros_ - wokenMicros_ >= int64_t{timeoutMillis} * 1000) found |= kWoken;
+  if ((found & kWoken) != 0) wokenMicros_ = turnMicros_;
+  return found;
+}
+
+/** What epoll reports of descriptors that are not read directly. */
+int Driver::watched(int timeoutMillis) {
+  epoll_event events[kEventsMax];
+  const int count = epoll_wait(epoll_, events, kEventsMax, timeoutMillis);
+  if (timeoutMillis != 0) turnMicros_ = nowMicros();
+  int found = 0;
   for (int i = 0; i < count; ++i) {
     const uint32_t tag = events[i].data.u32;
     if (tag == kWakeTag) {
@@ -207,7 +273,7 @@ int Driver::readPorts() {
     readyPorts_.resize(kept);
   }
   readyPorts_.clear();
-  if (rows > 0) lastPacketMicros_ = nowMicros();
+  if (rows > 0) turnFound_ = true;
   return rows;
 }
 
@@ -246,6 +312,7 @@ bool Driver::readPort(int index, int framesMax, int* rows, uint32_t* cursor) {
     stats_.at(Stat::kPortFramesRead) += 1;
     stats_.at(Stat::kPortBytesRead) += frameLength;
     *cursor = offset + frameLength;
+    heatPort(index);
   }
   return true;
 }
@@ -269,7 +336,8 @@ int Driver::readUnderlay() {
     const uint32_t average = std::max(1u, bytes / static_cast<uint32_t>(trainCount_));
     const int wanted = static_cast<int>(kReadBytesWanted / average);
     trainsWanted_ = std::min(std::max(wanted, kTrainsWantedMin), slots_);
-    lastPacketMicros_ = nowMicros();
+    heatReceiver(which);
+    turnFound_ = true;
   }
   int rows = 0;
   while (hasTrains() && addRows(trains_[trainNext_], &rows)) {

@@ -89,7 +89,9 @@ class Driver final : FrameSink {
   struct Port {
     int fd = -1;
     bool udpSegments = true;
-    bool ready = false;
+    /** Read directly, and not watched by epoll, since a frame came a moment ago. */
+    bool hot = false;
+    int64_t usedMicros = 0;
   };
 
   struct Row {
@@ -116,6 +118,12 @@ class Driver final : FrameSink {
   void flushQueues();
   SendQueue* queueFor(int vtep, uint32_t hash);
   const Port* portAt(int index) const;
+  int watched(int timeoutMillis);
+  bool watch(int fd, uint32_t tag);
+  void heatPort(int index);
+  void heatReceiver(int which);
+  void coolIdle();
+  bool isHot() const { return !hotPorts_.empty() || receiverHot_[0] || receiverHot_[1]; }
 
   DriverConfig config_;
   BatchMemory egress_, ingress_;
@@ -132,7 +140,15 @@ class Driver final : FrameSink {
   int nextReceiver_ = 0;
   int slots_ = 0;
   int trainsWanted_ = Receiver::kTrainsMax;
+  std::vector<int> hotPorts_;
+  bool receiverHot_[2] = {false, false};
+  int64_t receiverUsedMicros_[2] = {0, 0};
+  /** When the turn began, for all that happens in it. */
+  int64_t turnMicros_ = 0;
   int64_t lastPacketMicros_ = 0;
+  bool turnFound_ = false;
+  uint32_t turns_ = 0;
+  int64_t wokenMicros_ = 0;
   /** Trains of the last read, from `trainNext_` on not yet (wholly) turned into rows. */
   Train trains_[Receiver::kTrainsMax];
   int trainCount_ = 0;
