@@ -35,6 +35,8 @@ int openSocket(int family) {
   if (family == AF_INET6) {
     setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+    // Tunnels may leave the outer checksum out over IPv6 too (RFC 6935); hardware often does.
+    setOption(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1);
   } else {
     // The outer packet may be fragmented, as the kernel's vxlan device lets it be by default.
     setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
