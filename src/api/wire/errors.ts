@@ -97,9 +97,13 @@ export function swarmRefusal(
     case 'SWARM_BAD_ADDRESS':
       return { status: 400, message: ADDRESS_TEXT[detail.kind] };
     case 'SWARM_AMBIGUOUS_ADDRESS':
+      // The CLI itself adds that one can be specified with --advertise-addr.
       return {
         status: 400,
-        message: `could not choose an IP address to advertise since this system has multiple addresses (${detail.candidates.join(' and ')}) - specify one with --advertise-addr`,
+        message:
+          detail.candidates.length === 0
+            ? "could not find the system's IP address"
+            : `could not choose an IP address to advertise since this system has multiple addresses (${detail.candidates.join(' and ')})`,
       };
     case 'SWARM_TOKEN_MALFORMED':
       return { status: 500, message: 'invalid join token' };

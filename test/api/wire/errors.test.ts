@@ -26,7 +26,7 @@ t.test('each refusal has its status and its words', async (t) => {
     [
       { code: 'SWARM_AMBIGUOUS_ADDRESS', candidates: ['10.0.0.1', '10.0.1.1'] },
       400,
-      /multiple addresses \(10\.0\.0\.1 and 10\.0\.1\.1\) - specify one with --advertise-addr$/,
+      /multiple addresses \(10\.0\.0\.1 and 10\.0\.1\.1\)$/,
     ],
     [{ code: 'SWARM_TOKEN_MALFORMED' }, 500, 'invalid join token'],
     [{ code: 'SWARM_TOKEN_REFUSED' }, 400, /A valid join token is necessary to join this cluster$/],
