@@ -54,6 +54,9 @@ const RATIOS = [
   'cpuPerGb',
 ] as const;
 
+const SETTLE_MS = 10_000;
+const REST_SECONDS = 10;
+
 type Figures = Readonly<Partial<Record<keyof Round, Figure>>>;
 
 interface Options {
@@ -281,14 +284,15 @@ async function main(): Promise<number> {
   try {
     for (const name of options.paths)
       paths.push(await openPath(name, prefix, dir, options.agentFlags));
-    await delay(1000);
+    // At rest is what comes after starting: code is compiled, members know each other.
+    await delay(SETTLE_MS);
     const about = machine();
     process.stdout.write(
       `${about.processor}, ${about.cores} cores, kernel ${about.kernel}, node ${about.node}, ${about.iperf3}, commit ${about.commit}\n`,
     );
     const idle: Record<string, number> = {};
     for (const path of paths)
-      if (path.pids.length > 0) idle[path.name] = await idlePercent(path.pids, 5);
+      if (path.pids.length > 0) idle[path.name] = await idlePercent(path.pids, REST_SECONDS);
     const wires: Record<
       string,
       {
