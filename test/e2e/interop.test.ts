@@ -83,14 +83,8 @@ async function makeWorld(t: Teardown, underlay: Underlay): Promise<World> {
   const app = await Netns.make(t);
   const attached = await lab.attach('node1', 'mesh', app, { name: 'app' });
 
-  const kernel = await Netns.make(t);
-  const wire = node.netns.replace(/node1$/, 'wire');
-  const peer = ['type', 'veth', 'peer', 'name', 'eth0', 'netns', kernel.name];
-  await must(['ip', '-n', wire, 'link', 'add', 'p-kernel', ...peer]);
-  await must(['ip', '-n', wire, 'link', 'set', 'p-kernel', 'master', 'br0', 'up']);
   const onWire = `${underlay.kernelAddress}/${underlay.prefixBits}`;
-  for (const line of ['link set lo up', 'link set eth0 up', `addr add ${onWire} dev eth0 nodad`])
-    await must(['ip', '-n', kernel.name, ...line.split(' ')]);
+  const kernel = await lab.hostOnWire(t, onWire);
   await kernel.must(['ethtool', '-K', 'eth0', 'tso', 'off', 'gso', 'off']);
   await until('the wire is whole', 5_000, async () => (await kernel.ping(agentAddress)) === 1);
   return { lab, app, attached, kernel, agentAddress };

@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { AgentClient } from '../../../src/cli/agent-client.js';
 import { Lab, type LabUpOptions } from '../../../src/cli/lab/lab.js';
 import { statesAtManager } from '../../../src/cli/lab/swarm.js';
-import type { Netns } from './netns.js';
-import { type Finished, hasTool, run, type Teardown, until } from './process.js';
+import { Netns } from './netns.js';
+import { type Finished, hasTool, must, run, type Teardown, until } from './process.js';
 
 const root = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
 const program = join(root, 'dist/src/main.js');
@@ -184,6 +184,23 @@ export class TestLab {
       ...options,
     });
     return made as Attached;
+  }
+
+  /** A host on the lab's wire that is no node: a stranger, or foreign equipment. */
+  async hostOnWire(t: Teardown, cidr: string): Promise<Netns> {
+    const host = await Netns.make(t);
+    const [node] = this.lab.nodes;
+    const wire = (node?.netns ?? '').replace(/node1$/, 'wire');
+    // Both ends go with the host's namespace.
+    const port = `p-${host.name.slice(-8)}`;
+    const peer = ['type', 'veth', 'peer', 'name', 'eth0', 'netns', host.name];
+    await must(['ip', '-n', wire, 'link', 'add', port, ...peer]);
+    await must(['ip', '-n', wire, 'link', 'set', port, 'master', 'br0', 'up']);
+    await host.must(['ip', 'link', 'set', 'lo', 'up']);
+    await host.must(['ip', 'link', 'set', 'eth0', 'up']);
+    const flags = cidr.includes(':') ? ['nodad'] : [];
+    await host.must(['ip', 'addr', 'add', cidr, 'dev', 'eth0', ...flags]);
+    return host;
   }
 
   /** State of each node as the manager shows it: `ready`, `down`, … */
