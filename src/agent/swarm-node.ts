@@ -56,6 +56,8 @@ export interface SwarmNodeOptions {
 
 type Phase =
   | { readonly kind: 'inactive' }
+  /** On its way back in after a restart. */
+  | { readonly kind: 'returning'; readonly remotes: readonly HostPort[] }
   | {
       readonly kind: 'pending';
       readonly cancel: AbortController;
@@ -70,11 +72,15 @@ type Phase =
  */
 export class SwarmNode {
   readonly #options: SwarmNodeOptions;
-  #phase: Phase = { kind: 'inactive' };
+  #phase: Phase;
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: SwarmNodeOptions) {
     this.#options = options;
+    const saved = options.state.swarm;
+    // From the first moment that it can be asked: else it could be made to join a second time.
+    this.#phase =
+      saved === undefined ? { kind: 'inactive' } : { kind: 'returning', remotes: saved.managers };
   }
 
   /** The swarm that this node is in, if it is. */
@@ -97,10 +103,14 @@ export class SwarmNode {
   async restore(): Promise<void> {
     const { state, config, log } = this.#options;
     const saved = state.swarm;
-    const identity = saved === undefined ? undefined : await loadIdentity(config.dataDir);
-    if (saved === undefined || identity === undefined) return;
-    log.info({ node: identity.nodeId, manager: saved.manager }, 'returning to the swarm');
+    if (saved === undefined) return;
     await this.#queue(async () => {
+      const identity = await loadIdentity(config.dataDir);
+      if (identity === undefined) {
+        this.#phase = { kind: 'inactive' };
+        return;
+      }
+      log.info({ node: identity.nodeId, manager: saved.manager }, 'returning to the swarm');
       const manager = saved.manager ? await this.#openManager(saved, identity) : undefined;
       await this.#activate(saved, identity, manager);
     });
@@ -194,8 +204,8 @@ export class SwarmNode {
       return;
     }
     await this.#queue(async () => {
-      if (phase.kind === 'active') {
-        const { swarm } = phase;
+      if (this.#phase.kind === 'active') {
+        const { swarm } = this.#phase;
         if (swarm.manager !== undefined && !force) {
           throw new SwarmError(
             { code: 'SWARM_MANAGER_LEAVE', last: true },
@@ -236,7 +246,7 @@ export class SwarmNode {
       remoteManagers: [],
     };
     if (phase.kind === 'error') return { ...none, state: 'error', error: phase.message };
-    if (phase.kind === 'pending') {
+    if (phase.kind === 'pending' || phase.kind === 'returning') {
       const remoteManagers = phase.remotes.map((remote) => ({
         nodeId: '',
         address: formatHostPort(remote),

@@ -31,7 +31,7 @@ export async function formSwarm(nodes: readonly LabNode[], signal?: AbortSignal)
   const [manager, ...workers] = nodes;
   if (manager === undefined) return;
   const client = new AgentClient(manager.socket, REQUEST_TIMEOUT_MS, signal);
-  if ((await localState(manager)) === 'inactive') {
+  if ((await settledState(manager, signal)) === 'inactive') {
     await client.call('POST', '/swarm/init', {
       ListenAddr: `0.0.0.0:${CONTROL_PORT}`,
       AdvertiseAddr: manager.address,
@@ -43,13 +43,24 @@ export async function formSwarm(nodes: readonly LabNode[], signal?: AbortSignal)
   await untilReady(client, nodes, signal);
 }
 
+/** Waits while the node is on its way in, or back in after its agent was started anew. */
+async function settledState(node: LabNode, signal: AbortSignal | undefined): Promise<string> {
+  const deadlineMs = performance.now() + READY_TIMEOUT_MS;
+  for (;;) {
+    signal?.throwIfAborted();
+    const state = await localState(node);
+    if (state !== 'pending' || performance.now() >= deadlineMs) return state;
+    await delay(POLL_INTERVAL_MS);
+  }
+}
+
 async function join(
   node: LabNode,
   manager: LabNode,
   token: string,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  if ((await localState(node)) !== 'inactive') return;
+  if ((await settledState(node, signal)) !== 'inactive') return;
   const client = new AgentClient(node.socket, REQUEST_TIMEOUT_MS, signal);
   await client.call('POST', '/swarm/join', {
     RemoteAddrs: [`${manager.address}:${CONTROL_PORT}`],

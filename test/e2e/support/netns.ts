@@ -100,3 +100,9 @@ export function answeredOf(output: string): number {
 export function sentOf(output: string): number {
   return Number(/(\d+) packets transmitted/.exec(output)?.[1] ?? 0);
 }
+
+/** How many before the last answered one were not: one that was on its way at the end is none. */
+export function lostOf(output: string): number {
+  const answered = [...output.matchAll(/icmp_seq=(\d+) ttl=/g)].map((match) => Number(match[1]));
+  return Math.max(0, ...answered) - new Set(answered).size;
+}
