@@ -26,7 +26,7 @@ const POLL_INTERVAL_MS = 50;
 const START_TIMEOUT_MS = 30_000;
 
 /** Words by which the command line of a node's agent is recognised. */
-export function wordsOf(node: LabNode): readonly string[] {
+export function wordsOf(node: Pick<LabNode, 'dataDir'>): readonly string[] {
   return ['--data-dir', node.dataDir];
 }
 

@@ -8,7 +8,13 @@ import {
   untilAgentAnswers,
   wordsOf,
 } from './agent.js';
-import { commandLineOf, endProcess, hasWords, recordProcess } from './process.js';
+import {
+  commandLineOf,
+  endProcess,
+  hasWords,
+  type ProcessRecord,
+  recordProcess,
+} from './process.js';
 import {
   type LabNode,
   type LabShape,
@@ -132,7 +138,10 @@ export class Lab {
     const { signal } = options;
     for (const node of this.#state().nodes) {
       signal?.throwIfAborted();
-      if (!agentRuns(node)) this.#start(node, options);
+      if (agentRuns(node)) continue;
+      const [stray] = await this.#straysOf(node);
+      if (stray === undefined) this.#start(node, options);
+      else this.#replaceNode({ ...node, agent: stray });
     }
     this.#say('waiting for the agents');
     await Promise.all(this.#state().nodes.map((node) => untilAgentAnswers(node, signal)));
@@ -265,20 +274,23 @@ export class Lab {
     }
   }
 
-  /**
-   * Agents that were started and not yet recorded when we crashed: they are in a namespace of ours
-   * and their data lies in our folder. Anything else in there is the user's, and stays.
-   */
+  /** Ends agents also of nodes that the state does not know. Anything else in there is the user's. */
   async #endStrays(): Promise<void> {
     for (const netns of netnsNames(`${this.#prefix}-`)) {
-      const dataDir = join(this.#dir, netns.slice(this.#prefix.length + 1));
-      const words = ['--data-dir', dataDir];
-      for (const pid of await pidsIn(netns)) {
-        const record = recordProcess(pid);
-        if (record === undefined || !hasWords(commandLineOf(pid), words)) continue;
-        await endProcess(record, words);
-      }
+      const node = { netns, dataDir: join(this.#dir, netns.slice(this.#prefix.length + 1)) };
+      for (const record of await this.#straysOf(node)) await endProcess(record, wordsOf(node));
     }
+  }
+
+  /**
+   * Agents that were started and not yet recorded when we crashed: they are in a namespace of ours
+   * and their data lies in our folder.
+   */
+  async #straysOf(node: Pick<LabNode, 'netns' | 'dataDir'>): Promise<readonly ProcessRecord[]> {
+    const words = wordsOf(node);
+    return (await pidsIn(node.netns))
+      .filter((pid) => hasWords(commandLineOf(pid), words))
+      .flatMap((pid) => recordProcess(pid) ?? []);
   }
 
   #state(): LabState {
