@@ -270,3 +270,23 @@ t.test(
     t.equal(recordProcess(0x3fff_ffff), undefined);
   },
 );
+
+t.test('a process is running also while it becomes another program', { skip }, async (t) => {
+  const words = ['--data-dir', '/shl/exec'];
+  const child = spawn(
+    'sh',
+    ['-c', 'exec sh -c "$0" "$0" "$@"', 'exec sh -c "$0" "$0" "$@"', ...words],
+    {
+      stdio: 'ignore',
+    },
+  );
+  t.teardown(() => child.kill('SIGKILL'));
+  const record = recordProcess(child.pid ?? 0);
+  if (record === undefined) throw new Error('it runs');
+  let missed = 0;
+  const endMs = performance.now() + 300;
+  while (performance.now() < endMs) if (!isRunning(record, words)) missed += 1;
+  t.equal(missed, 0);
+  child.kill('SIGKILL');
+  await until('its end is seen', () => !isRunning(record, words));
+});

@@ -45,7 +45,9 @@ export function commandLineOf(pid: number): readonly string[] {
  */
 export function isRunning(record: ProcessRecord, words: readonly string[]): boolean {
   if (record.bootId !== bootId() || startTicksOf(record.pid) !== record.startTicks) return false;
-  return hasWords(commandLineOf(record.pid), words);
+  const commandLine = commandLineOf(record.pid);
+  // Empty while one program replaces another, as `nsenter` lets itself be replaced.
+  return commandLine.join('') === '' || hasWords(commandLine, words);
 }
 
 export function hasWords(commandLine: readonly string[], words: readonly string[]): boolean {
