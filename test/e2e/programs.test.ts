@@ -24,27 +24,29 @@ const TCP_BITS_PER_SECOND_MIN = 0.2e9;
 
 interface Wire {
   readonly name: string;
+  readonly nodes: number;
   readonly mtuBytes: number;
   readonly overlayMtuBytes: number;
   readonly isIpv6: boolean;
 }
 
 const WIRES: readonly Wire[] = [
-  { name: 'IPv4 wire of MTU 1500', mtuBytes: 1500, overlayMtuBytes: 1450, isIpv6: false },
-  { name: 'IPv4 wire of MTU 9000', mtuBytes: 9000, overlayMtuBytes: 8950, isIpv6: false },
-  { name: 'IPv6 wire of MTU 1500', mtuBytes: 1500, overlayMtuBytes: 1430, isIpv6: true },
+  { name: 'IPv4 wire of MTU 1500', nodes: 3, mtuBytes: 1500, overlayMtuBytes: 1450, isIpv6: false },
+  { name: 'IPv4 wire of MTU 9000', nodes: 2, mtuBytes: 9000, overlayMtuBytes: 8950, isIpv6: false },
+  { name: 'IPv6 wire of MTU 1500', nodes: 2, mtuBytes: 1500, overlayMtuBytes: 1430, isIpv6: true },
 ];
 
 async function makeLab(t: Teardown, wire: Wire): Promise<TestLab> {
-  if (!wire.isIpv6) return TestLab.up(t, { nodes: 3, mtuBytes: wire.mtuBytes });
-  const lab = await TestLab.up(t, { nodes: 3, mtuBytes: wire.mtuBytes, ipv6: true, swarm: false });
+  const { nodes, mtuBytes } = wire;
+  if (!wire.isIpv6) return TestLab.up(t, { nodes, mtuBytes });
+  const lab = await TestLab.up(t, { nodes, mtuBytes, ipv6: true, swarm: false });
   const address6 = (node: string) => lab.lab.node(node).address6 ?? '';
   await lab.call('node1', 'POST', '/swarm/init', {
     ListenAddr: '[::]:2377',
     AdvertiseAddr: address6('node1'),
   });
   const swarm = (await lab.call('node1', 'GET', '/swarm')) as { JoinTokens: { Worker: string } };
-  for (const node of ['node2', 'node3']) {
+  for (const { name: node } of lab.lab.nodes.slice(1)) {
     await lab.call(node, 'POST', '/swarm/join', {
       RemoteAddrs: [`[${address6('node1')}]:2377`],
       JoinToken: swarm.JoinTokens.Worker,
@@ -75,6 +77,7 @@ for (const wire of WIRES) {
   t.test(`programs over an ${wire.name}`, { skip }, async (t) => {
     const lab = await makeLab(t, wire);
     await lab.createNetwork('mesh');
+    const last = lab.lab.nodes.at(-1)?.name ?? '';
     for (const { name } of lab.lab.nodes) {
       const { dataPath } = await lab.status(name);
       t.equal(dataPath.underlayMtuBytes, wire.mtuBytes, 'MTU of the wire');
@@ -83,7 +86,7 @@ for (const wire of WIRES) {
     await t.test('iperf3, TCP and UDP', async (t) => {
       const [server, client] = [await Netns.make(t), await Netns.make(t)];
       const made = await lab.attach('node1', 'mesh', server, { name: 'iperf' });
-      await lab.attach('node3', 'mesh', client, { name: 'client' });
+      await lab.attach(last, 'mesh', client, { name: 'client' });
       t.equal(made.mtuBytes, wire.overlayMtuBytes);
       const address = hostOf(made.addresses[0]);
       await until('it is reached', 5_000, async () => (await client.ping(address)) === 1);
@@ -93,10 +96,10 @@ for (const wire of WIRES) {
         t.ok(bitsPerSecond > TCP_BITS_PER_SECOND_MIN, `TCP ${name}: ${formatRate(bitsPerSecond)}`);
         t.comment(`TCP ${name}: ${formatRate(bitsPerSecond)}, ${retransmits} retransmits`);
       }
-      const udp = await iperf(client, address, '-u', '-b', '50M', '-t', '1');
+      const udp = await iperf(client, address, '-u', '-b', '10M', '-t', '1');
       t.ok(
         udp.lostPercent < 5,
-        `UDP of 50 Mbit/s: ${udp.lostPercent.toFixed(2)} % of ${udp.packets} lost`,
+        `UDP of 10 Mbit/s: ${udp.lostPercent.toFixed(2)} % of ${udp.packets} lost`,
       );
     });
 
@@ -110,7 +113,7 @@ for (const wire of WIRES) {
       t.equal((await cli('set', 'shoal', 'fish')).stdout, 'OK\n');
       t.equal((await cli('get', 'shoal')).stdout, 'fish\n');
       const bench = ['-h', 'cache', '-n', '5000', '-c', '20', '-t', 'set,get', '--csv'];
-      const { code, stdout, stderr } = await runOn(lab, 'node3', 'redis-benchmark', ...bench);
+      const { code, stdout, stderr } = await runOn(lab, last, 'redis-benchmark', ...bench);
       t.equal(code, 0, stderr);
       const rates = [...stdout.matchAll(/^"(SET|GET)","([\d.]+)"/gm)];
       t.equal(rates.length, 2, stdout);

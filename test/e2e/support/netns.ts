@@ -86,9 +86,20 @@ export class Netns {
 
   /** @returns How many of the pings were answered. */
   async ping(address: string, options: PingOptions = {}): Promise<number> {
-    const { stdout } = await this.run(this.pingArgv(address, options));
-    return answeredOf(stdout);
+    const { count = 1, intervalMs = 200, timeoutMs = 1000 } = options;
+    const argv = [...this.pingArgv(address, options)];
+    // By itself it waits two round trips for the last answer, which is nothing on a busy machine.
+    const deadline = Math.ceil((count * intervalMs + timeoutMs) / 1000);
+    if (count > 1) argv.splice(-1, 0, '-w', String(deadline));
+    const { stdout } = await this.run(argv);
+    return sequencesOf(stdout).filter((sequence) => sequence <= count).length;
   }
+}
+
+function sequencesOf(output: string): readonly number[] {
+  return [
+    ...new Set([...output.matchAll(/icmp_seq=(\d+) ttl=/g)].map((match) => Number(match[1]))),
+  ];
 }
 
 /** How many were answered, from what ping wrote at its end. */
@@ -103,6 +114,6 @@ export function sentOf(output: string): number {
 
 /** How many before the last answered one were not: one that was on its way at the end is none. */
 export function lostOf(output: string): number {
-  const answered = [...output.matchAll(/icmp_seq=(\d+) ttl=/g)].map((match) => Number(match[1]));
-  return Math.max(0, ...answered) - new Set(answered).size;
+  const answered = sequencesOf(output);
+  return Math.max(0, ...answered) - answered.length;
 }
