@@ -2,7 +2,7 @@ import t from 'tap';
 import { type Attached, hostOf, skipUnless, TestLab } from './support/lab.js';
 import { answeredOf, Netns, sentOf } from './support/netns.js';
 import { must, until } from './support/process.js';
-import { formatRate, iperf, serveIperf } from './support/tcp.js';
+import { formatRate, iperf } from './support/tcp.js';
 
 /** Strangers and forgers on the wire: everything is counted, nothing stops. */
 
@@ -159,8 +159,7 @@ t.test('a flood of garbage on the data and gossip ports', { skip }, async (t) =>
   const { pid } = (await lab.lab.status()).nodes[0] ?? {};
   const dropsOf = async () => (await lab.status('node1')).counters.drops;
   const before = await dropsOf();
-  await serveIperf(t, a.netns);
-  const calm = await iperf(b.netns, a.address, '-t', '1');
+  const calm = await iperf(b.netns, a.netns, a.address, '-t', '1');
 
   const templates = [
     forge({ to: a.made.mac, from: b.made.mac }),
@@ -172,7 +171,7 @@ t.test('a flood of garbage on the data and gossip ports', { skip }, async (t) =>
     ...[process.execPath, '-e', FLOOD, target, String(FLOOD_MS), ...templates],
   ]);
   const pings = b.netns.start(t, b.netns.pingArgv(a.address, { count: 250, intervalMs: 10 }));
-  const loaded = await iperf(b.netns, a.address, '-t', '2');
+  const loaded = await iperf(b.netns, a.netns, a.address, '-t', '2');
   const sent = Number(/sent (\d+)/.exec((await flood.finished).stdout)?.[1] ?? 0);
   const { stdout } = await pings.finished;
   const lostPercent = 100 - (100 * answeredOf(stdout)) / sentOf(stdout);

@@ -77,6 +77,10 @@ export interface AttachOptions {
   readonly ip?: string;
 }
 
+/** `SHOAL_E2E_DRIVER=portable` tries everything on the other packet driver. */
+const DRIVER: Pick<LabUpOptions, 'driver'> =
+  process.env['SHOAL_E2E_DRIVER'] === 'portable' ? { driver: 'portable' } : {};
+
 const alive = new Set<string>();
 
 // A file that is ended from outside has no teardown.
@@ -121,7 +125,7 @@ export class TestLab {
 
   static async up(t: Teardown, options: LabUpOptions = {}): Promise<TestLab> {
     const made = new TestLab(labFolder(t));
-    await made.lab.up(options);
+    await made.lab.up({ ...DRIVER, ...options });
     return made;
   }
 

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   type Finished,
+  launch,
   must,
   type Running,
   type RunOptions,
@@ -66,6 +67,10 @@ export class Netns {
 
   start(t: Teardown, command: readonly string[], options: RunOptions = {}): Running {
     return start(t, this.argv(command), options);
+  }
+
+  launch(command: readonly string[]): Running {
+    return launch(this.argv(command));
   }
 
   /** Names of the interfaces but the loopback. */

@@ -46,7 +46,8 @@ export function start(t: Teardown, argv: readonly string[], options: RunOptions 
   return running;
 }
 
-function launch(argv: readonly string[], options: RunOptions): Running {
+/** Starts a program that the caller ends. */
+export function launch(argv: readonly string[], options: RunOptions = {}): Running {
   const [program = '', ...args] = argv;
   const child = spawn(program, args, {
     env: { ...cleanEnv(), ...options.env },
