@@ -78,37 +78,49 @@ export interface AttachOptions {
 }
 
 /** `SHOAL_E2E_DRIVER=portable` tries everything on the other packet driver. */
-const DRIVER: Pick<LabUpOptions, 'driver'> =
-  process.env['SHOAL_E2E_DRIVER'] === 'portable' ? { driver: 'portable' } : {};
+export const isPortable = process.env['SHOAL_E2E_DRIVER'] === 'portable';
 
-const alive = new Set<string>();
+const labsAlive = new Set<string>();
+const foldersAlive = new Set<string>();
 
 // A file that is ended from outside has no teardown.
 process.on('exit', () => {
-  for (const dir of alive) {
+  for (const dir of labsAlive) {
     spawnSync(process.execPath, [program, 'lab', 'down', '--dir', dir], { stdio: 'ignore' });
   }
+  for (const folder of foldersAlive) rmSync(folder, { recursive: true, force: true });
 });
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGALRM'] as const) {
   process.once(signal, () => process.exit(1));
 }
 
+function makeFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'she-'));
+  foldersAlive.add(folder);
+  return folder;
+}
+
+function removeFolder(folder: string): void {
+  rmSync(folder, { recursive: true, force: true });
+  foldersAlive.delete(folder);
+}
+
 /** A folder that goes when the test ends; short, for sockets lie in it. */
 export function scratch(t: Teardown): string {
-  const folder = mkdtempSync(join(tmpdir(), 'she-'));
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const folder = makeFolder();
+  t.teardown(() => removeFolder(folder));
   return folder;
 }
 
 /** A folder for a lab, which is taken down when the test ends, whatever came up of it. */
 export function labFolder(t: Teardown): string {
-  const parent = mkdtempSync(join(tmpdir(), 'she-'));
+  const parent = makeFolder();
   const dir = join(parent, 'lab');
-  alive.add(dir);
+  labsAlive.add(dir);
   t.teardown(async () => {
     await new Lab({ dir }).down();
-    alive.delete(dir);
-    rmSync(parent, { recursive: true, force: true });
+    labsAlive.delete(dir);
+    removeFolder(parent);
   });
   return dir;
 }
@@ -125,7 +137,7 @@ export class TestLab {
 
   static async up(t: Teardown, options: LabUpOptions = {}): Promise<TestLab> {
     const made = new TestLab(labFolder(t));
-    await made.lab.up({ ...DRIVER, ...options });
+    await made.lab.up({ driver: isPortable ? 'portable' : 'auto', ...options });
     return made;
   }
 
