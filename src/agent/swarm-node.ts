@@ -1,9 +1,4 @@
-import {
-  DEFAULT_CLUSTER_SPEC,
-  type InitRequest,
-  type JoinRequest,
-  type LocalSwarm,
-} from '../api/index.js';
+import type { InitRequest, JoinRequest, LocalSwarm } from '../api/index.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { NodeAvailability } from '../base/swarm-model.js';
 import {
@@ -128,7 +123,7 @@ export class SwarmNode {
       await forgetSwarm(config.dataDir);
       const { manager, identity } = await Manager.create({
         dataDir: config.dataDir,
-        clusterSpec: request.spec ?? DEFAULT_CLUSTER_SPEC,
+        clusterSpec: request.spec,
         ...(request.defaultAddressPool.length > 0
           ? { defaultAddressPool: [...request.defaultAddressPool] }
           : {}),

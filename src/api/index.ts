@@ -15,4 +15,3 @@ export type {
   Rotation,
   SwarmEvent,
 } from './wire/records.js';
-export { DEFAULT_CLUSTER_SPEC } from './wire/swarm-requests.js';

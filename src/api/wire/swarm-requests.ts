@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { DEFAULT_CLUSTER_SPEC, DEFAULT_SUBNET_SIZE } from '../../base/swarm-defaults.js';
 import type { ClusterSpec, NodeSpec } from '../../base/swarm-model.js';
 import { badRequest } from './errors.js';
 import {
@@ -20,24 +21,6 @@ const DEFAULT_LISTEN_ADDRESS = '0.0.0.0:2377';
 const DEFAULT_DATA_PATH_PORT = 4789;
 const DATA_PATH_PORT_MIN = 1024;
 const DATA_PATH_PORT_MAX = 49_151;
-const DEFAULT_SUBNET_SIZE = 24;
-
-/** Docker's own defaults of a new swarm. */
-export const DEFAULT_CLUSTER_SPEC: ClusterSpec = {
-  name: 'default',
-  labels: {},
-  taskHistoryRetentionLimit: 5,
-  raft: {
-    snapshotInterval: 10_000,
-    keepOldSnapshots: 0,
-    logEntriesForSlowFollowers: 500,
-    electionTick: 10,
-    heartbeatTick: 1,
-  },
-  dispatcherHeartbeatMs: 5_000,
-  nodeCertExpiryMs: 90 * 86_400_000,
-  autolock: false,
-};
 
 const availability = text.pipe(
   z

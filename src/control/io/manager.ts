@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TLSSocket } from 'node:tls';
 import { assert } from '../../base/assert.js';
+import { DEFAULT_CLUSTER_SPEC, DEFAULT_SUBNET_SIZE } from '../../base/swarm-defaults.js';
 import { SwarmError } from '../../base/swarm-error.js';
 import type {
   AttachmentId,
@@ -64,24 +65,8 @@ const GOSSIP_KEY_LIFE_MS = 12 * 3_600_000;
 /** How often what is due by the calendar is looked for: keys, certificates. */
 const CHORES_INTERVAL_MS = 60_000;
 
-/** Docker's defaults. */
-const DEFAULT_CLUSTER_SPEC: ClusterSpec = {
-  name: 'default',
-  labels: {},
-  taskHistoryRetentionLimit: 5,
-  raft: {
-    snapshotInterval: 10_000,
-    keepOldSnapshots: 0,
-    logEntriesForSlowFollowers: 500,
-    electionTick: 10,
-    heartbeatTick: 1,
-  },
-  dispatcherHeartbeatMs: 5_000,
-  nodeCertExpiryMs: 90 * 86_400_000,
-  autolock: false,
-};
+/** Docker's default. */
 const DEFAULT_ADDRESS_POOL: readonly string[] = ['10.0.0.0/8'];
-const DEFAULT_SUBNET_SIZE = 24;
 const DEFAULT_DATA_PATH_PORT = 4789;
 
 export interface ManagerPlace {

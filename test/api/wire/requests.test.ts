@@ -2,12 +2,12 @@ import t from 'tap';
 import { readAttach, readDetach } from '../../../src/api/wire/attach-requests.js';
 import { readNetworkSpec } from '../../../src/api/wire/network-requests.js';
 import {
-  DEFAULT_CLUSTER_SPEC,
   readClusterSpec,
   readInit,
   readJoin,
   readNodeSpec,
 } from '../../../src/api/wire/swarm-requests.js';
+import { DEFAULT_CLUSTER_SPEC } from '../../../src/base/swarm-defaults.js';
 import type { NodeSpec } from '../../../src/base/swarm-model.js';
 
 const refuses = (
