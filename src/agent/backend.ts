@@ -1,6 +1,6 @@
 import type { Backend, HostFacts, LocalAttachment, LocalSwarm, SwarmEvent } from '../api/index.js';
 import { SwarmError } from '../base/swarm-error.js';
-import type { AttachmentObject, NetworkObject, NodeObject } from '../base/swarm-model.js';
+import type { AttachmentObject, NetworkObject, NodeObject, NodeView } from '../base/swarm-model.js';
 import type { StaticFacts } from './facts.js';
 import type { SwarmNode } from './swarm-node.js';
 
@@ -21,6 +21,15 @@ const DRIVER_NAMES = {
 
 export function driverName(kind: keyof typeof DRIVER_NAMES): string {
   return DRIVER_NAMES[kind];
+}
+
+/** With one manager there is nothing to see of it that is not known. */
+function viewOf({ manager, ...node }: NodeObject): NodeView {
+  if (manager === undefined) return node;
+  return {
+    ...node,
+    manager: { leader: true, reachability: 'reachable', address: manager.address },
+  };
 }
 
 /** What the Docker API asks for, answered from the node's place in its swarm. */
@@ -61,7 +70,7 @@ export function createBackend(options: BackendOptions): Backend {
       await node.manager.updateCluster(version, spec, rotate);
     },
 
-    nodes: (): readonly NodeObject[] => node.active?.manager?.nodes() ?? [],
+    nodes: () => (node.active?.manager?.nodes() ?? []).map(viewOf),
     async updateNode(id, version, spec) {
       await node.manager.updateNode(id, version, spec);
       tell({ kind: 'node', action: 'update', id, attributes: { name: spec.name } });

@@ -1,4 +1,7 @@
-import type { ClusterSpec } from './swarm-model.js';
+import type { ClusterCaSpec, ClusterSpec } from './swarm-model.js';
+
+/** The swarm's own CA, as it was made. */
+export const DEFAULT_CLUSTER_CA: ClusterCaSpec = { forceRotate: 0, externalCas: [] };
 
 /** Settings of a new swarm where the user names none: Docker's own. */
 export const DEFAULT_CLUSTER_SPEC: ClusterSpec = {

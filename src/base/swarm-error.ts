@@ -32,6 +32,16 @@ export type SwarmErrorDetail =
   | { readonly code: 'SWARM_JOIN_TIMEOUT' }
   /** The manager cannot be reached now: retry later. */
   | { readonly code: 'SWARM_NO_MANAGER' }
+  /** Too few managers are online to decide anything: bring more than half of them back. */
+  | { readonly code: 'SWARM_NO_QUORUM' }
+  /** The request was taken up and its outcome is not known: look, then ask again if need be. */
+  | { readonly code: 'SWARM_OUTCOME_UNKNOWN' }
+  /** This manager's state is encrypted: unlock it first. */
+  | { readonly code: 'SWARM_LOCKED' }
+  /** `unlock` on a node that is not locked. */
+  | { readonly code: 'SWARM_NOT_LOCKED' }
+  /** The key opens nothing here: ask another manager for the present one. */
+  | { readonly code: 'SWARM_UNLOCK_KEY_REFUSED' }
   | { readonly code: 'SWARM_NOT_FOUND'; readonly kind: ObjectKind; readonly ref: string }
   /** The reference matches several objects. */
   | {
@@ -53,6 +63,10 @@ export type SwarmErrorDetail =
   | { readonly code: 'SWARM_NODE_NOT_DOWN'; readonly nodeId: string }
   /** Not retryable: the request is wrong; `message` says what to change. */
   | { readonly code: 'SWARM_INVALID' }
+  /** As SWARM_INVALID, but for the state that the object is in; `message` says what to do first. */
+  | { readonly code: 'SWARM_PRECONDITION' }
+  /** Not retryable: a bug of ours; nothing was changed. */
+  | { readonly code: 'SWARM_INTERNAL' }
   /** Not retryable: the swarm does not do this (yet); `message` says so. */
   | { readonly code: 'SWARM_UNSUPPORTED' }
   /** The network exists and is not attachable. */

@@ -12,6 +12,10 @@ export type NodeId = Brand<string, 'NodeId'>;
 export type NetworkId = Brand<string, 'NetworkId'>;
 export type ClusterId = Brand<string, 'ClusterId'>;
 export type AttachmentId = Brand<string, 'AttachmentId'>;
+export type SecretId = Brand<string, 'SecretId'>;
+export type ConfigId = Brand<string, 'ConfigId'>;
+export type ServiceId = Brand<string, 'ServiceId'>;
+export type TaskId = Brand<string, 'TaskId'>;
 
 export type Labels = Readonly<Record<string, string>>;
 
@@ -67,14 +71,34 @@ export interface NodeObject extends ObjectMeta {
   readonly gossipPort: number;
   /** libp2p peer id made from the node's certified key. */
   readonly peerId: string;
-  /** Present on managers only. */
-  readonly manager?: {
-    readonly leader: boolean;
-    readonly reachability: 'unknown' | 'unreachable' | 'reachable';
-    /** `host:port` of the control port. */
-    readonly address: string;
-  };
+  /** The role in the node's certificate, which follows `spec.role`; absent: the same. */
+  readonly observedRole?: NodeRole;
+  /** Present on managers only: members of the raft group. */
+  readonly manager?: ManagerInfo;
+  /** Which manager serves the node; absent: none, or not known. */
+  readonly session?: { readonly manager: NodeId };
 }
+
+/** What is kept of a manager. Who leads and who is reachable is seen, and not kept. */
+export interface ManagerInfo {
+  /** Its number in the raft group. */
+  readonly raftId: number;
+  /** `host:port` of the control port. */
+  readonly address: string;
+}
+
+export type Reachability = 'unknown' | 'unreachable' | 'reachable';
+
+/** A manager as the manager that is asked sees it. */
+export interface ManagerStatus {
+  readonly leader: boolean;
+  readonly reachability: Reachability;
+  /** `host:port` of the control port. */
+  readonly address: string;
+}
+
+/** A node as it is shown: what is kept, and what is seen of it now. */
+export type NodeView = Omit<NodeObject, 'manager'> & { readonly manager?: ManagerStatus };
 
 export interface SubnetSpec {
   readonly subnet: string;
@@ -145,7 +169,23 @@ export interface ClusterSpec {
   };
   readonly dispatcherHeartbeatMs: number;
   readonly nodeCertExpiryMs: number;
+  /** Absent: as in `DEFAULT_CLUSTER_CA`. Certificate and key of a CA that was given are not here. */
+  readonly ca?: ClusterCaSpec;
   readonly autolock: boolean;
+}
+
+export interface ClusterCaSpec {
+  /** Raised by the user to have a new root made. */
+  readonly forceRotate: number;
+  readonly externalCas: readonly ExternalCa[];
+}
+
+/** A CA outside the swarm which signs in its name. */
+export interface ExternalCa {
+  readonly protocol: string;
+  readonly url: string;
+  readonly options: Labels;
+  readonly caCertPem: string;
 }
 
 export interface ClusterObject extends ObjectMeta {
@@ -159,4 +199,35 @@ export interface ClusterObject extends ObjectMeta {
   readonly certIssuerSubject: string;
   readonly certIssuerPublicKey: string;
   readonly rootRotationInProgress: boolean;
+}
+
+/** How the contents are filled in on the node; the engine knows `golang`. */
+export interface Templating {
+  readonly name: string;
+  readonly options: Labels;
+}
+
+export interface SecretSpec {
+  readonly name: string;
+  readonly labels: Labels;
+  readonly templating?: Templating;
+}
+
+/** A secret without its contents, which no reader of the API ever gets. */
+export interface SecretObject extends ObjectMeta {
+  readonly id: SecretId;
+  readonly spec: SecretSpec;
+}
+
+export interface ConfigSpec {
+  readonly name: string;
+  readonly labels: Labels;
+  readonly templating?: Templating;
+}
+
+export interface ConfigObject extends ObjectMeta {
+  readonly id: ConfigId;
+  readonly spec: ConfigSpec;
+  /** Base64. */
+  readonly data: string;
 }

@@ -21,8 +21,8 @@ import type {
   NetworkObject,
   NetworkSpec,
   NodeId,
-  NodeObject,
   NodeSpec,
+  NodeView,
 } from '../../src/base/swarm-model.js';
 
 const refuse = (detail: SwarmErrorDetail, message = `refused: ${detail.code}`): never => {
@@ -51,7 +51,7 @@ export class FakeBackend implements Backend {
   /** The next write is refused with it. */
   refusal: SwarmErrorDetail | undefined;
   local: LocalSwarm = INACTIVE;
-  nodeObjects: NodeObject[] = [];
+  nodeObjects: NodeView[] = [];
   networkObjects: NetworkObject[] = [];
   attachmentObjects: AttachmentObject[] = [];
   localObjects: LocalAttachment[] = [];
@@ -141,7 +141,7 @@ export class FakeBackend implements Backend {
     };
   }
 
-  nodes(): readonly NodeObject[] {
+  nodes(): readonly NodeView[] {
     return this.nodeObjects;
   }
 
@@ -337,7 +337,7 @@ export function nodeObject(
   name: string,
   hostname: string,
   manager?: { leader: boolean },
-): NodeObject {
+): NodeView {
   const address = manager === undefined ? '192.168.78.12' : ADDRESS;
   return {
     ...meta,

@@ -3,8 +3,8 @@ import type {
   ClusterSpec,
   NetworkObject,
   NetworkSpec,
-  NodeObject,
   NodeSpec,
+  NodeView,
 } from '../../base/swarm-model.js';
 import type {
   AttachRequest,
@@ -34,7 +34,7 @@ export interface Backend {
   updateCluster(version: number, spec: ClusterSpec, rotate: Rotation): Promise<void>;
 
   /** What this node knows of the swarm: all on a manager, less elsewhere. Never throws. */
-  nodes(): readonly NodeObject[];
+  nodes(): readonly NodeView[];
   updateNode(id: string, version: number, spec: NodeSpec): Promise<void>;
   removeNode(id: string, force: boolean): Promise<void>;
 

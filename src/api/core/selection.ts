@@ -1,13 +1,14 @@
 import { SwarmError } from '../../base/swarm-error.js';
-import type { AttachmentObject, NetworkObject, NodeObject } from '../../base/swarm-model.js';
-import { ApiError, badRequest, LOCKED_TEXT } from '../wire/errors.js';
+import type { AttachmentObject, NetworkObject, NodeView } from '../../base/swarm-model.js';
+import { badRequest } from '../wire/errors.js';
 import type { LocalSwarm } from '../wire/records.js';
 import { type Filters, matchesAny, matchesLabels, requireValues, truthOf } from './filters.js';
 
 /** Refuses manager's work here, in the words that fit this node's state. */
 export function requireManager(local: LocalSwarm): void {
   if (local.controlAvailable) return;
-  if (local.state === 'locked') throw new ApiError({ code: 'API_UNAVAILABLE' }, LOCKED_TEXT);
+  if (local.state === 'locked')
+    throw new SwarmError({ code: 'SWARM_LOCKED' }, 'unlock this manager first');
   if (local.state === 'inactive' || local.state === 'error') {
     throw new SwarmError({ code: 'SWARM_INACTIVE' }, 'this node is in no swarm');
   }
@@ -16,7 +17,7 @@ export function requireManager(local: LocalSwarm): void {
 
 export const NODE_FILTERS = ['id', 'label', 'membership', 'name', 'node.label', 'role'];
 
-export function selectNodes(nodes: readonly NodeObject[], filters: Filters): NodeObject[] {
+export function selectNodes(nodes: readonly NodeView[], filters: Filters): NodeView[] {
   for (const [key, allowed] of [
     ['role', ['manager', 'worker']],
     ['membership', ['accepted', 'pending']],
@@ -94,7 +95,7 @@ export function prunable(
   );
 }
 
-export function countManagers(nodes: readonly NodeObject[]): { reachable: number; total: number } {
+export function countManagers(nodes: readonly NodeView[]): { reachable: number; total: number } {
   const managers = nodes.flatMap(({ manager }) => (manager === undefined ? [] : [manager]));
   const reachable = managers.filter(({ reachability }) => reachability === 'reachable').length;
   return { reachable, total: managers.length };

@@ -46,7 +46,7 @@ const TIMEOUT_TEXT =
   'Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "docker info" command to see the current swarm status of your node.';
 const NO_LEADER_TEXT =
   "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.";
-export const LOCKED_TEXT =
+const LOCKED_TEXT =
   'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.';
 const LEAVING_TEXT =
   'You are attempting to leave the swarm on a node that is participating as a manager. ';
@@ -121,7 +121,14 @@ export function swarmRefusal(
     case 'SWARM_JOIN_TIMEOUT':
       return { status: 503, message: TIMEOUT_TEXT };
     case 'SWARM_NO_MANAGER':
+    case 'SWARM_NO_QUORUM':
       return { status: 500, message: NO_LEADER_TEXT };
+    case 'SWARM_LOCKED':
+      return { status: 503, message: LOCKED_TEXT };
+    case 'SWARM_NOT_LOCKED':
+      return { status: 409, message: 'swarm is not locked' };
+    case 'SWARM_UNLOCK_KEY_REFUSED':
+      return { status: 401, message: 'swarm could not be unlocked: invalid key provided' };
     case 'SWARM_NOT_FOUND':
       return { status: 404, message: `${detail.kind} ${detail.ref} not found` };
     case 'SWARM_AMBIGUOUS':
@@ -156,6 +163,11 @@ export function swarmRefusal(
       };
     case 'SWARM_INVALID':
       return { status: 400, message };
+    case 'SWARM_PRECONDITION':
+      return { status: 400, message: `rpc error: code = FailedPrecondition desc = ${message}` };
+    case 'SWARM_INTERNAL':
+    case 'SWARM_OUTCOME_UNKNOWN':
+      return { status: 500, message };
     case 'SWARM_UNSUPPORTED':
       return { status: 501, message };
     case 'SWARM_EXHAUSTED':

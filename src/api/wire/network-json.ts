@@ -1,4 +1,4 @@
-import type { AttachmentObject, NetworkObject, NodeObject } from '../../base/swarm-model.js';
+import type { AttachmentObject, NetworkObject, NodeView } from '../../base/swarm-model.js';
 import type { LocalAttachment } from './records.js';
 import { formatTimeMs } from './time.js';
 
@@ -13,7 +13,7 @@ export interface NetworkSurroundings {
   readonly local: readonly LocalAttachment[];
   /** The whole swarm's attachments to it. */
   readonly attachments: readonly AttachmentObject[];
-  readonly nodes: readonly NodeObject[];
+  readonly nodes: readonly NodeView[];
 }
 
 const isV6 = (address: string) => address.includes(':');

@@ -1,8 +1,8 @@
-import type { NodeObject } from '../../base/swarm-model.js';
+import type { NodeView } from '../../base/swarm-model.js';
 import { formatTimeMs } from './time.js';
 
 /** A node as `docker node inspect` prints it; members that Go would omit when empty are omitted. */
-export function nodeJson(node: NodeObject) {
+export function nodeJson(node: NodeView) {
   const { spec, description, manager } = node;
   return {
     ID: node.id,

@@ -339,7 +339,7 @@ export class Manager {
     });
     const port = advertise.port === 0 ? this.#listener.port : advertise.port;
     const address = formatControlAddress({ address: advertise.address, port });
-    const manager = { leader: true, reachability: 'reachable', address } as const;
+    const manager = { raftId: 1, address };
     await this.#observe(this.#identity.nodeId, { manager });
   }
 
@@ -532,7 +532,7 @@ function firstCommands(
         state: 'ready',
         stateMessage: '',
         peerId: peerIdOf(rawPublicKeyOf(identity.seed)),
-        manager: { leader: true, reachability: 'reachable', address },
+        manager: { raftId: 1, address },
         ...addressesOf(o.node, o.advertise.address),
       },
     },

@@ -139,7 +139,7 @@ t.test('a large swarm is told in parts', async (t) => {
     kind: 'node_create',
     node: {
       ...node(nodeId('m'), 'manager'),
-      manager: { leader: true, reachability: 'reachable', address: '[fd00::1]:2377' },
+      manager: { raftId: 1, address: '[fd00::1]:2377' },
     },
   });
   const base = assignmentsOf(bench);

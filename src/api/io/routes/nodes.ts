@@ -1,4 +1,4 @@
-import type { NodeObject } from '../../../base/swarm-model.js';
+import type { NodeView } from '../../../base/swarm-model.js';
 import type { Backend } from '../../core/backend.js';
 import { parseFilters } from '../../core/filters.js';
 import { flagOf, versionOf } from '../../core/parameters.js';
@@ -9,7 +9,7 @@ import { readNodeSpec } from '../../wire/swarm-requests.js';
 import { empty, json, type Route } from '../call.js';
 
 export function nodeRoutes(backend: Backend): Route[] {
-  const find = (ref: string): NodeObject => {
+  const find = (ref: string): NodeView => {
     const local = backend.swarm();
     requireManager(local);
     return resolve('node', ref === 'self' ? local.nodeId : ref, backend.nodes(), (node) => [
