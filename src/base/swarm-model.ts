@@ -76,7 +76,14 @@ export interface NodeObject extends ObjectMeta {
   /** Present on managers only: members of the raft group. */
   readonly manager?: ManagerInfo;
   /** Which manager serves the node; absent: none, or not known. */
-  readonly session?: { readonly manager: NodeId };
+  readonly session?: NodeSession;
+}
+
+/** A node's session with a manager. */
+export interface NodeSession {
+  readonly manager: NodeId;
+  /** Raised by the node at every attempt to open one: the largest is the latest. */
+  readonly number: number;
 }
 
 /** What is kept of a manager. Who leads and who is reachable is seen, and not kept. */
