@@ -22,18 +22,19 @@ Needs root, iperf3, ethtool and a C compiler (for the UDP load program).
   --rounds N        rounds on the wire (default 3); the median is quoted
   --seconds N       seconds of each measurement (default 2)
   --paths LIST      of veth,kernel,native,portable (default: all)
-  --wires LIST      of wire,wire-gro,pass-through (default: all)
-                      wire          segmentation offloads off: one frame a datagram
-                      wire-gro      the same, and the receiving device aggregates (GRO), as NIC drivers do
+  --wires LIST      of wire,wire-no-gro,pass-through (default: all)
+                      wire          as a NIC without tunnel offload: segmentation offloads off, so one frame
+                                    a datagram, and the receiving device aggregates (GRO), as NIC drivers do
+                      wire-no-gro   the same without GRO, as a veth is unless told
                       pass-through  super-frames cross whole, which flatters whoever never segments
   --agent-flag F    a flag for the agents, repeatable (for example --agent-flag=--busy-poll-micros=0)
 `;
 
-type WireName = 'wire' | 'wire-gro' | 'pass-through';
+type WireName = 'wire' | 'wire-no-gro' | 'pass-through';
 
 const WIRES: Readonly<Record<WireName, { readonly mode: WireMode; readonly gro: Gro }>> = {
-  wire: { mode: 'wire', gro: 'off' },
-  'wire-gro': { mode: 'wire', gro: 'on' },
+  wire: { mode: 'wire', gro: 'on' },
+  'wire-no-gro': { mode: 'wire', gro: 'off' },
   'pass-through': { mode: 'pass-through', gro: 'off' },
 };
 

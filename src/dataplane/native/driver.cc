@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -37,6 +38,18 @@ constexpr uint32_t kAssumedInnerMtu = 1450;
 
 uint32_t alignUp(uint32_t value, uint32_t to) { return (value + to - 1) & ~(to - 1); }
 
+/**
+ * Slots lie far apart, so that with small pages nearly every datagram would miss the TLB. Only a
+ * wish: without transparent huge pages things go on as they are.
+ */
+void wishHugePages(const BatchMemory& memory) {
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t start = reinterpret_cast<uintptr_t>(memory.arena);
+  const uintptr_t first = (start + page - 1) & ~(page - 1);
+  const uintptr_t last = (start + memory.rowBytes) & ~(page - 1);
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+}
+
 void writeSender(uint8_t* at, const sockaddr_storage* sender) {
   if (sender->ss_family == AF_INET6) {
     memcpy(at, &reinterpret_cast<const sockaddr_in6*>(sender)->sin6_addr, 16);
@@ -65,6 +78,8 @@ Driver::~Driver() {
 }
 
 const char* Driver::open() {
+  wishHugePages(egress_);
+  wishHugePages(ingress_);
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   if (epoll_ < 0) return "epoll_create1";
   wakeFd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -230,7 +245,11 @@ int Driver::wait(int timeoutMillis) {
   turnFound_ = false;
   // However busy the loop is, others get a hearing.
   if (turnMicros_ - wokenMicros_ >= int64_t{timeoutMillis} * 1000) found |= kWoken;
-  if ((found & kWoken) != 0) wokenMicros_ = turnMicros_;
+  if ((found & kWoken) == 0) return found;
+  wokenMicros_ = turnMicros_;
+  for (const auto& receiver : receivers_) {
+    if (receiver) receiver->countOverflows();
+  }
   return found;
 }
 

@@ -107,6 +107,8 @@ class Receiver {
   void setSlot(int i, uint8_t* bytes, uint32_t length) { pieces_[i] = {bytes, length}; }
   /** Reads up to `trainsMax` trains into the first slots. Returns how many. */
   int read(int trainsMax, Train* trains);
+  /** Adds what the full socket has lost since the last call to the counter of drops. */
+  void countOverflows();
 
  private:
   int fd_;
