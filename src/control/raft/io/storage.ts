@@ -1,9 +1,11 @@
 import type { HardState, LogEntry, LogIndex, RaftRestart, SnapshotMeta } from '../core/types.js';
 
-/** What one flush makes durable; see `RaftPersist`. */
+/** What one flush makes durable; see `RaftPersist`. All of a write survives a crash, or nothing does. */
 export interface StorageWrite {
+  /** Contiguous; they begin at most one after the last entry that was written (or after `reset`). */
   readonly entries: readonly LogEntry[];
   readonly reset: SnapshotMeta | undefined;
+  /** Its `commitIndex` is at most the last index that the log has with this write. */
   readonly hardState: HardState | undefined;
 }
 
@@ -21,18 +23,32 @@ export interface RaftStorage {
   readonly restart: RaftRestart;
   /**
    * Queues a write. Writes become durable in order; those that wait share one flush. `durable` is called once,
-   * in order. After `failed` the process must end: what the disk holds is not known (fsync is never retried).
+   * in order, never before `write` has returned. After `failed` the process must end: what the disk holds is
+   * not known (fsync is never retried).
    */
   write(write: StorageWrite, durable: (failure?: StorageFailure) => void): void;
-  /** Makes a snapshot of the own state machine durable, atomically; older ones are dropped beyond `keep`. */
+  /**
+   * Makes a snapshot of the own state machine durable, atomically; older ones are dropped beyond `keep`.
+   * @throws RaftStorageError RAFT_STORAGE_FULL: nothing was changed.
+   */
   saveSnapshot(
     meta: SnapshotMeta,
     data: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   ): Promise<void>;
   /** The latest snapshot, opened for reading; undefined: there is none yet. */
   openSnapshot(): Promise<SnapshotReader | undefined>;
-  /** Begins, or goes on with, receiving a snapshot of a leader. */
-  receiveSnapshot(meta: SnapshotMeta, sizeBytes: number): Promise<SnapshotWriter>;
+  /**
+   * Begins, or goes on with, receiving a snapshot of a leader. One at a time: an earlier writer that was
+   * not finished is abandoned.
+   *
+   * @param digest SHA-256 of the content, as the sender's reader has it. Without it nothing is resumed, since
+   * two leaders may have encoded the same state differently.
+   */
+  receiveSnapshot(
+    meta: SnapshotMeta,
+    sizeBytes: number,
+    digest?: Uint8Array,
+  ): Promise<SnapshotWriter>;
   /** Segments that hold nothing above `index` may go, since a snapshot and a tail cover them. */
   compact(index: LogIndex): void;
   stats(): StorageStats;
@@ -44,6 +60,8 @@ export interface SnapshotReader {
   readonly meta: SnapshotMeta;
   /** Of the plain (decrypted) content. */
   readonly sizeBytes: number;
+  /** SHA-256 of the plain content: goes to the receiver with `meta` and `sizeBytes`. */
+  readonly digest: Uint8Array;
   /** Up to `lengthBytes` from `offsetBytes`; empty at the end. @throws Error when damaged. */
   read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array>;
   close(): Promise<void>;
