@@ -1,22 +1,81 @@
 /** Who is who: the swarm's CA, certificates of nodes, join tokens, and the protocol for getting them. */
+export {
+  type CaState,
+  cancelRotation,
+  finishRotation,
+  graceRoots,
+  issuingRoot,
+  type RetiredRoot,
+  type RootRotation,
+  type RotationProgress,
+  rotationDelayMs,
+  trustBundle,
+} from './core/ca-state.js';
 export { peerIdOf } from './core/peer-id.js';
 export {
   type Authority,
   createAuthority,
-  type IssuerFacts,
+  type IssuedCertificate,
+  initialCaState,
+  issueCertificate,
   issueNodeCertificate,
   issuerFacts,
   newJoinToken,
-  readNodeCertificate,
 } from './io/authority.js';
-export { JoinAttempt, type Joined, type JoinOptions, renewIdentity } from './io/ca-client.js';
+export {
+  JoinAttempt,
+  type Joined,
+  type JoinOptions,
+  type RenewOptions,
+  renewIdentity,
+} from './io/ca-client.js';
 export { type CaBackend, serveCa } from './io/ca-server.js';
 export {
+  type CaMember,
+  type CaRefusal,
+  CaServer,
+  type CaServerBackend,
+  type CaServerStats,
+} from './io/ca-service.js';
+export {
+  type CertifiedNode,
+  digestOf,
+  type IssuerFacts,
+  readNodeCertificate,
+} from './io/certificates.js';
+export {
+  adoptTrust,
+  type LoadOptions,
+  type LockedIdentity,
   loadIdentity,
   makeIdentity,
   type NodeIdentity,
+  type Open,
+  type RenewalFacts,
   removeIdentity,
   renewalAtMs,
+  renewalReason,
+  type SaveOptions,
+  type Seal,
   saveIdentity,
 } from './io/identity.js';
+export {
+  judgePeer,
+  PeerJudge,
+  type PeerJudgeConfig,
+  type PeerJudgeStats,
+  type PeerRefusal,
+  type PeerRule,
+  type PeerVerdict,
+  type ShowsCertificate,
+  showsNewRoot,
+} from './io/judge.js';
 export { rawPublicKeyOf } from './io/keys.js';
+export {
+  type ExternalCa,
+  type GivenRoot,
+  type RotationWish,
+  refuseExternalCas,
+  rotationProgress,
+  startRotation,
+} from './io/rotation.js';

@@ -21,7 +21,8 @@ import {
   renewalAtMs,
   saveIdentity,
 } from '../../../src/control/identity/index.js';
-import { checkRequest, digestOf, makeRequest } from '../../../src/control/identity/io/keys.js';
+import { digestOf } from '../../../src/control/identity/io/certificates.js';
+import { checkRequest, makeRequest } from '../../../src/control/identity/io/keys.js';
 import { parseCaReply, parseCaRequest } from '../../../src/control/identity/wire/ca-messages.js';
 import {
   formatJoinToken,

@@ -1,10 +1,13 @@
-import { createPrivateKey, KeyObject, randomBytes, webcrypto, X509Certificate } from 'node:crypto';
-import type { Name, X509Certificate as ParsedCertificate } from '@peculiar/x509';
+import { KeyObject, randomBytes, webcrypto, X509Certificate } from 'node:crypto';
+import type { Name } from '@peculiar/x509';
 import { assert } from '../../../base/assert.js';
 import type { ClusterId, NodeId, NodeRole } from '../../../base/swarm-model.js';
 import { MANAGER_NAME, WORKER_NAME } from '../../wire/protocol.js';
+import { type CaState, issuerChain, issuingRoot, trustBundle } from '../core/ca-state.js';
 import { formatJoinToken, joinSecret } from '../wire/token.js';
-import { digestOf, spkiOf } from './keys.js';
+import { digestOf, type IssuerFacts } from './certificates.js';
+import { spkiOf } from './keys.js';
+import { loadX509, pemOf, signerOf, wholeSeconds, type X509 } from './x509.js';
 
 const CA_LIFE_MS = 20 * 365 * 86_400_000;
 /** Certificates begin in the past, for nodes whose clocks are late. */
@@ -12,18 +15,10 @@ const BACKDATE_MS = 3_600_000;
 const CA_KEY = { name: 'ECDSA', namedCurve: 'P-256' } as const;
 const SIGNING = { name: 'ECDSA', hash: 'SHA-256' } as const;
 
-/** Only where certificates are made: it takes 19 MB, which workers need not spend. */
-async function loadX509() {
-  // The library reads metadata while it is loaded, so this comes first.
-  await import('reflect-metadata');
-  return import('@peculiar/x509');
-}
-
-type X509 = Awaited<ReturnType<typeof loadX509>>;
-
-/** The swarm's certificate authority: what of it a manager keeps. */
+/** A certificate authority: a root and its key. */
 export interface Authority {
   readonly caPem: string;
+  /** PKCS #8. */
   readonly caKeyPem: string;
 }
 
@@ -36,7 +31,8 @@ export async function createAuthority(atMs: number): Promise<Authority> {
     {
       name: nameOf(x509, [['CN', 'swarm-ca']]),
       keys,
-      ...validity(atMs, CA_LIFE_MS),
+      notBefore: wholeSeconds(atMs - BACKDATE_MS),
+      notAfter: wholeSeconds(atMs + CA_LIFE_MS),
       signingAlgorithm: SIGNING,
       extensions: [
         new x509.BasicConstraintsExtension(true, undefined, true),
@@ -54,6 +50,49 @@ export async function createAuthority(atMs: number): Promise<Authority> {
   return { caPem: pemOf(ca), caKeyPem: caKeyPem.toString() };
 }
 
+/** What the store of a new swarm keeps of its CA. */
+export function initialCaState({ caPem, caKeyPem }: Authority): CaState {
+  return { rootPem: caPem, rootKeyPem: caKeyPem, forceRotate: 0 };
+}
+
+/**
+ * The certificate by which those who trust `by` come to trust the root `caPem`: the same subject and
+ * key, signed by the other. It lasts as long as both roots do.
+ */
+export async function crossSign(by: Authority, caPem: string): Promise<string> {
+  const x509 = await loadX509();
+  const issuer = new x509.X509Certificate(by.caPem);
+  const root = new x509.X509Certificate(caPem);
+  const crossSigned = await x509.X509CertificateGenerator.create(
+    {
+      issuer: issuer.subjectName,
+      subject: root.subjectName,
+      publicKey: root.publicKey,
+      notBefore: new Date(Math.max(issuer.notBefore.getTime(), root.notBefore.getTime())),
+      notAfter: new Date(Math.min(issuer.notAfter.getTime(), root.notAfter.getTime())),
+      ...(await signerOf(by.caKeyPem)),
+      extensions: [
+        new x509.BasicConstraintsExtension(true, undefined, true),
+        new x509.KeyUsagesExtension(
+          x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign,
+          true,
+        ),
+        new x509.SubjectKeyIdentifierExtension(keyIdOf(x509, root)),
+        new x509.AuthorityKeyIdentifierExtension(keyIdOf(x509, issuer)),
+      ],
+    },
+    webcrypto,
+  );
+  return pemOf(crossSigned);
+}
+
+/** The id as the CA's own certificate has it: there is more than one way to make one of a key. */
+function keyIdOf(x509: X509, ca: InstanceType<X509['X509Certificate']>): string {
+  const keyId = ca.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
+  assert(keyId !== undefined, 'the CA certificate has an id of its key');
+  return keyId;
+}
+
 export interface NodeCertificateRequest {
   readonly nodeId: NodeId;
   readonly clusterId: ClusterId;
@@ -64,7 +103,30 @@ export interface NodeCertificateRequest {
   readonly lifeMs: number;
 }
 
-/** A node's certificate: its id as common name, its role as unit, the swarm as organization. */
+export interface IssuedCertificate {
+  /** The node's certificate, then the intermediates that lead to roots trusted before. */
+  readonly certPem: string;
+  /** All roots that the node is to trust. */
+  readonly caPem: string;
+}
+
+/** A node's certificate by the root that signs now, with all that belongs to it. */
+export async function issueCertificate(
+  state: CaState,
+  request: NodeCertificateRequest,
+): Promise<IssuedCertificate> {
+  const { rootPem, rootKeyPem } = issuingRoot(state);
+  const leaf = await issueNodeCertificate({ caPem: rootPem, caKeyPem: rootKeyPem }, request);
+  return {
+    certPem: leaf + issuerChain(state, request.role, request.atMs),
+    caPem: trustBundle(state),
+  };
+}
+
+/**
+ * A node's certificate: its id as common name, its role as unit, the swarm as organization. It ends
+ * with the CA's at the latest.
+ */
 export async function issueNodeCertificate(
   authority: Authority,
   request: NodeCertificateRequest,
@@ -73,9 +135,6 @@ export async function issueNodeCertificate(
   const { nodeId, clusterId, role, atMs, lifeMs } = request;
   const roleName = role === 'manager' ? MANAGER_NAME : WORKER_NAME;
   const ca = new x509.X509Certificate(authority.caPem);
-  // The id as the CA's own certificate has it: there is more than one way to make one of a key.
-  const caKeyId = ca.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
-  assert(caKeyId !== undefined, 'the CA certificate has an id of its key');
   const publicKey = new x509.PublicKey(spkiOf(request.publicKey));
   const certificate = await x509.X509CertificateGenerator.create(
     {
@@ -85,15 +144,15 @@ export async function issueNodeCertificate(
         ['OU', roleName],
         ['CN', nodeId],
       ]),
-      ...validity(atMs, lifeMs),
+      notBefore: wholeSeconds(atMs - BACKDATE_MS),
+      notAfter: wholeSeconds(Math.min(atMs + lifeMs, ca.notAfter.getTime())),
       publicKey,
-      signingKey: await importCaKey(authority.caKeyPem),
-      signingAlgorithm: SIGNING,
+      ...(await signerOf(authority.caKeyPem)),
       extensions: [
         new x509.BasicConstraintsExtension(false, undefined, true),
         new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
         await x509.SubjectKeyIdentifierExtension.create(publicKey, false, webcrypto),
-        new x509.AuthorityKeyIdentifierExtension(caKeyId),
+        new x509.AuthorityKeyIdentifierExtension(keyIdOf(x509, ca)),
         new x509.ExtendedKeyUsageExtension([
           x509.ExtendedKeyUsage.serverAuth,
           x509.ExtendedKeyUsage.clientAuth,
@@ -114,81 +173,20 @@ function nameOf(x509: X509, attributes: readonly (readonly [string, string])[]):
   return new x509.Name(attributes.map(([type, value]) => ({ [type]: [{ utf8String: value }] })));
 }
 
-/** Whole seconds: RFC 5280 §4.1.2.5 allows no fractions. */
-function validity(atMs: number, lifeMs: number): { notBefore: Date; notAfter: Date } {
-  const wholeSeconds = (ms: number) => new Date(Math.floor(ms / 1_000) * 1_000);
-  return { notBefore: wholeSeconds(atMs - BACKDATE_MS), notAfter: wholeSeconds(atMs + lifeMs) };
-}
-
-function importCaKey(caKeyPem: string): Promise<webcrypto.CryptoKey> {
-  const pkcs8 = createPrivateKey(caKeyPem).export({ format: 'der', type: 'pkcs8' });
-  return webcrypto.subtle.importKey('pkcs8', pkcs8, CA_KEY, false, ['sign']);
-}
-
-function pemOf(certificate: ParsedCertificate): string {
-  return `${certificate.toString('pem')}\n`;
-}
-
-/** What `docker node inspect` shows of a CA: DER of its subject and public key, base64. */
-export interface IssuerFacts {
-  readonly subject: string;
-  readonly publicKey: string;
-}
-
+/** Of a root as issuer; of a bundle's first. */
 export async function issuerFacts(caPem: string): Promise<IssuerFacts> {
   const x509 = await loadX509();
-  const ca = new x509.X509Certificate(caPem);
+  const { raw } = new X509Certificate(caPem);
+  const ca = new x509.X509Certificate(raw);
   return {
     subject: Buffer.from(ca.subjectName.toArrayBuffer()).toString('base64'),
     publicKey: Buffer.from(ca.publicKey.rawData).toString('base64'),
   };
 }
 
-/** A fresh join token of the swarm with this CA. */
+/** A fresh join token of the swarm with this root; of a bundle, the first. */
 export function newJoinToken(caPem: string): string {
   const caDigest = digestOf(caPem);
   assert(caDigest !== undefined, 'the CA certificate is well-formed');
   return formatJoinToken({ caDigest, secret: joinSecret(randomBytes(16)) });
-}
-
-/** What a certificate says of its node, once `caPem` is seen to have signed it; expiry is apart. */
-export interface CertifiedNode {
-  readonly nodeId: NodeId;
-  readonly clusterId: ClusterId;
-  readonly role: NodeRole;
-  /** Ed25519, 32 bytes. */
-  readonly publicKey: Buffer;
-  readonly notBeforeMs: number;
-  readonly expiresAtMs: number;
-}
-
-/** `undefined`: not a certificate of a node of this CA. Whether it has expired is for the caller. */
-export function readNodeCertificate(
-  certificate: X509Certificate,
-  caPem: string,
-): CertifiedNode | undefined {
-  try {
-    const ca = new X509Certificate(caPem);
-    if (!certificate.checkIssued(ca) || !certificate.verify(ca.publicKey)) return undefined;
-    const subject = new Map(
-      certificate.subject.split('\n').map((line) => {
-        const at = line.indexOf('=');
-        return [line.slice(0, at), line.slice(at + 1)] as const;
-      }),
-    );
-    const unit = subject.get('OU');
-    if (unit !== MANAGER_NAME && unit !== WORKER_NAME) return undefined;
-    const spki = certificate.publicKey;
-    if (spki.asymmetricKeyType !== 'ed25519') return undefined;
-    return {
-      nodeId: (subject.get('CN') ?? '') as NodeId,
-      clusterId: (subject.get('O') ?? '') as ClusterId,
-      role: unit === MANAGER_NAME ? 'manager' : 'worker',
-      publicKey: spki.export({ format: 'der', type: 'spki' }).subarray(-32),
-      notBeforeMs: Date.parse(certificate.validFrom),
-      expiresAtMs: Date.parse(certificate.validTo),
-    };
-  } catch {
-    return undefined;
-  }
 }

@@ -9,21 +9,25 @@ import type { ControlAddress, NodeRegistration } from '../../wire/model.js';
 import { ALPN_CA } from '../../wire/protocol.js';
 import { errorOf } from '../../wire/refusal.js';
 import { type CaReply, type CaRequest, parseCaReply } from '../wire/ca-messages.js';
+import { pemBlocks } from '../wire/pem.js';
 import { type JoinToken, parseJoinToken } from '../wire/token.js';
-import { makeIdentity, type NodeIdentity, saveIdentity } from './identity.js';
-import { digestOf, makeRequest } from './keys.js';
+import { digestOf } from './certificates.js';
+import { makeIdentity, type NodeIdentity, type SaveOptions, saveIdentity } from './identity.js';
+import { makeRequest } from './keys.js';
 
 const CONNECT_MS_MAX = 5_000;
 const ANSWER_MS_MAX = 10_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 2_000;
 
-export interface JoinOptions {
+export interface JoinOptions extends SaveOptions {
   readonly token: string;
   readonly remotes: readonly ControlAddress[];
   readonly node: NodeRegistration;
   readonly dataDir: string;
   readonly log: Logger;
+  /** The node's key, 32 bytes; made up if absent. Whoever comes with the same key is the same node. */
+  readonly seed?: Uint8Array;
   /** Ends the attempt, also the part of it that goes on in the background. */
   readonly signal?: AbortSignal;
 }
@@ -78,13 +82,17 @@ export class JoinAttempt {
 
 async function joinUntilAnswered(options: JoinOptions, token: JoinToken): Promise<Joined> {
   // One key for all tries: a manager whose answer was lost recognises the node by it.
-  const seed = randomBytes(32);
-  const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS, new Prng(seed.readUInt32LE()));
+  const seed = options.seed ?? randomBytes(32);
+  const backoff = new Backoff(
+    RETRY_FIRST_MS,
+    RETRY_MAX_MS,
+    new Prng(randomBytes(4).readUInt32LE()),
+  );
   for (let turn = 0; ; turn++) {
     const remote = options.remotes[turn % options.remotes.length] as ControlAddress;
     try {
       const joined = await joinAt(remote, options, token, seed);
-      await saveIdentity(options.dataDir, joined.identity);
+      await saveIdentity(options.dataDir, joined.identity, options);
       return joined;
     } catch (error) {
       throwIfCancelled(options.signal);
@@ -111,8 +119,10 @@ async function joinAt(
   const signal = options.signal === undefined ? {} : { signal: options.signal };
   const common = { remote, alpn: ALPN_CA, timeoutMs: CONNECT_MS_MAX, ...signal };
   const first = await exchange(await connectTls(common), { kind: 'ca_get' }, options.signal);
-  const caPem = first.kind === 'ca' ? first.caPem : '';
-  if (digestOf(caPem) !== token.caDigest)
+  const offered = first.kind === 'ca' ? pemBlocks(first.caPem) : [];
+  // While the root changes there are two of them, and the token names one: only that is believed.
+  const caPem = offered.find((pem) => digestOf(pem) === token.caDigest);
+  if (caPem === undefined)
     throw new SwarmError(
       { code: 'SWARM_CA_MISMATCH', expected: token.caDigest },
       `remote CA does not match fingerprint. Expected: ${token.caDigest}`,
@@ -124,17 +134,24 @@ async function joinAt(
     registration: options.node,
   };
   const reply = await exchange(await connectTls({ ...common, caPem }), request, options.signal);
-  return accept(reply, seed, caPem);
+  return accept(reply, seed);
+}
+
+export interface RenewOptions extends SaveOptions {
+  /** Ends the attempt. */
+  readonly signal?: AbortSignal;
 }
 
 /**
- * Exchanges a certificate for a fresh one of the same key, and saves it.
+ * Exchanges a certificate for a fresh one of the same key, and saves it: with the role that the node
+ * has now, and with all roots that are to be trusted now.
  * @throws SwarmError a refusal; any other error when no manager could be asked.
  */
 export async function renewIdentity(
   identity: NodeIdentity,
   remote: ControlAddress,
   dataDir: string,
+  options: RenewOptions = {},
 ): Promise<NodeIdentity> {
   const { caPem, keyPem, certPem, seed } = identity;
   const socket = await connectTls({
@@ -144,10 +161,14 @@ export async function renewIdentity(
     keyPem,
     certPem,
     timeoutMs: CONNECT_MS_MAX,
+    ...(options.signal !== undefined && { signal: options.signal }),
   });
   const request = makeRequest(seed, digestOf(caPem) ?? '');
-  const renewed = accept(await exchange(socket, { kind: 'renew', request }), seed, caPem).identity;
-  await saveIdentity(dataDir, renewed);
+  const reply = await exchange(socket, { kind: 'renew', request }, options.signal);
+  const renewed = accept(reply, seed).identity;
+  if (renewed.nodeId !== identity.nodeId || renewed.clusterId !== identity.clusterId)
+    throw new Error('the manager gave a certificate of another node');
+  await saveIdentity(dataDir, renewed, options);
   return renewed;
 }
 
@@ -162,9 +183,13 @@ async function exchange(
   return reply;
 }
 
-function accept(reply: CaReply, seed: Uint8Array, caPem: string): Joined {
+/**
+ * The roots are taken from the reply, since the connection was verified to be with a manager under a
+ * root that was trusted before; and managers hold the key of the CA, so that their word is its word.
+ */
+function accept(reply: CaReply, seed: Uint8Array): Joined {
   const identity =
-    reply.kind === 'certificate' ? makeIdentity(seed, reply.certPem, caPem) : undefined;
+    reply.kind === 'certificate' ? makeIdentity(seed, reply.certPem, reply.caPem) : undefined;
   if (reply.kind !== 'certificate' || identity === undefined)
     throw new Error('the manager gave no certificate of this swarm');
   return { identity, managers: reply.managers };

@@ -8,8 +8,8 @@ import type { ControlAddress, NodeRegistration } from '../../wire/model.js';
 import { refusalOf } from '../../wire/refusal.js';
 import { peerIdOf } from '../core/peer-id.js';
 import { type CaReply, type CaRequest, parseCaRequest } from '../wire/ca-messages.js';
-import { readNodeCertificate } from './authority.js';
-import { checkRequest, digestOf } from './keys.js';
+import { digestOf, readNodeCertificate } from './certificates.js';
+import { checkRequest } from './keys.js';
 
 /** A whole conversation; it is two short messages each way. */
 const CONVERSATION_MS_MAX = 10_000;
@@ -140,6 +140,7 @@ async function certificate(
     clusterId: backend.clusterId,
     role,
     certPem: await backend.issue(nodeId, role, publicKey),
+    caPem: backend.caPem,
     managers: backend.managers(),
   };
 }

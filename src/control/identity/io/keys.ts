@@ -1,12 +1,4 @@
-import {
-  createHash,
-  createPrivateKey,
-  createPublicKey,
-  type KeyObject,
-  sign,
-  verify,
-  X509Certificate,
-} from 'node:crypto';
+import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import { type CertificateRequest, requestStatement } from '../wire/ca-messages.js';
 
 /** PKCS #8 and SubjectPublicKeyInfo of Ed25519 (RFC 8410) before the 32 bytes of key. */
@@ -31,15 +23,6 @@ export function rawPublicKeyOf(seed: Uint8Array): Buffer {
 
 export function spkiOf(rawPublicKey: Uint8Array): Buffer {
   return Buffer.concat([PUBLIC_PREFIX, rawPublicKey]);
-}
-
-/** SHA-256 of a certificate's DER, in hex; `undefined` if the text is no certificate. */
-export function digestOf(pem: string): string | undefined {
-  try {
-    return createHash('sha256').update(new X509Certificate(pem).raw).digest('hex');
-  } catch {
-    return undefined;
-  }
 }
 
 export function makeRequest(seed: Uint8Array, caDigest: string): CertificateRequest {

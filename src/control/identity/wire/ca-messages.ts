@@ -31,13 +31,17 @@ export type CaRequest =
   | { readonly kind: 'renew'; readonly request: CertificateRequest };
 
 export type CaReply =
+  /** All roots of the swarm: a joiner goes on with the one that its token names. */
   | { readonly kind: 'ca'; readonly caPem: string }
   | {
       readonly kind: 'certificate';
       readonly nodeId: NodeId;
       readonly clusterId: ClusterId;
       readonly role: NodeRole;
+      /** The node's, then the intermediates that it is to show with it. */
       readonly certPem: string;
+      /** All roots that the node is to trust from here on. */
+      readonly caPem: string;
       readonly managers: readonly ControlAddress[];
     }
   | { readonly kind: 'refused'; readonly refusal: Refusal };
@@ -73,6 +77,7 @@ const caReplySchema: z.ZodType<CaReply> = z.union([
     clusterId: clusterIdSchema,
     role: roleSchema,
     certPem: pemSchema,
+    caPem: pemSchema,
     managers: z.array(controlAddressSchema).max(64),
   }),
   z.object({ kind: z.literal('refused'), refusal: refusalSchema }),
