@@ -1,12 +1,37 @@
-/** The cluster's objects: changed by commands only, durable before anyone hears of a change. */
-export type { Command, CommandBody, NodeObservation } from './core/command.js';
+/** The cluster's objects: changed by commands only, the same on every manager. */
+export type {
+  ClusterTrust,
+  Command,
+  CommandBody,
+  CommandKind,
+  NodeObservation,
+  Transaction,
+} from './core/command.js';
 export { checkClusterSpec } from './core/decide-cluster.js';
 export { networkOf } from './core/decide-network.js';
+export type { HistoryEntry, HistoryObjectKind } from './core/history.js';
 export {
-  type Change,
-  type ClusterSecrets,
-  ONLY_ROW,
-  type ReadonlyState,
-} from './core/state.js';
+  type ChangeListener,
+  type CommandResult,
+  encodeBatch,
+  inspectSnapshot,
+  type MachineEntry,
+  type SnapshotSummary,
+  StoreMachine,
+  type StoreMachineConfig,
+  type StoreMachineStats,
+} from './core/machine.js';
+export type {
+  ClusterSecrets,
+  JsonValue,
+  RemovedNode,
+  SecretRow,
+  ServiceRow,
+  ServiceSpecRow,
+  TableName,
+  TaskRow,
+} from './core/rows.js';
+export { type Change, ONLY_ROW, type ReadonlyState } from './core/state.js';
 export { checkDefaultPools } from './core/subnets.js';
 export { Store, type StoreConfig } from './io/store.js';
+export type { BatchItem } from './wire/batch.js';

@@ -2,15 +2,24 @@ import type {
   AttachmentId,
   ClusterObject,
   ClusterSpec,
+  ConfigId,
+  ConfigSpec,
+  Labels,
+  ManagerInfo,
   NetworkId,
   NetworkSpec,
   NodeId,
   NodeObject,
+  NodeRole,
   NodeSpec,
   ObjectMeta,
+  SecretId,
+  SecretSpec,
+  ServiceId,
+  TaskId,
 } from '../../../base/swarm-model.js';
 import type { AttachRequest } from '../../wire/attachment.js';
-import type { ClusterSecrets } from './state.js';
+import type { ClusterSecrets, JsonValue, ServiceSpecRow } from './rows.js';
 
 /** What a node shows of itself, and what its managers see of it. */
 export type NodeObservation = Partial<
@@ -25,12 +34,22 @@ export type NodeObservation = Partial<
     | 'gossipPort'
     | 'manager'
   >
+> & {
+  /** Null: no manager serves the node any more. */
+  readonly session?: NodeObject['session'] | null;
+};
+
+type JoinTokens = ClusterObject['joinTokens'];
+
+/** What everyone may know of the CA. */
+export type ClusterTrust = Pick<
+  ClusterObject,
+  'rootCaPem' | 'certIssuerSubject' | 'certIssuerPublicKey' | 'rootRotationInProgress'
 >;
 
 /**
  * Every change of the cluster's state, as data. All dice are rolled and all clocks read before:
- * applying the same commands in the same order gives the same state anywhere, so that they may be
- * journalled now and replicated later.
+ * applying the same commands in the same order gives the same state anywhere.
  */
 export type CommandBody =
   | {
@@ -42,7 +61,25 @@ export type CommandBody =
       readonly kind: 'cluster_update';
       readonly version: number;
       readonly spec: ClusterSpec;
-      readonly joinTokens: { readonly worker?: string; readonly manager?: string };
+      /** Those that take the place of the present ones. */
+      readonly joinTokens: Partial<JoinTokens>;
+      /** Takes the place of the present one; must be there when autolock is turned on. */
+      readonly unlockKey?: string;
+    }
+  /** A new root is to take the place of the present one; see `ClusterSecrets.ca`. */
+  | {
+      readonly kind: 'ca_rotation_start';
+      readonly ca: object;
+      readonly trust: ClusterTrust;
+    }
+  /** All nodes trust the new root; `version`: of the cluster as it was when that was found. */
+  | {
+      readonly kind: 'ca_rotation_finish';
+      readonly version: number;
+      readonly ca: object;
+      readonly trust: ClusterTrust;
+      /** Tokens name the root by its digest. */
+      readonly joinTokens: JoinTokens;
     }
   /** The next key begins to seal; `secret` (base64 of 32 bytes) is made known, to seal one rotation later. */
   | { readonly kind: 'gossip_keys_rotate'; readonly secret: string }
@@ -58,12 +95,28 @@ export type CommandBody =
       readonly kind: 'node_observe';
       readonly nodeId: NodeId;
       readonly observation: NodeObservation;
+      /** Nothing is done unless this is the number of the node's session; 0: it never had one. */
+      readonly ifSession?: number;
     }
   /** All nodes that are ready become what a manager knows of them when it starts: nothing. */
   | { readonly kind: 'nodes_forget_state'; readonly except: NodeId; readonly stateMessage: string }
   | { readonly kind: 'node_leave'; readonly nodeId: NodeId }
+  /** What became of a promotion or demotion: the role certified, and the place in the raft group. */
+  | {
+      readonly kind: 'node_role';
+      readonly nodeId: NodeId;
+      readonly role: NodeRole;
+      /** Absent: the node is no member of the raft group. */
+      readonly manager?: ManagerInfo;
+    }
   /** From then on the node's certificate opens nothing: only members are served. */
-  | { readonly kind: 'node_remove'; readonly nodeId: NodeId; readonly force: boolean }
+  | {
+      readonly kind: 'node_remove';
+      readonly nodeId: NodeId;
+      readonly force: boolean;
+      /** When its certificate expires; absent: as if it had got one now. */
+      readonly certExpiresAtMs?: number;
+    }
   | { readonly kind: 'network_create'; readonly id: NetworkId; readonly spec: NetworkSpec }
   | { readonly kind: 'network_remove'; readonly ref: string }
   | {
@@ -73,7 +126,115 @@ export type CommandBody =
       readonly request: AttachRequest;
     }
   /** `nodeId`: only that node's; without it anyone's. Removing what is gone succeeds. */
-  | { readonly kind: 'attachment_remove'; readonly id: AttachmentId; readonly nodeId?: NodeId };
+  | { readonly kind: 'attachment_remove'; readonly id: AttachmentId; readonly nodeId?: NodeId }
+  /** `data`: base64. */
+  | {
+      readonly kind: 'secret_create';
+      readonly id: SecretId;
+      readonly spec: SecretSpec;
+      readonly data: string;
+    }
+  /** Labels only: `name` and `data`, where given, must be what they are. */
+  | {
+      readonly kind: 'secret_update';
+      readonly id: SecretId;
+      readonly version: number;
+      readonly labels: Labels;
+      readonly name?: string;
+      readonly data?: string;
+    }
+  | { readonly kind: 'secret_remove'; readonly id: SecretId }
+  | {
+      readonly kind: 'config_create';
+      readonly id: ConfigId;
+      readonly spec: ConfigSpec;
+      readonly data: string;
+    }
+  | {
+      readonly kind: 'config_update';
+      readonly id: ConfigId;
+      readonly version: number;
+      readonly labels: Labels;
+      readonly name?: string;
+      readonly data?: string;
+    }
+  | { readonly kind: 'config_remove'; readonly id: ConfigId }
+  | { readonly kind: 'service_create'; readonly id: ServiceId; readonly spec: ServiceSpecRow }
+  | {
+      readonly kind: 'service_update';
+      readonly id: ServiceId;
+      readonly version: number;
+      readonly spec: ServiceSpecRow;
+    }
+  | { readonly kind: 'service_remove'; readonly id: ServiceId }
+  | {
+      readonly kind: 'task_create';
+      readonly id: TaskId;
+      readonly serviceId?: ServiceId;
+      readonly nodeId?: NodeId;
+      readonly body: JsonValue;
+    }
+  /** `nodeId`, where given, places the task, once. */
+  | {
+      readonly kind: 'task_update';
+      readonly id: TaskId;
+      readonly version: number;
+      readonly nodeId?: NodeId;
+      readonly body: JsonValue;
+    }
+  | { readonly kind: 'task_remove'; readonly id: TaskId };
 
-/** A command and when it was given, in milliseconds since the Unix epoch. */
-export type Command = CommandBody & { readonly atMs: number };
+export type CommandKind = CommandBody['kind'] | 'transaction';
+
+/** All of the commands or none: the first refusal is that of the whole. */
+export interface Transaction {
+  readonly kind: 'transaction';
+  readonly commands: readonly CommandBody[];
+}
+
+interface Given {
+  /** When it was given, in milliseconds since the Unix epoch. */
+  readonly atMs: number;
+  /** Who gave it, for the history. */
+  readonly by?: string;
+}
+
+export type SingleCommand = CommandBody & Given;
+export type Command = (CommandBody | Transaction) & Given;
+
+const KINDS: Readonly<Record<CommandKind, true>> = {
+  cluster_create: true,
+  cluster_update: true,
+  ca_rotation_start: true,
+  ca_rotation_finish: true,
+  gossip_keys_rotate: true,
+  node_create: true,
+  node_update: true,
+  node_observe: true,
+  nodes_forget_state: true,
+  node_leave: true,
+  node_role: true,
+  node_remove: true,
+  network_create: true,
+  network_remove: true,
+  attachment_create: true,
+  attachment_remove: true,
+  secret_create: true,
+  secret_update: true,
+  secret_remove: true,
+  config_create: true,
+  config_update: true,
+  config_remove: true,
+  service_create: true,
+  service_update: true,
+  service_remove: true,
+  task_create: true,
+  task_update: true,
+  task_remove: true,
+  transaction: true,
+};
+
+/** False: a newer program made the command, and this one cannot go on after it. */
+export function isKnownKind(kind: unknown): kind is CommandKind {
+  return typeof kind === 'string' && Object.hasOwn(KINDS, kind);
+}

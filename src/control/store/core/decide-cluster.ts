@@ -1,23 +1,33 @@
 import { assert, unreachable } from '../../../base/assert.js';
-import type { ClusterSpec } from '../../../base/swarm-model.js';
+import type { ClusterObject, ClusterSpec } from '../../../base/swarm-model.js';
 import type { GossipKeyText } from '../../wire/gossip-key.js';
 import {
   type CommandOf,
   change,
+  checkVersion,
   clusterOf,
   type Decision,
   newMeta,
   secretsOf,
   touched,
 } from './decision.js';
-import { invalid, refuse, unsupported } from './refuse.js';
-import { ONLY_ROW, type ReadonlyState } from './state.js';
+import { invalid } from './refuse.js';
+import type { ClusterSecrets } from './rows.js';
+import { type Change, ONLY_ROW, type ReadonlyState } from './state.js';
 import { checkDefaultPools } from './subnets.js';
 
 const CERT_EXPIRY_MIN_MS = 3_600_000;
 const HEARTBEAT_MAX_MS = 3_600_000;
+/** Every manager and every reader of `docker info` gets the spec, so it may not be huge. */
+const SPEC_CHARS_MAX = 65_536;
 
-type ClusterCommand = CommandOf<'cluster_create' | 'cluster_update' | 'gossip_keys_rotate'>;
+type ClusterCommand = CommandOf<
+  | 'cluster_create'
+  | 'cluster_update'
+  | 'ca_rotation_start'
+  | 'ca_rotation_finish'
+  | 'gossip_keys_rotate'
+>;
 
 export function decideCluster(state: ReadonlyState, command: ClusterCommand): Decision {
   switch (command.kind) {
@@ -25,6 +35,9 @@ export function decideCluster(state: ReadonlyState, command: ClusterCommand): De
       return create(state, command);
     case 'cluster_update':
       return update(state, command);
+    case 'ca_rotation_start':
+    case 'ca_rotation_finish':
+      return changeCa(state, command);
     case 'gossip_keys_rotate':
       return rotate(state, command);
     default:
@@ -48,26 +61,66 @@ function create(state: ReadonlyState, command: CommandOf<'cluster_create'>): Dec
 
 function update(state: ReadonlyState, command: CommandOf<'cluster_update'>): Decision {
   const cluster = clusterOf(state);
-  if (command.version !== cluster.version)
-    throw refuse({ code: 'SWARM_OUT_OF_SEQUENCE' }, 'update out of sequence');
+  checkVersion(cluster, command.version);
   checkClusterSpec(command.spec);
-  const after = {
+  const after: ClusterObject = {
     ...touched(state, cluster, command.atMs),
     spec: command.spec,
     joinTokens: { ...cluster.joinTokens, ...command.joinTokens },
   };
-  return { id: cluster.id, changes: [change(state, 'cluster', ONLY_ROW, after)] };
+  return {
+    id: cluster.id,
+    changes: [change(state, 'cluster', ONLY_ROW, after), ...changeLock(state, command)],
+  };
+}
+
+/** There is a key if and only if autolock is on. */
+function changeLock(state: ReadonlyState, command: CommandOf<'cluster_update'>): Change[] {
+  const { unlockKey: present, ...secrets } = secretsOf(state);
+  const wanted = command.spec.autolock ? (command.unlockKey ?? present) : undefined;
+  if (command.spec.autolock && wanted === undefined)
+    throw invalid('autolock cannot be turned on without a key');
+  if (wanted === present) return [];
+  const after: ClusterSecrets = wanted === undefined ? secrets : { ...secrets, unlockKey: wanted };
+  return [change(state, 'secrets', ONLY_ROW, after)];
+}
+
+/** Versioned where it ends: another change of the root may have begun in the meantime. */
+function changeCa(
+  state: ReadonlyState,
+  command: CommandOf<'ca_rotation_start' | 'ca_rotation_finish'>,
+): Decision {
+  const cluster = clusterOf(state);
+  if (command.kind === 'ca_rotation_finish') checkVersion(cluster, command.version);
+  const { rootCaPem, certIssuerSubject, certIssuerPublicKey, rootRotationInProgress } =
+    command.trust;
+  const after: ClusterObject = {
+    ...touched(state, cluster, command.atMs),
+    rootCaPem,
+    certIssuerSubject,
+    certIssuerPublicKey,
+    rootRotationInProgress,
+    ...(command.kind === 'ca_rotation_finish' && { joinTokens: command.joinTokens }),
+  };
+  return {
+    id: cluster.id,
+    changes: [
+      change(state, 'cluster', ONLY_ROW, after),
+      change(state, 'secrets', ONLY_ROW, { ...secretsOf(state), ca: command.ca }),
+    ],
+  };
 }
 
 /** @throws SwarmError `SWARM_INVALID` or `SWARM_UNSUPPORTED`, with one sentence. */
 export function checkClusterSpec(spec: ClusterSpec): void {
+  if (JSON.stringify(spec).length > SPEC_CHARS_MAX)
+    throw invalid('the settings of the swarm are too large: use fewer or shorter labels');
   if (!(spec.dispatcherHeartbeatMs > 0))
     throw invalid('heartbeat time period cannot be a negative duration');
   if (spec.dispatcherHeartbeatMs > HEARTBEAT_MAX_MS)
     throw invalid('the heartbeat period is too long: use one hour or less');
   if (!(spec.nodeCertExpiryMs >= CERT_EXPIRY_MIN_MS))
     throw invalid('minimum certificate expiry time must be: 1h0m0s');
-  if (spec.autolock) throw unsupported('autolock is not supported yet: leave it off');
 }
 
 /**

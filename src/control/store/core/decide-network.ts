@@ -88,7 +88,7 @@ function chooseVni(
 
 function removeNetwork(state: ReadonlyState, command: CommandOf<'network_remove'>): Decision {
   const network = networkOf(state, command.ref);
-  const [user] = state.addressesOn(network.id).values();
+  const [user] = [...state.addressesOn(network.id).values()].sort();
   if (user !== undefined)
     throw refuse(
       { code: 'SWARM_IN_USE', kind: 'network', id: network.id, by: `task ${user}` },

@@ -1,12 +1,26 @@
 import { unreachable } from '../../../base/assert.js';
 import type { NodeId, NodeObject, NodeSpec } from '../../../base/swarm-model.js';
 import type { NodeObservation } from './command.js';
-import { type CommandOf, change, type Decision, newMeta, touched } from './decision.js';
-import { invalid, refuse, unsupported } from './refuse.js';
+import {
+  type CommandOf,
+  change,
+  checkVersion,
+  clusterOf,
+  type Decision,
+  newMeta,
+  touched,
+} from './decision.js';
+import { invalid, precondition, refuse } from './refuse.js';
 import type { Change, ReadonlyState } from './state.js';
 
 /** Nodes of one swarm, dead ones included. */
 export const NODES_MAX = 16_384;
+/** More managers tolerate more losses, and make every write wait for more of them. */
+const MANAGERS_MAX = 7;
+/** Removed nodes that are remembered; beyond, those are forgotten whose certificates end first. */
+const REMOVED_NODES_MAX = 16_384;
+/** All that is shown of a node goes to every reader of the list, so it may not be huge. */
+const SPEC_CHARS_MAX = 65_536;
 
 type NodeCommand = CommandOf<
   | 'node_create'
@@ -14,6 +28,7 @@ type NodeCommand = CommandOf<
   | 'node_observe'
   | 'nodes_forget_state'
   | 'node_leave'
+  | 'node_role'
   | 'node_remove'
 >;
 
@@ -24,14 +39,13 @@ export function decideNode(state: ReadonlyState, command: NodeCommand): Decision
     case 'node_update':
       return update(state, command);
     case 'node_observe':
-      return {
-        id: command.nodeId,
-        changes: observed(state, nodeOf(state, command.nodeId), command.observation, command.atMs),
-      };
+      return observe(state, command);
     case 'nodes_forget_state':
       return forgetStates(state, command);
     case 'node_leave':
       return leave(state, command);
+    case 'node_role':
+      return settleRole(state, command);
     case 'node_remove':
       return remove(state, command);
     default:
@@ -48,14 +62,20 @@ function create(state: ReadonlyState, command: CommandOf<'node_create'>): Decisi
       { code: 'SWARM_EXHAUSTED', what: 'node' },
       `the swarm has ${NODES_MAX} nodes, and no room for more: remove some that are down`,
     );
-  const node = { ...command.node, ...newMeta(state, command.atMs) };
+  if (command.node.spec.role === 'manager') checkManagers(state);
+  const node: NodeObject = {
+    ...command.node,
+    ...newMeta(state, command.atMs),
+    observedRole: command.node.spec.role,
+  };
   return { id: node.id, changes: [change(state, 'node', node.id, node)] };
 }
 
 function update(state: ReadonlyState, command: CommandOf<'node_update'>): Decision {
   const node = nodeOf(state, command.nodeId);
-  if (command.version !== node.version)
-    throw refuse({ code: 'SWARM_OUT_OF_SEQUENCE' }, 'update out of sequence');
+  checkVersion(node, command.version);
+  if (JSON.stringify(command.spec).length > SPEC_CHARS_MAX)
+    throw invalid('the description of the node is too large: use fewer or shorter labels');
   checkRole(state, node, command.spec);
   const after = { ...touched(state, node, command.atMs), spec: command.spec };
   return { id: node.id, changes: [change(state, 'node', node.id, after)] };
@@ -63,12 +83,33 @@ function update(state: ReadonlyState, command: CommandOf<'node_update'>): Decisi
 
 function checkRole(state: ReadonlyState, node: NodeObject, spec: NodeSpec): void {
   if (spec.role === node.spec.role) return;
-  const managers = [...state.rows('node')].filter((other) => other.spec.role === 'manager');
-  if (spec.role === 'worker' && managers.length <= 1)
-    throw invalid('attempting to demote the last manager of the swarm');
-  throw unsupported(
-    'this swarm keeps its state on one manager for now: the role of a node cannot be changed',
-  );
+  if (spec.role === 'manager') checkManagers(state);
+  else if (managersOf(state) <= 1)
+    throw precondition('attempting to demote the last manager of the swarm');
+}
+
+function checkManagers(state: ReadonlyState): void {
+  if (managersOf(state) >= MANAGERS_MAX)
+    throw precondition(
+      `the swarm has ${MANAGERS_MAX} managers, and more would only be slower: demote one first`,
+    );
+}
+
+function managersOf(state: ReadonlyState): number {
+  let count = 0;
+  for (const { spec } of state.rows('node')) if (spec.role === 'manager') count++;
+  return count;
+}
+
+/** What comes of a session that is not the node's latest says nothing of the node any more. */
+function observe(state: ReadonlyState, command: CommandOf<'node_observe'>): Decision {
+  const { observation, ifSession } = command;
+  const node = nodeOf(state, command.nodeId);
+  const latest = node.session?.number ?? 0;
+  const late =
+    (ifSession !== undefined && ifSession !== latest) ||
+    (observation.session?.number ?? latest) < latest;
+  return { id: node.id, changes: late ? [] : observed(state, node, observation, command.atMs) };
 }
 
 /** No change at all if nothing differs, so that a session that comes back costs no write. */
@@ -79,10 +120,31 @@ function observed(
   atMs: number,
 ): Change[] {
   const differs = Object.entries(observation).some(
-    ([field, value]) => JSON.stringify(node[field as keyof NodeObject]) !== JSON.stringify(value),
+    ([field, value]) =>
+      JSON.stringify(node[field as keyof NodeObject] ?? null) !== JSON.stringify(value),
   );
   if (!differs) return [];
-  return [change(state, 'node', node.id, { ...touched(state, node, atMs), ...observation })];
+  const { session, ...seen } = observation;
+  const { session: before, ...rest } = { ...touched(state, node, atMs), ...seen };
+  const served = session === undefined ? before : (session ?? undefined);
+  const after: NodeObject = { ...rest, ...(served !== undefined && { session: served }) };
+  return [change(state, 'node', node.id, after)];
+}
+
+/** The role that is certified, and the place in the raft group, follow the role that is wished. */
+function settleRole(state: ReadonlyState, command: CommandOf<'node_role'>): Decision {
+  const node = nodeOf(state, command.nodeId);
+  const { manager: before, ...rest } = node;
+  const same =
+    node.observedRole === command.role &&
+    JSON.stringify(before ?? null) === JSON.stringify(command.manager ?? null);
+  if (same) return { id: node.id, changes: [] };
+  const after: NodeObject = {
+    ...touched(state, rest, command.atMs),
+    observedRole: command.role,
+    ...(command.manager !== undefined && { manager: command.manager }),
+  };
+  return { id: node.id, changes: [change(state, 'node', node.id, after)] };
 }
 
 function forgetStates(state: ReadonlyState, command: CommandOf<'nodes_forget_state'>): Decision {
@@ -105,8 +167,9 @@ function leave(state: ReadonlyState, command: CommandOf<'node_leave'>): Decision
 
 function remove(state: ReadonlyState, command: CommandOf<'node_remove'>): Decision {
   const node = nodeOf(state, command.nodeId);
-  if (node.spec.role === 'manager')
-    throw invalid(
+  // Force passes over a demotion that the node, being gone, can take no notice of.
+  if (node.spec.role === 'manager' || (node.manager !== undefined && !command.force))
+    throw precondition(
       `node ${node.id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal`,
     );
   if (node.state !== 'down' && !command.force)
@@ -116,12 +179,35 @@ function remove(state: ReadonlyState, command: CommandOf<'node_remove'>): Decisi
     );
   return {
     id: node.id,
-    changes: [...releaseAll(state, node.id), change(state, 'node', node.id, undefined)],
+    changes: [
+      ...releaseAll(state, node.id),
+      change(state, 'node', node.id, undefined),
+      ...remember(state, command),
+    ],
   };
 }
 
+/** Sorted, so that the history is the same on every manager. */
 function releaseAll(state: ReadonlyState, node: NodeId): Change[] {
-  return [...state.attachmentsOf(node)].map((id) => change(state, 'attachment', id, undefined));
+  const ids = [...state.attachmentsOf(node)].sort();
+  return ids.map((id) => change(state, 'attachment', id, undefined));
+}
+
+/** The node's certificate is void until it would expire; what has expired is forgotten with it. */
+function remember(state: ReadonlyState, command: CommandOf<'node_remove'>): Change[] {
+  const { nodeId, atMs } = command;
+  const expiresAtMs = command.certExpiresAtMs ?? atMs + clusterOf(state).spec.nodeCertExpiryMs;
+  const held = [...state.rows('removed')].filter((one) => one.nodeId !== nodeId);
+  const valid = held
+    .filter((one) => one.expiresAtMs > atMs)
+    .sort((a, b) => a.expiresAtMs - b.expiresAtMs || (a.nodeId < b.nodeId ? -1 : 1));
+  const kept = new Set(valid.slice(-(REMOVED_NODES_MAX - 1)));
+  return [
+    ...held
+      .filter((one) => !kept.has(one))
+      .map((one) => change(state, 'removed', one.nodeId, undefined)),
+    change(state, 'removed', nodeId, { nodeId, atMs, expiresAtMs }),
+  ];
 }
 
 /** @throws SwarmError `SWARM_NOT_FOUND`. */

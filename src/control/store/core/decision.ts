@@ -1,7 +1,9 @@
 import { assert } from '../../../base/assert.js';
 import type { ObjectMeta } from '../../../base/swarm-model.js';
 import type { CommandBody } from './command.js';
-import { type Change, ONLY_ROW, type ReadonlyState, type Rows, type TableName } from './state.js';
+import { refuse } from './refuse.js';
+import type { Rows, TableName } from './rows.js';
+import { type Change, ONLY_ROW, type ReadonlyState } from './state.js';
 
 /** Changes in the order in which they are made, and the id of the object that it was all about. */
 export interface Decision {
@@ -29,6 +31,12 @@ export function newMeta(state: ReadonlyState, atMs: number): ObjectMeta {
 
 export function touched<Row extends ObjectMeta>(state: ReadonlyState, row: Row, atMs: number): Row {
   return { ...row, version: state.version + 1, updatedAtMs: atMs };
+}
+
+/** @throws SwarmError `SWARM_OUT_OF_SEQUENCE` unless the asker has read the object as it is now. */
+export function checkVersion(row: ObjectMeta, version: number): void {
+  if (version !== row.version)
+    throw refuse({ code: 'SWARM_OUT_OF_SEQUENCE' }, 'update out of sequence');
 }
 
 /** The cluster exists from the first command on. */

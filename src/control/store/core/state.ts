@@ -1,50 +1,15 @@
 import { assert } from '../../../base/assert.js';
 import type {
   AttachmentId,
-  ClusterObject,
+  ConfigId,
   NetworkId,
-  NetworkObject,
   NodeId,
-  NodeObject,
+  SecretId,
+  ServiceId,
+  TaskId,
 } from '../../../base/swarm-model.js';
-import type { KeyedAttachment } from '../../wire/attachment.js';
-import type { GossipKeyText } from '../../wire/gossip-key.js';
-
-/** What managers alone may see. */
-export interface ClusterSecrets {
-  readonly caKeyPem: string;
-  /** First seals, all open; the last is the one that will seal next. */
-  readonly gossipKeys: readonly GossipKeyText[];
-  readonly gossipKeysRotatedAtMs: number;
-  /** The swarm's own /48 (RFC 4193), for IPv6 subnets. */
-  readonly ulaPrefix: string;
-}
-
-/** Where the search for free addresses goes on: subnet to the address given out last. */
-export interface AddressCursor {
-  readonly id: NetworkId;
-  readonly last: Readonly<Record<string, string>>;
-}
-
-export interface Rows {
-  readonly cluster: ClusterObject;
-  readonly secrets: ClusterSecrets;
-  readonly node: NodeObject;
-  readonly network: NetworkObject;
-  readonly cursor: AddressCursor;
-  readonly attachment: KeyedAttachment;
-}
-
-export type TableName = keyof Rows;
-
-export const TABLE_NAMES: readonly TableName[] = [
-  'cluster',
-  'secrets',
-  'node',
-  'network',
-  'cursor',
-  'attachment',
-];
+import { Indexes } from './indexes.js';
+import { type Rows, TABLE_NAMES, type TableName } from './rows.js';
 
 /** Key of the tables that have one row. */
 export const ONLY_ROW = 'only';
@@ -62,7 +27,8 @@ export type Change = {
 /** The whole state as data: rows of each table by key. */
 export interface StateSnapshot {
   readonly version: number;
-  readonly rows: { readonly [Name in TableName]: readonly (readonly [string, Rows[Name]])[] };
+  /** A table that is absent is empty. */
+  readonly rows: { readonly [Name in TableName]?: readonly (readonly [string, Rows[Name]])[] };
 }
 
 type Tables = { readonly [Name in TableName]: Map<string, Rows[Name]> };
@@ -79,39 +45,40 @@ export interface ReadonlyState {
   attachmentsOf(node: NodeId): ReadonlySet<AttachmentId>;
   attachmentByKey(node: NodeId, key: string): AttachmentId | undefined;
   nodeByPeerId(peerId: string): NodeId | undefined;
+  secretByName(name: string): SecretId | undefined;
+  configByName(name: string): ConfigId | undefined;
+  serviceByName(name: string): ServiceId | undefined;
+  tasksOfService(service: ServiceId): ReadonlySet<TaskId>;
+  tasksOnNode(node: NodeId): ReadonlySet<TaskId>;
   snapshot(): StateSnapshot;
 }
-
-const NO_ADDRESSES: ReadonlyMap<string, AttachmentId> = new Map();
-const NO_ATTACHMENTS: ReadonlySet<AttachmentId> = new Set();
 
 /**
  * Tables and the indexes derived from them. `commit` is the only way to change them, and `revert`
  * undoes a commit: rows are replaced and never altered, so a change holds all that is needed.
  */
 export class State implements ReadonlyState {
-  readonly #tables: Tables = {
-    cluster: new Map(),
-    secrets: new Map(),
-    node: new Map(),
-    network: new Map(),
-    cursor: new Map(),
-    attachment: new Map(),
-  };
-  readonly #addresses = new Map<NetworkId, Map<string, AttachmentId>>();
-  readonly #attachmentsByNode = new Map<NodeId, Set<AttachmentId>>();
-  readonly #attachmentsByKey = new Map<string, AttachmentId>();
-  readonly #nodesByPeerId = new Map<string, NodeId>();
+  readonly #tables = Object.fromEntries(
+    TABLE_NAMES.map((name) => [name, new Map()]),
+  ) as unknown as Tables;
+  readonly #indexes = new Indexes();
   #version = 0;
 
   static restore(snapshot: StateSnapshot): State {
     const state = new State();
-    for (const table of TABLE_NAMES) {
-      for (const [key, after] of snapshot.rows[table])
-        state.#put({ table, key, before: undefined, after } as Change, true);
-    }
-    state.#version = snapshot.version;
+    state.replace(snapshot);
     return state;
+  }
+
+  /** Becomes what the snapshot holds; those who hold this state see it then. */
+  replace(snapshot: StateSnapshot): void {
+    this.#indexes.clear();
+    for (const table of TABLE_NAMES) {
+      this.#tables[table].clear();
+      for (const [key, after] of snapshot.rows[table] ?? [])
+        this.#put({ table, key, before: undefined, after } as Change, true);
+    }
+    this.#version = snapshot.version;
   }
 
   get version(): number {
@@ -131,19 +98,39 @@ export class State implements ReadonlyState {
   }
 
   addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId> {
-    return this.#addresses.get(network) ?? NO_ADDRESSES;
+    return this.#indexes.addressesOn(network);
   }
 
   attachmentsOf(node: NodeId): ReadonlySet<AttachmentId> {
-    return this.#attachmentsByNode.get(node) ?? NO_ATTACHMENTS;
+    return this.#indexes.attachmentsOf(node);
   }
 
   attachmentByKey(node: NodeId, key: string): AttachmentId | undefined {
-    return this.#attachmentsByKey.get(`${node}/${key}`);
+    return this.#indexes.attachmentByKey(node, key);
   }
 
   nodeByPeerId(peerId: string): NodeId | undefined {
-    return this.#nodesByPeerId.get(peerId);
+    return this.#indexes.nodeByPeerId(peerId);
+  }
+
+  secretByName(name: string): SecretId | undefined {
+    return this.#indexes.secrets.get(name);
+  }
+
+  configByName(name: string): ConfigId | undefined {
+    return this.#indexes.configs.get(name);
+  }
+
+  serviceByName(name: string): ServiceId | undefined {
+    return this.#indexes.services.get(name);
+  }
+
+  tasksOfService(service: ServiceId): ReadonlySet<TaskId> {
+    return this.#indexes.tasksOfService(service);
+  }
+
+  tasksOnNode(node: NodeId): ReadonlySet<TaskId> {
+    return this.#indexes.tasksOnNode(node);
   }
 
   /** Applies the changes of one command: one version, if there are any. */
@@ -158,6 +145,7 @@ export class State implements ReadonlyState {
     if (changes.length > 0) this.#version--;
   }
 
+  /** Cheap: copies no row, since rows are never altered. */
   snapshot(): StateSnapshot {
     const rows = Object.fromEntries(TABLE_NAMES.map((name) => [name, [...this.#tables[name]]]));
     return { version: this.#version, rows: rows as unknown as StateSnapshot['rows'] };
@@ -165,47 +153,12 @@ export class State implements ReadonlyState {
 
   #put(change: Change, forwards: boolean): void {
     const table = this.#tables[change.table] as Map<string, unknown>;
-    const from = forwards ? change.before : change.after;
-    const to = forwards ? change.after : change.before;
+    const from: Rows[TableName] | undefined = forwards ? change.before : change.after;
+    const to: Rows[TableName] | undefined = forwards ? change.after : change.before;
     assert(table.get(change.key) === from, `a change of ${change.table} was made of another state`);
-    if (from !== undefined) this.#index(change.table, from, false);
+    if (from !== undefined) this.#indexes.put(change.table, from, false);
     if (to === undefined) table.delete(change.key);
     else table.set(change.key, to);
-    if (to !== undefined) this.#index(change.table, to, true);
+    if (to !== undefined) this.#indexes.put(change.table, to, true);
   }
-
-  #index(table: TableName, row: unknown, present: boolean): void {
-    if (table === 'node') {
-      const node = row as NodeObject;
-      if (present) this.#nodesByPeerId.set(node.peerId, node.id);
-      else this.#nodesByPeerId.delete(node.peerId);
-    }
-    if (table === 'attachment') this.#indexAttachment(row as KeyedAttachment, present);
-  }
-
-  #indexAttachment(row: KeyedAttachment, present: boolean): void {
-    const addresses = this.#addresses.get(row.networkId) ?? new Map<string, AttachmentId>();
-    const ofNode = this.#attachmentsByNode.get(row.nodeId) ?? new Set<AttachmentId>();
-    const key = `${row.nodeId}/${row.key}`;
-    for (const cidr of row.addresses) {
-      const address = cidr.slice(0, cidr.indexOf('/'));
-      if (present) addresses.set(address, row.id);
-      else addresses.delete(address);
-    }
-    if (present) ofNode.add(row.id);
-    else ofNode.delete(row.id);
-    if (present) this.#attachmentsByKey.set(key, row.id);
-    else this.#attachmentsByKey.delete(key);
-    setOrDrop(this.#addresses, row.networkId, addresses);
-    setOrDrop(this.#attachmentsByNode, row.nodeId, ofNode);
-  }
-}
-
-function setOrDrop<Key, Value extends { readonly size: number }>(
-  map: Map<Key, Value>,
-  key: Key,
-  value: Value,
-): void {
-  if (value.size === 0) map.delete(key);
-  else map.set(key, value);
 }

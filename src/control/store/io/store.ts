@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { ControlError } from '../../core/control-error.js';
 import type { Logger } from '../../core/logger.js';
 import { errnoOf, makePrivateFolder, removeTemporaries, writeFileAtomic } from '../../io/files.js';
-import type { Command } from '../core/command.js';
+import type { SingleCommand } from '../core/command.js';
 import { decide } from '../core/decide.js';
 import type { Change, ReadonlyState, State } from '../core/state.js';
 import { encodeRecord } from '../wire/record.js';
@@ -26,7 +26,7 @@ export interface StoreConfig {
 }
 
 interface Waiting {
-  readonly command: Command;
+  readonly command: SingleCommand;
   readonly done: (id: string) => void;
   readonly failed: (error: unknown) => void;
 }
@@ -99,14 +99,14 @@ export class Store {
    * Answers with the id of the object that the command was about, when the command is durable.
    * @throws SwarmError the refusal; ControlError when the disk or the store cannot.
    */
-  propose(command: Command): Promise<string> {
+  propose(command: SingleCommand): Promise<string> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#waiting.length >= WAITING_MAX) {
       const busy = 'too many changes wait for the disk: try again later';
       return Promise.reject(new ControlError({ code: 'CONTROL_STORE_BUSY' }, busy));
     }
     // What is decided now is exactly what a replay would read: its JSON, and nobody else's object.
-    const copy = JSON.parse(JSON.stringify(command)) as Command;
+    const copy = JSON.parse(JSON.stringify(command)) as SingleCommand;
     return new Promise((done, failed) => {
       this.#waiting.push({ command: copy, done, failed });
       this.#running ??= this.#run();
@@ -163,7 +163,7 @@ export class Store {
     return decided;
   }
 
-  async #append(commands: readonly Command[]): Promise<ControlError | undefined> {
+  async #append(commands: readonly SingleCommand[]): Promise<ControlError | undefined> {
     if (this.#failure?.code === 'CONTROL_STORE_FAILED') return this.#failure;
     const line = encodeRecord({ sequence: this.#sequence + 1, commands });
     try {

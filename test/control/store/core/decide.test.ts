@@ -52,7 +52,8 @@ t.test('settings of the cluster are judged', async (t) => {
     bench.refusal(update({ nodeCertExpiryMs: 1 }))?.message,
     'minimum certificate expiry time must be: 1h0m0s',
   );
-  t.equal(bench.refusal(update({ autolock: true }))?.code, 'SWARM_UNSUPPORTED');
+  t.match(bench.refusal(update({ autolock: true }))?.message, /without a key/);
+  t.equal(bench.refusal(update({ labels: { a: 'x'.repeat(70_000) } }))?.code, 'SWARM_INVALID');
   for (const pools of [
     [],
     ['x'],
@@ -92,7 +93,10 @@ t.test(
     bench.do(removal);
     t.equal(bench.state.row('node', nodeId(1)), undefined);
     bench.do({ kind: 'network_remove', ref: 'net1' });
-    t.equal(bench.refusal({ ...removal, nodeId: nodeId('m'), force: true })?.code, 'SWARM_INVALID');
+    t.strictSame(bench.refusal({ ...removal, nodeId: nodeId('m'), force: true }), {
+      code: 'SWARM_PRECONDITION',
+      message: `node ${nodeId('m')} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal`,
+    });
     t.equal(bench.refusal({ ...removal, nodeId: nodeId('z') })?.code, 'SWARM_NOT_FOUND');
   },
 );
@@ -107,23 +111,160 @@ t.test('removing a ready node with force releases its attachments too', async (t
   t.equal(bench.state.attachmentsOf(nodeId(1)).size, 0);
 });
 
-t.test('roles stay as they are in this form', async (t) => {
+t.test('a node is promoted and demoted, and the last manager stays', async (t) => {
   const bench = new Bench();
   bench.do({ kind: 'node_create', node: node(nodeId('m'), 'manager') });
   bench.do({ kind: 'node_create', node: node(nodeId(1)) });
-  const update = (id: ReturnType<typeof nodeId>, role: 'worker' | 'manager'): CommandBody => ({
+  const row = (id: string | number) => bench.state.row('node', nodeId(id));
+  const update = (id: string | number, role: 'worker' | 'manager'): CommandBody => ({
     kind: 'node_update',
-    nodeId: id,
-    version: bench.state.row('node', id)?.version ?? 0,
-    spec: { ...node(id, role).spec, availability: 'drain' },
+    nodeId: nodeId(id),
+    version: row(id)?.version ?? 0,
+    spec: { ...node(nodeId(id), role).spec, availability: 'drain' },
   });
-  t.equal(
-    bench.refusal(update(nodeId('m'), 'worker'))?.message,
-    'attempting to demote the last manager of the swarm',
-  );
-  t.equal(bench.refusal(update(nodeId(1), 'manager'))?.code, 'SWARM_UNSUPPORTED');
-  bench.do(update(nodeId(1), 'worker'));
-  t.equal(bench.state.row('node', nodeId(1))?.spec.availability, 'drain');
+  t.strictSame(bench.refusal(update('m', 'worker')), {
+    code: 'SWARM_PRECONDITION',
+    message: 'attempting to demote the last manager of the swarm',
+  });
+  bench.do(update(1, 'manager'));
+  t.match(row(1), { spec: { role: 'manager' }, observedRole: 'worker', manager: undefined });
+  const manager = { raftId: 7, address: '127.0.0.1:2377' };
+  bench.do({ kind: 'node_role', nodeId: nodeId(1), role: 'manager', manager });
+  t.match(row(1), { observedRole: 'manager', manager });
+  const { version } = bench.state;
+  bench.do({ kind: 'node_role', nodeId: nodeId(1), role: 'manager', manager });
+  t.equal(bench.state.version, version, 'what is known is no change');
+
+  bench.do(update(1, 'worker'));
+  bench.do({ kind: 'node_observe', nodeId: nodeId(1), observation: { state: 'down' } });
+  const removal = { kind: 'node_remove', nodeId: nodeId(1), force: false } as const;
+  t.match(bench.refusal(removal)?.message, /must be demoted to worker/, 'still in the raft group');
+  bench.do({ kind: 'node_role', nodeId: nodeId(1), role: 'worker' });
+  t.strictSame([row(1)?.observedRole, row(1)?.manager], ['worker', undefined]);
+  bench.do(removal);
+});
+
+t.test('a node that was demoted while it was away is removed with force', async (t) => {
+  const bench = new Bench();
+  bench.do({ kind: 'node_create', node: node(nodeId('m'), 'manager') });
+  const manager = { raftId: 7, address: '127.0.0.1:2377' };
+  bench.do({ kind: 'node_create', node: { ...node(nodeId(1)), manager } });
+  bench.do({ kind: 'node_remove', nodeId: nodeId(1), force: true });
+  t.equal(bench.state.row('node', nodeId(1)), undefined);
+});
+
+t.test('no more than seven managers', async (t) => {
+  const bench = new Bench();
+  for (let n = 0; n < 7; n++) bench.do({ kind: 'node_create', node: node(nodeId(n), 'manager') });
+  const eighth = { kind: 'node_create', node: node(nodeId(8), 'manager') } as const;
+  t.equal(bench.refusal(eighth)?.code, 'SWARM_PRECONDITION');
+  bench.do({ kind: 'node_create', node: node(nodeId(8)) });
+  const { version, spec } = {
+    version: 0,
+    ...node(nodeId(8)),
+    ...bench.state.row('node', nodeId(8)),
+  };
+  const promotion: CommandBody = {
+    kind: 'node_update',
+    nodeId: nodeId(8),
+    version,
+    spec: { ...spec, role: 'manager' },
+  };
+  t.equal(bench.refusal(promotion)?.code, 'SWARM_PRECONDITION');
+});
+
+t.test('a removed node is remembered until its certificate would expire', async (t) => {
+  const bench = new Bench();
+  const removed = () => [...bench.state.rows('removed')].map((one) => one.nodeId);
+  const remove = (n: number, certExpiresAtMs?: number) => {
+    bench.do({ kind: 'node_create', node: node(nodeId(n)) });
+    bench.do({
+      kind: 'node_remove',
+      nodeId: nodeId(n),
+      force: true,
+      ...(certExpiresAtMs !== undefined && { certExpiresAtMs }),
+    });
+  };
+  remove(1);
+  const [first] = bench.state.rows('removed');
+  t.equal((first?.expiresAtMs ?? 0) - (first?.atMs ?? 0), CLUSTER_SPEC.nodeCertExpiryMs);
+  remove(2, (first?.atMs ?? 0) + 5_000);
+  remove(3);
+  t.strictSame(removed(), [nodeId(1), nodeId(2), nodeId(3)]);
+  remove(4);
+  t.strictSame(removed(), [nodeId(1), nodeId(3), nodeId(4)], 'the expired one is forgotten');
+});
+
+t.test('which manager serves a node is kept, and that none does', async (t) => {
+  const bench = new Bench();
+  bench.do({ kind: 'node_create', node: node(nodeId(1)) });
+  const session = () => bench.state.row('node', nodeId(1))?.session;
+  const observe = (observation: object) =>
+    bench.do({ kind: 'node_observe', nodeId: nodeId(1), observation });
+  observe({ session: { manager: nodeId('m') } });
+  t.strictSame(session(), { manager: nodeId('m') });
+  observe({ state: 'down' });
+  t.strictSame(session(), { manager: nodeId('m') }, 'what is not said stays');
+  const { version } = bench.state;
+  observe({ session: { manager: nodeId('m') } });
+  t.equal(bench.state.version, version);
+  observe({ session: null });
+  t.notOk('session' in (bench.state.row('node', nodeId(1)) ?? {}));
+  observe({ session: null });
+  t.equal(bench.state.version, version + 1);
+});
+
+t.test('there is an unlock key while autolock is on, and it turns with an update', async (t) => {
+  const bench = new Bench();
+  const key = () => bench.state.row('secrets', ONLY_ROW)?.unlockKey;
+  const update = (autolock: boolean, unlockKey?: string) =>
+    bench.do({
+      kind: 'cluster_update',
+      version: bench.state.row('cluster', ONLY_ROW)?.version ?? 0,
+      spec: { ...CLUSTER_SPEC, autolock },
+      joinTokens: {},
+      ...(unlockKey !== undefined && { unlockKey }),
+    });
+  t.equal(key(), undefined);
+  update(true, 'one');
+  t.equal(key(), 'one');
+  update(true);
+  t.equal(key(), 'one');
+  update(true, 'two');
+  t.equal(key(), 'two');
+  update(false, 'three');
+  t.equal(key(), undefined);
+  t.notOk('unlockKey' in (bench.state.row('secrets', ONLY_ROW) ?? {}));
+});
+
+t.test('a change of the root ends only if nothing else began meanwhile', async (t) => {
+  const bench = new Bench();
+  const trust = {
+    rootCaPem: 'old',
+    certIssuerSubject: 's',
+    certIssuerPublicKey: 'p',
+    rootRotationInProgress: true,
+  };
+  const cluster = () => {
+    const row = bench.state.row('cluster', ONLY_ROW);
+    if (row === undefined) throw new Error('no cluster');
+    return row;
+  };
+  bench.do({ kind: 'ca_rotation_start', ca: { rotation: 1 }, trust });
+  t.match(cluster(), { ...trust, joinTokens: { worker: 'w' } });
+  const { version } = cluster();
+  bench.do({ kind: 'ca_rotation_start', ca: { rotation: 2 }, trust });
+  const finish = {
+    kind: 'ca_rotation_finish',
+    ca: {},
+    trust: { ...trust, rootCaPem: 'new', rootRotationInProgress: false },
+    joinTokens: { worker: 'w2', manager: 'm2' },
+  } as const;
+  t.equal(bench.refusal({ ...finish, version })?.code, 'SWARM_OUT_OF_SEQUENCE');
+  t.strictSame(bench.state.row('secrets', ONLY_ROW)?.ca, { rotation: 2 });
+  bench.do({ ...finish, version: cluster().version });
+  t.match(cluster(), { rootCaPem: 'new', joinTokens: finish.joinTokens });
+  t.strictSame(bench.state.row('secrets', ONLY_ROW)?.ca, {});
 });
 
 t.test('asking twice changes nothing the second time', async (t) => {

@@ -1,0 +1,119 @@
+import type {
+  AttachmentId,
+  ConfigId,
+  NetworkId,
+  NodeId,
+  NodeObject,
+  SecretId,
+  ServiceId,
+  TaskId,
+} from '../../../base/swarm-model.js';
+import type { KeyedAttachment } from '../../wire/attachment.js';
+import type { Rows, TableName, TaskRow } from './rows.js';
+
+const NO_ADDRESSES: ReadonlyMap<string, AttachmentId> = new Map();
+const NONE: ReadonlySet<never> = new Set();
+
+/**
+ * What is found otherwise than by key, derived from the rows. The order inside an index tells its
+ * history, which a restored one lacks: no decision may depend on it.
+ */
+export class Indexes {
+  readonly secrets = new Map<string, SecretId>();
+  readonly configs = new Map<string, ConfigId>();
+  readonly services = new Map<string, ServiceId>();
+  readonly #nodesByPeerId = new Map<string, NodeId>();
+  readonly #addresses = new Map<NetworkId, Map<string, AttachmentId>>();
+  readonly #attachmentsByNode = new Map<NodeId, Set<AttachmentId>>();
+  readonly #attachmentsByKey = new Map<string, AttachmentId>();
+  readonly #tasksByService = new Map<ServiceId, Set<TaskId>>();
+  readonly #tasksByNode = new Map<NodeId, Set<TaskId>>();
+
+  addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId> {
+    return this.#addresses.get(network) ?? NO_ADDRESSES;
+  }
+
+  attachmentsOf(node: NodeId): ReadonlySet<AttachmentId> {
+    return this.#attachmentsByNode.get(node) ?? NONE;
+  }
+
+  attachmentByKey(node: NodeId, key: string): AttachmentId | undefined {
+    return this.#attachmentsByKey.get(`${node}/${key}`);
+  }
+
+  nodeByPeerId(peerId: string): NodeId | undefined {
+    return this.#nodesByPeerId.get(peerId);
+  }
+
+  tasksOfService(service: ServiceId): ReadonlySet<TaskId> {
+    return this.#tasksByService.get(service) ?? NONE;
+  }
+
+  tasksOnNode(node: NodeId): ReadonlySet<TaskId> {
+    return this.#tasksByNode.get(node) ?? NONE;
+  }
+
+  clear(): void {
+    for (const index of [
+      this.secrets,
+      this.configs,
+      this.services,
+      this.#nodesByPeerId,
+      this.#addresses,
+      this.#attachmentsByNode,
+      this.#attachmentsByKey,
+      this.#tasksByService,
+      this.#tasksByNode,
+    ])
+      index.clear();
+  }
+
+  /** `present`: the row is there from now on, or from now on no more. */
+  put(table: TableName, row: Rows[TableName], present: boolean): void {
+    if (table === 'attachment') this.#putAttachment(row as KeyedAttachment, present);
+    if (table === 'task') this.#putTask(row as TaskRow, present);
+    if (table === 'secret') putNamed(this.secrets, row as Rows['secret'], present);
+    if (table === 'config') putNamed(this.configs, row as Rows['config'], present);
+    if (table === 'service') putNamed(this.services, row as Rows['service'], present);
+    if (table === 'node') {
+      const node = row as NodeObject;
+      name(this.#nodesByPeerId, node.peerId, node.id, present);
+    }
+  }
+
+  #putTask({ id, serviceId, nodeId }: TaskRow, present: boolean): void {
+    if (serviceId !== undefined) gather(this.#tasksByService, serviceId, id, present);
+    if (nodeId !== undefined) gather(this.#tasksByNode, nodeId, id, present);
+  }
+
+  #putAttachment(row: KeyedAttachment, present: boolean): void {
+    const addresses = this.#addresses.get(row.networkId) ?? new Map<string, AttachmentId>();
+    for (const cidr of row.addresses)
+      name(addresses, cidr.slice(0, cidr.indexOf('/')), row.id, present);
+    if (addresses.size === 0) this.#addresses.delete(row.networkId);
+    else this.#addresses.set(row.networkId, addresses);
+    gather(this.#attachmentsByNode, row.nodeId, row.id, present);
+    name(this.#attachmentsByKey, `${row.nodeId}/${row.key}`, row.id, present);
+  }
+}
+
+function putNamed<Id extends string>(
+  index: Map<string, Id>,
+  row: { readonly id: Id; readonly spec: { readonly name: string } },
+  present: boolean,
+): void {
+  name(index, row.spec.name, row.id, present);
+}
+
+function name<Id>(index: Map<string, Id>, key: string, id: Id, present: boolean): void {
+  if (present) index.set(key, id);
+  else index.delete(key);
+}
+
+function gather<Key, Id>(index: Map<Key, Set<Id>>, key: Key, id: Id, present: boolean): void {
+  const ids = index.get(key) ?? new Set<Id>();
+  if (present) ids.add(id);
+  else ids.delete(id);
+  if (ids.size === 0) index.delete(key);
+  else index.set(key, ids);
+}
