@@ -16,6 +16,10 @@ export class ByteWriter {
     this.#target[this.#at++] = value;
   }
 
+  flag(value: boolean): void {
+    this.u8(value ? 1 : 0);
+  }
+
   u48(value: number): void {
     this.#reserve(6);
     this.#at = this.#target.writeUIntBE(value, this.#at, 6);
@@ -82,6 +86,12 @@ export class ByteReader {
   u8(): number {
     if (this.remaining < 1) return this.#fail();
     return this.#source[this.#at++] as number;
+  }
+
+  flag(): boolean {
+    const byte = this.u8();
+    if (byte > 1) this.#fail();
+    return byte === 1;
   }
 
   u48(): number {

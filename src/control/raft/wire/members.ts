@@ -12,6 +12,14 @@ import type { Member, Membership, RaftId } from './records.js';
 export const MEMBERS_MAX = 64;
 export const CONTEXT_BYTES_MAX = 1_024;
 
+/** Whether it is within the bounds, as `encodeMembers` asserts. */
+export function membersFit(members: Membership): boolean {
+  return (
+    members.length <= MEMBERS_MAX &&
+    members.every(({ context }) => Buffer.byteLength(context) <= CONTEXT_BYTES_MAX)
+  );
+}
+
 export function encodeMembers(members: Membership): Uint8Array {
   const writer = new ByteWriter(members.length * 64);
   writeMembers(writer, members);
@@ -26,14 +34,12 @@ export function decodeMembers(bytes: Uint8Array): Membership | undefined {
 }
 
 export function writeMembers(writer: ByteWriter, members: Membership): void {
-  assert(members.length <= MEMBERS_MAX, 'a membership is bounded');
+  assert(membersFit(members), 'a membership is bounded');
   writer.varint(members.length);
   for (const { id, voter, context } of members) {
-    const text = Buffer.from(context);
-    assert(text.length <= CONTEXT_BYTES_MAX, 'the context of a member is bounded');
     writer.u48(id);
     writer.u8(voter ? 1 : 0);
-    writer.block(text);
+    writer.block(Buffer.from(context));
   }
 }
 

@@ -95,3 +95,8 @@ export type RaftMessage = Envelope &
     | { readonly kind: 'read_index'; readonly request: number }
     | { readonly kind: 'read_index_reply'; readonly request: number; readonly index: LogIndex }
   );
+
+type Body<Message> = Message extends unknown ? Omit<Message, 'from' | 'to' | 'term'> : never;
+
+/** A message without its envelope. */
+export type MessageBody = Body<RaftMessage>;
