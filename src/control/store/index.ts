@@ -7,6 +7,7 @@ export type {
   NodeObservation,
   Transaction,
 } from './core/command.js';
+export { isCommand } from './core/command.js';
 export { checkClusterSpec } from './core/decide-cluster.js';
 export { networkOf } from './core/decide-network.js';
 export type { HistoryEntry, HistoryObjectKind } from './core/history.js';

@@ -33,11 +33,9 @@ export type NodeObservation = Partial<
     | 'gossipAddress'
     | 'gossipPort'
     | 'manager'
+    | 'session'
   >
-> & {
-  /** Null: no manager serves the node any more. */
-  readonly session?: NodeObject['session'] | null;
-};
+>;
 
 type JoinTokens = ClusterObject['joinTokens'];
 
@@ -234,7 +232,22 @@ const KINDS: Readonly<Record<CommandKind, true>> = {
   transaction: true,
 };
 
-/** False: a newer program made the command, and this one cannot go on after it. */
-export function isKnownKind(kind: unknown): kind is CommandKind {
+function isKnown(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { kind } = value as { readonly kind?: unknown };
   return typeof kind === 'string' && Object.hasOwn(KINDS, kind);
+}
+
+/**
+ * Whether this program knows how to do what is asked. What it does not know, a newer one made: it may
+ * not be proposed here, since managers of this age could not go on with the log after it.
+ */
+export function isCommand(value: unknown): value is Command {
+  if (!isKnown(value)) return false;
+  const { kind, atMs, commands } = value as Record<string, unknown>;
+  if (typeof atMs !== 'number') return false;
+  if (kind !== 'transaction') return true;
+  const isPart = (part: unknown) =>
+    isKnown(part) && (part as { readonly kind: string }).kind !== 'transaction';
+  return Array.isArray(commands) && commands.every(isPart);
 }

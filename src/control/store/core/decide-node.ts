@@ -120,15 +120,10 @@ function observed(
   atMs: number,
 ): Change[] {
   const differs = Object.entries(observation).some(
-    ([field, value]) =>
-      JSON.stringify(node[field as keyof NodeObject] ?? null) !== JSON.stringify(value),
+    ([field, value]) => JSON.stringify(node[field as keyof NodeObject]) !== JSON.stringify(value),
   );
   if (!differs) return [];
-  const { session, ...seen } = observation;
-  const { session: before, ...rest } = { ...touched(state, node, atMs), ...seen };
-  const served = session === undefined ? before : (session ?? undefined);
-  const after: NodeObject = { ...rest, ...(served !== undefined && { session: served }) };
-  return [change(state, 'node', node.id, after)];
+  return [change(state, 'node', node.id, { ...touched(state, node, atMs), ...observation })];
 }
 
 /** The role that is certified, and the place in the raft group, follow the role that is wished. */

@@ -8,7 +8,7 @@ import {
   SNAPSHOT_SCHEMA,
   type SnapshotLine,
 } from '../wire/snapshot.js';
-import { type Command, isKnownKind } from './command.js';
+import { type Command, isCommand } from './command.js';
 import { apply } from './decide.js';
 import { History, type HistoryEntry } from './history.js';
 import { type Outcome, Outcomes } from './outcomes.js';
@@ -95,8 +95,7 @@ export class StoreMachine {
     if (this.#failure !== undefined) return [];
     const items = decodeItems(entry.data);
     if (items === 'malformed' || items === 'format') return this.#fail(items, entry.index);
-    const known = items.every(({ command }) => isKnownKind((command as Command).kind));
-    if (!known) return this.#fail('format', entry.index);
+    if (!items.every(({ command }) => isCommand(command))) return this.#fail('format', entry.index);
     return (items as readonly BatchItem<Command>[]).map((item) => resultOf(this.#settle(item)));
   }
 

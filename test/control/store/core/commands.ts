@@ -111,14 +111,15 @@ export const bodies: Readonly<Record<CommandBody['kind'], fc.Arbitrary<CommandBo
     spec: node(nodeId(n), as).spec,
   })),
   node_observe: fc
-    .tuple(few, fc.constantFrom('ready' as const, 'down' as const), maybe(fc.nat(2)))
-    .map(([n, state, by]) => ({
+    .tuple(few, fc.constantFrom('ready' as const, 'down' as const), maybe(few), maybe(few))
+    .map(([n, state, by, of]) => ({
       kind: 'node_observe',
       nodeId: nodeId(n),
       observation: {
         state,
-        ...(by !== undefined && { session: by === 0 ? null : { manager: nodeId(by) } }),
+        ...(by !== undefined && { session: { manager: nodeId(by), number: by } }),
       },
+      ...(of !== undefined && { ifSession: of }),
     })),
   nodes_forget_state: few.map((n) => ({
     kind: 'nodes_forget_state',

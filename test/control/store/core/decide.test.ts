@@ -195,23 +195,34 @@ t.test('a removed node is remembered until its certificate would expire', async 
   t.strictSame(removed(), [nodeId(1), nodeId(3), nodeId(4)], 'the expired one is forgotten');
 });
 
-t.test('which manager serves a node is kept, and that none does', async (t) => {
+t.test('the latest session of a node counts, and what was seen in another is void', async (t) => {
   const bench = new Bench();
   bench.do({ kind: 'node_create', node: node(nodeId(1)) });
-  const session = () => bench.state.row('node', nodeId(1))?.session;
-  const observe = (observation: object) =>
-    bench.do({ kind: 'node_observe', nodeId: nodeId(1), observation });
-  observe({ session: { manager: nodeId('m') } });
-  t.strictSame(session(), { manager: nodeId('m') });
-  observe({ state: 'down' });
-  t.strictSame(session(), { manager: nodeId('m') }, 'what is not said stays');
+  const row = () => bench.state.row('node', nodeId(1));
+  const observe = (observation: object, ifSession?: number) =>
+    bench.do({
+      kind: 'node_observe',
+      nodeId: nodeId(1),
+      observation,
+      ...(ifSession !== undefined && { ifSession }),
+    });
+  const session = (id: string, number: number) => ({ manager: nodeId(id), number });
+  observe({ state: 'down' }, 1);
+  t.equal(row()?.state, 'ready', 'there is no such session');
+  observe({ state: 'down' }, 0);
+  t.equal(row()?.state, 'down');
+  observe({ session: session('m', 4), state: 'ready' });
+  t.match(row(), { state: 'ready', session: session('m', 4) });
+  observe({ session: session('n', 6) });
+  observe({ session: session('m', 5), address: 'elsewhere' });
+  t.match(row(), { session: session('n', 6), address: '127.0.0.1' });
+  observe({ state: 'down' }, 4);
+  t.equal(row()?.state, 'ready', 'its old manager does not know of the new session');
+  observe({ state: 'down' }, 6);
+  t.equal(row()?.state, 'down');
   const { version } = bench.state;
-  observe({ session: { manager: nodeId('m') } });
+  observe({ session: session('n', 6) });
   t.equal(bench.state.version, version);
-  observe({ session: null });
-  t.notOk('session' in (bench.state.row('node', nodeId(1)) ?? {}));
-  observe({ session: null });
-  t.equal(bench.state.version, version + 1);
 });
 
 t.test('there is an unlock key while autolock is on, and it turns with an update', async (t) => {

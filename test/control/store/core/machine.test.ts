@@ -181,8 +181,12 @@ t.test('a command that meets a bug is refused everywhere, and ends nobody', asyn
 
 t.test('what a newer program wrote, or what is damaged, stops the machine', async (t) => {
   const unknown = encodeBatch([{ dedupe: '', command: { kind: 'from_the_future' } as never }]);
+  const part = encodeBatch([
+    { dedupe: '', command: { kind: 'transaction', commands: [{ kind: 'x' } as never], atMs: 1 } },
+  ]);
   for (const [data, code] of [
     [unknown, 'CONTROL_STORE_SCHEMA'],
+    [part, 'CONTROL_STORE_SCHEMA'],
     [Uint8Array.of(2, 91, 93), 'CONTROL_STORE_SCHEMA'],
     [Uint8Array.of(), 'CONTROL_STORE_CORRUPT'],
     [Uint8Array.of(1, 123), 'CONTROL_STORE_CORRUPT'],
@@ -296,7 +300,7 @@ t.test('the history tells what was changed, when and by whom, and no secret', as
       {
         kind: 'node_observe',
         nodeId: nodeId(1),
-        observation: { session: { manager: nodeId(1) } },
+        observation: { session: { manager: nodeId(1), number: 1 } },
       },
     ],
     [
