@@ -1,23 +1,188 @@
 // `npm run sim [-- SEEDS]`: the simulated worlds and scenarios of gossip, over many seeds.
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
+// `npm run sim -- raft --seeds N [--from N] [--nodes 3|5|7]`: N lives of a group of managers (of each
+// size, unless one is named), by two processes. `npm run sim -- raft --seed N --nodes 3 --trace`: one, told in full.
+import { fork, spawn } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
 import { root, setup } from './setup.mjs';
 
-const [seeds = '100'] = process.argv.slice(2);
-if (!/^[1-9]\d*$/.test(seeds)) {
-  process.stderr.write(`sim: the number of seeds is a whole number from 1, not '${seeds}'\n`);
+const PROCESSES = 2;
+const PROGRESS_MS = 5_000;
+
+function refuse(text) {
+  process.stderr.write(`sim: ${text}\n`);
   process.exit(2);
 }
-setup();
-const files = [
-  'test/sim/swim.test.ts',
-  'test/sim/records-convergence.test.ts',
-  'test/gossip/core/scenarios.test.ts',
+
+const numberOf = (name, text) =>
+  /^[1-9]\d*$/.test(text)
+    ? Number(text)
+    : refuse(`the ${name} is a whole number from 1, not '${text}'`);
+
+function gossip(seeds) {
+  const files = [
+    'test/sim/swim.test.ts',
+    'test/sim/records-convergence.test.ts',
+    'test/gossip/core/scenarios.test.ts',
+  ];
+  const tap = join(root, 'node_modules/tap/dist/esm/run.mjs');
+  const child = spawn(process.execPath, [tap, '--reporter=terse', '--timeout=0', ...files], {
+    cwd: root,
+    stdio: 'inherit',
+    env: { ...process.env, SIM_SEEDS: seeds, FUZZ_FACTOR: String(Math.ceil(Number(seeds) / 12)) },
+  });
+  child.on('exit', (code) => process.exit(code ?? 1));
+}
+
+const FOLDERS = [
+  'src/base',
+  'src/control/raft/core',
+  'src/control/raft/wire',
+  'test/support',
+  'test/sim/raft',
 ];
-const tap = join(root, 'node_modules/tap/dist/esm/run.mjs');
-const child = spawn(process.execPath, [tap, '--reporter=terse', '--timeout=0', ...files], {
-  cwd: root,
-  stdio: 'inherit',
-  env: { ...process.env, SIM_SEEDS: seeds, FUZZ_FACTOR: String(Math.ceil(Number(seeds) / 12)) },
-});
-child.on('exit', (code) => process.exit(code ?? 1));
+const built = join(root, 'dist', 'sim');
+
+/** The simulation is test code, so the build leaves it out: translated here, and run as plain JavaScript. */
+async function translate() {
+  const { default: ts } = await import('typescript');
+  const compilerOptions = { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext };
+  for (const folder of FOLDERS) {
+    for (const name of readdirSync(join(root, folder))) {
+      if (!/\.ts$/.test(name) || /\.test\.ts$/.test(name)) continue;
+      const text = readFileSync(join(root, folder, name), 'utf8');
+      const output = join(built, folder, name.replace(/\.ts$/, '.js'));
+      mkdirSync(dirname(output), { recursive: true });
+      writeFileSync(output, ts.transpileModule(text, { compilerOptions }).outputText);
+    }
+  }
+}
+
+async function load() {
+  const at = (path) => import(pathToFileURL(join(built, path)).href);
+  const { runSeed } = await at('test/sim/raft/run.js');
+  const { Raft } = await at('src/control/raft/core/raft.js');
+  return (seed, nodes, trace) => runSeed(seed, nodes, { raft: Raft, ...(trace && { trace }) });
+}
+
+/** In a process of its own: every `step`th seed from `from` to `to`. */
+async function work({ from, to, step, sizes }) {
+  const run = await load();
+  for (let seed = from; seed <= to; seed += step) {
+    for (const nodes of sizes) {
+      const result = run(seed, nodes);
+      process.send({ ...result, faults: [...result.faults] });
+      // Lets messages go out, which nothing else here does.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  process.disconnect();
+}
+
+class Tally {
+  #startMs = Date.now();
+  #shownMs = Date.now();
+  runs = 0;
+  failed = 0;
+  undecided = 0;
+  #sums = { messages: 0, entries: 0, elections: 0, acknowledged: 0, unknown: 0 };
+  #faults = new Map();
+
+  add(result, isProgressWanted = true) {
+    this.runs += 1;
+    if (result.isUndecided) this.undecided += 1;
+    for (const name of Object.keys(this.#sums)) this.#sums[name] += result[name];
+    for (const [kind, count] of result.faults)
+      this.#faults.set(kind, (this.#faults.get(kind) ?? 0) + count);
+    if (result.failure !== undefined) {
+      this.failed += 1;
+      const { seed, nodeCount, failure } = result;
+      process.stdout.write(
+        `FAIL seed ${seed} of ${nodeCount} nodes: ${failure}\n` +
+          `     npm run sim -- raft --seed ${seed} --nodes ${nodeCount} --trace\n`,
+      );
+    }
+    if (isProgressWanted && Date.now() - this.#shownMs > PROGRESS_MS) this.show();
+  }
+
+  show() {
+    this.#shownMs = Date.now();
+    const seconds = (Date.now() - this.#startMs) / 1000;
+    const sums = Object.entries(this.#sums).map(([name, sum]) => `${sum} ${name}`);
+    process.stdout.write(
+      `${this.runs} runs in ${seconds.toFixed(1)} s (${(this.runs / seconds).toFixed(1)}/s), ` +
+        `${this.failed} failed, ${this.undecided} undecided: ${sums.join(', ')}\n`,
+    );
+  }
+
+  showFaults() {
+    const faults = [...this.#faults].sort((a, b) => b[1] - a[1]);
+    process.stdout.write(`faults: ${faults.map(([kind, n]) => `${kind} ${n}`).join(', ')}\n`);
+  }
+}
+
+async function campaign(from, count, sizes) {
+  const tally = new Tally();
+  const children = Array.from({ length: PROCESSES }, (_, i) => {
+    const task = { from: from + i, to: from + count - 1, step: PROCESSES, sizes };
+    const child = fork(fileURLToPath(import.meta.url), ['raft-worker', JSON.stringify(task)]);
+    child.on('message', (result) => tally.add(result));
+    return new Promise((resolve) => child.on('exit', resolve));
+  });
+  const codes = await Promise.all(children);
+  tally.show();
+  tally.showFaults();
+  process.exit(tally.failed > 0 || codes.some((code) => code !== 0) ? 1 : 0);
+}
+
+async function replay(seed, sizes, isTraced) {
+  const run = await load();
+  let failed = 0;
+  for (const nodes of sizes) {
+    const lines = [];
+    const result = run(seed, nodes, isTraced ? (line) => lines.push(line) : undefined);
+    if (isTraced) process.stdout.write(`${lines.join('\n')}\n`);
+    const { failure, faults, ...rest } = result;
+    process.stdout.write(
+      `${JSON.stringify({ ...rest, faults: Object.fromEntries(faults) })}\n` +
+        `seed ${seed} of ${nodes} nodes: ${failure ?? 'nothing is wrong'}\n`,
+    );
+    if (failure !== undefined) failed += 1;
+  }
+  process.exitCode = failed > 0 ? 1 : 0;
+}
+
+async function raft(args) {
+  const { values } = parseArgs({
+    args,
+    options: {
+      seeds: { type: 'string', default: '100' },
+      from: { type: 'string', default: '1' },
+      nodes: { type: 'string' },
+      seed: { type: 'string' },
+      trace: { type: 'boolean', default: false },
+    },
+  });
+  if (values.nodes !== undefined && !/^[1-9]$/.test(values.nodes)) refuse('the nodes are 1 to 9');
+  const sizes = values.nodes === undefined ? [3, 5, 7] : [Number(values.nodes)];
+  setup({ native: false, typescript: false });
+  await translate();
+  if (values.seed !== undefined) await replay(numberOf('seed', values.seed), sizes, values.trace);
+  else
+    await campaign(
+      numberOf('first seed', values.from),
+      numberOf('number of seeds', values.seeds),
+      sizes,
+    );
+}
+
+const [what = '100', ...rest] = process.argv.slice(2);
+if (what === 'raft-worker') await work(JSON.parse(rest[0]));
+else if (what === 'raft') await raft(rest);
+else {
+  numberOf('number of seeds', what);
+  setup();
+  gossip(what);
+}

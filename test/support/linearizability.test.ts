@@ -231,6 +231,14 @@ t.test('one read of it that is made stale is always found out', async (t) => {
   t.pass('checked');
 });
 
+t.test('many unknown operations do not drown the known ones', async (t) => {
+  const lost = Array.from({ length: 30 }, (_, i) => append(i, undefined, `lost${i}.`));
+  const known = [append(40, 41, 'a', 'lost7.a'), append(42, 43, 'b', 'lost7.alost3.b')];
+  const verdict = checkLinearizable(register, [...lost, ...known, read(44, 45, 'lost7.alost3.b')]);
+  t.equal(verdict.kind, 'linearizable');
+  t.ok(verdict.kind === 'linearizable' && verdict.steps < 10_000, 'steps, not time');
+});
+
 /** The same calls and returns with the outputs of one order that respects them. */
 function replay(history: readonly Op[], prng: Prng): Op[] {
   const order = history

@@ -28,6 +28,7 @@ export type Verdict<Input, Output> =
       readonly key: string;
       readonly stuck: Operation<Input, Output>;
       readonly order: readonly Operation<Input, Output>[];
+      readonly steps: number;
     }
   /** The search was given up: nothing is known. */
   | { readonly kind: 'undecided'; readonly key: string; readonly steps: number };
@@ -48,11 +49,33 @@ export function checkLinearizable<Input, Output>(
   }
   let steps = 0;
   for (const operations of byKey.values()) {
-    const verdict = new Search(model, operations, stepsMax - steps).run();
+    const verdict = checkKey(model, operations, stepsMax - steps);
     if (verdict.kind !== 'linearizable') return verdict;
     steps += verdict.steps;
   }
   return { kind: 'linearizable', steps };
+}
+
+/** An order with few unknown operations in a row is soon found, if there is one; so those come first. */
+const UNKNOWN_IN_A_ROW = [1, 2, 4] as const;
+const FIRST_STEPS_MAX = 50_000;
+
+function checkKey<Input, Output>(
+  model: Model<Input, Output>,
+  operations: readonly Operation<Input, Output>[],
+  stepsMax: number,
+): Verdict<Input, Output> {
+  const unknown = operations.filter(({ returnMs }) => returnMs === undefined).length;
+  let steps = 0;
+  for (const inARow of UNKNOWN_IN_A_ROW) {
+    if (inARow >= unknown) break;
+    const most = Math.min(FIRST_STEPS_MAX, stepsMax - steps);
+    const verdict = new Search(model, operations, most, inARow).run();
+    steps += verdict.steps;
+    if (verdict.kind === 'linearizable') return { ...verdict, steps };
+  }
+  const verdict = new Search(model, operations, stepsMax - steps, undefined).run();
+  return { ...verdict, steps: steps + verdict.steps };
 }
 
 /** A call or a return, in a doubly linked list in order of time. */
@@ -70,10 +93,17 @@ interface Mark<Input, Output> {
 class Search<Input, Output> {
   readonly #model: Model<Input, Output>;
   readonly #stepsMax: number;
+  /** Undefined: any number, and all operations are tried in the order of their calls. */
+  readonly #inARowMax: number | undefined;
   readonly #head: Mark<Input, Output>;
   readonly #linearized: BitSet;
   readonly #tried = new Set<string>();
-  readonly #stack: { readonly call: Mark<Input, Output>; readonly state: string }[] = [];
+  readonly #stack: {
+    readonly call: Mark<Input, Output>;
+    readonly state: string;
+    /** Unknown operations since the last known one, without this. */
+    readonly inARow: number;
+  }[] = [];
   #open = 0;
   #best: readonly Operation<Input, Output>[] = [];
   #stuck: Operation<Input, Output> | undefined;
@@ -82,15 +112,21 @@ class Search<Input, Output> {
     model: Model<Input, Output>,
     operations: readonly Operation<Input, Output>[],
     stepsMax: number,
+    inARowMax: number | undefined,
   ) {
     this.#model = model;
     this.#stepsMax = stepsMax;
+    this.#inARowMax = inARowMax;
     this.#linearized = new BitSet(operations.length);
     this.#head = this.#link(operations);
   }
 
+  /** With a limit, the known operations that may come next are tried before the unknown ones. */
   run(): Verdict<Input, Output> {
     let { initial: state } = this.#model;
+    const max = this.#inARowMax;
+    let inARow = 0;
+    let isUnknownTurn = false;
     let mark = this.#head.next;
     let steps = 0;
     while (this.#open > 0) {
@@ -98,21 +134,32 @@ class Search<Input, Output> {
       const { key } = mark.operation;
       if (++steps > this.#stepsMax) return { kind: 'undecided', key, steps };
       if (mark.isCall) {
-        const next = this.#try(mark, state);
+        const isUnknown = mark.end === undefined;
+        const isTurn =
+          max === undefined || (isUnknown === isUnknownTurn && !(isUnknown && inARow >= max));
+        const next = isTurn ? this.#try(mark, state, inARow) : undefined;
         if (next === undefined) mark = mark.next;
         else {
           state = next;
+          inARow = isUnknown && max !== undefined ? inARow + 1 : 0;
+          isUnknownTurn = false;
           mark = this.#head.next;
         }
+        continue;
+      }
+      if (max !== undefined && !isUnknownTurn) {
+        isUnknownTurn = true;
+        mark = this.#head.next;
         continue;
       }
       this.#remember(mark.operation);
       const last = this.#stack.pop();
       if (last === undefined) {
         const stuck = this.#stuck ?? mark.operation;
-        return { kind: 'violation', key, stuck, order: this.#best };
+        return { kind: 'violation', key, stuck, order: this.#best, steps };
       }
-      state = last.state;
+      ({ state, inARow } = last);
+      isUnknownTurn = last.call.end === undefined;
       this.#putBack(last.call);
       mark = last.call.next;
     }
@@ -147,18 +194,19 @@ class Search<Input, Output> {
   }
 
   /** Linearizes the operation here, if it can be and that was not tried before. */
-  #try(call: Mark<Input, Output>, state: string): string | undefined {
+  #try(call: Mark<Input, Output>, state: string, inARow: number): string | undefined {
     const { input, output } = call.operation;
     const next = this.#model.step(state, input, output);
     if (next === undefined) return undefined;
     this.#linearized.add(call.bit);
-    const key = `${this.#linearized.key()}|${next}`;
+    const run = call.end === undefined && this.#inARowMax !== undefined ? inARow + 1 : 0;
+    const key = `${this.#linearized.key()}|${run}|${next}`;
     if (this.#tried.has(key)) {
       this.#linearized.delete(call.bit);
       return undefined;
     }
     this.#tried.add(key);
-    this.#stack.push({ call, state });
+    this.#stack.push({ call, state, inARow });
     unlink(call);
     if (call.end !== undefined) {
       unlink(call.end);
