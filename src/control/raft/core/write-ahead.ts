@@ -70,7 +70,7 @@ export class WriteAhead {
     const reset = this.#reset;
     const hardState = this.#isDue(now, entries.length > 0 || reset !== undefined) ? now : undefined;
     const messages = this.#messages;
-    if (messages.length > 0) this.#messages = [];
+    this.#messages = [];
     const idle = entries.length === 0 && reset === undefined && hardState === undefined;
     if (idle && (messages.length === 0 || this.#flights.length === 0)) return { atOnce: messages };
 

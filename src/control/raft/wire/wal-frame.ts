@@ -5,11 +5,12 @@
  *   header  0 "SHOALWAL" | 8 u32 version | 12 u48 sequence | 18 u16 0 | 20 key id (8) | 28 salt (32)
  *           | 60 u32 crc of what is before
  *   frame   0 "SHFR" | 4 u32 n | 8 u32 counter | 12 u32 link | 16 u32 crc | 20 u32 header crc
- *           | 24 ciphertext (n) | tag (16) | zeros to a multiple of 8
+ *           | 24 ciphertext (n) | tag (16) | ff to a multiple of 8
  *
  * `crc` is over bytes 0 to 15, ciphertext and tag; `link` is the `crc` of the frame before, also across
  * segments; `header crc` is over bytes 0 to 19. The sequence number of the segment is what all of them
- * begin with, so that a frame that strayed from another segment does not count.
+ * begin with, so that a frame that strayed from another segment does not count. No eight bytes of a frame, where
+ * it is cut at a multiple of eight, are zeros but by a chance of 2^-64: so a sector that was not written shows.
  */
 export const WAL_VERSION = 1;
 export const SEGMENT_HEADER_BYTES = 64;
@@ -100,6 +101,11 @@ export function finishFrame(
 ): number {
   const sealedBytes = target.readUInt32BE(offset + 4) + TAG_BYTES;
   const crc = frameCrc(target, offset, sealedBytes, sequence, crc32);
+  target.fill(
+    0xff,
+    offset + FRAME_HEADER_BYTES + sealedBytes,
+    offset + frameBytes(sealedBytes - TAG_BYTES),
+  );
   target.writeUInt32BE(crc, offset + 16);
   const header = target.subarray(offset, offset + 20);
   target.writeUInt32BE(crc32(header, seedOf(sequence)), offset + 20);
@@ -120,8 +126,8 @@ export interface Frame {
 
 export type FrameRead =
   | { readonly kind: 'frame'; readonly frame: Frame }
-  /** The header is whole, and the rest is not what it promises; `endOffset` may be past the end. */
-  | { readonly kind: 'broken'; readonly endOffset: number }
+  /** The header is whole, and the rest is not what it promises; `nextOffset` may be past the end. */
+  | { readonly kind: 'broken'; readonly nextOffset: number }
   /** There is not even a header. */
   | { readonly kind: 'nothing' };
 
@@ -137,14 +143,14 @@ export function readFrame(
   if (crc32(header, seedOf(sequence)) !== bytes.readUInt32BE(offset + 20))
     return { kind: 'nothing' };
   const plainBytes = bytes.readUInt32BE(offset + 4);
-  const endOffset = offset + FRAME_HEADER_BYTES + plainBytes + TAG_BYTES;
-  if (endOffset > bytes.length) return { kind: 'broken', endOffset };
+  const nextOffset = offset + frameBytes(plainBytes);
+  if (nextOffset > bytes.length) return { kind: 'broken', nextOffset };
   const crc = bytes.readUInt32BE(offset + 16);
   if (frameCrc(bytes, offset, plainBytes + TAG_BYTES, sequence, crc32) !== crc)
-    return { kind: 'broken', endOffset };
+    return { kind: 'broken', nextOffset };
   const counter = bytes.readUInt32BE(offset + 8);
   const link = bytes.readUInt32BE(offset + 12);
-  const nextOffset = offset + frameBytes(plainBytes);
+  const endOffset = offset + FRAME_HEADER_BYTES + plainBytes + TAG_BYTES;
   return {
     kind: 'frame',
     frame: { offset, counter, link, crc, plainBytes, endOffset, nextOffset },
