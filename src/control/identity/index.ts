@@ -1,12 +1,9 @@
 /** Who is who: the swarm's CA, certificates of nodes, join tokens, and the protocol for getting them. */
 export {
-  type CaState,
   cancelRotation,
   finishRotation,
   graceRoots,
   issuingRoot,
-  type RetiredRoot,
-  type RootRotation,
   type RotationProgress,
   rotationDelayMs,
   trustBundle,
@@ -21,6 +18,8 @@ export {
   issueNodeCertificate,
   issuerFacts,
   newJoinToken,
+  type PublicTrust,
+  publicTrust,
 } from './io/authority.js';
 export {
   JoinAttempt,
@@ -42,6 +41,8 @@ export {
   digestOf,
   type IssuerFacts,
   readNodeCertificate,
+  readPeerCertificate,
+  type ShowsCertificate,
 } from './io/certificates.js';
 export {
   adoptTrust,
@@ -67,15 +68,19 @@ export {
   type PeerRefusal,
   type PeerRule,
   type PeerVerdict,
-  type ShowsCertificate,
   showsNewRoot,
 } from './io/judge.js';
 export { rawPublicKeyOf } from './io/keys.js';
 export {
-  type ExternalCa,
   type GivenRoot,
   type RotationWish,
   refuseExternalCas,
   rotationProgress,
   startRotation,
 } from './io/rotation.js';
+export {
+  type CaState,
+  parseCaState,
+  type RetiredRoot,
+  type RootRotation,
+} from './wire/ca-state.js';

@@ -1,4 +1,5 @@
 import { assert } from '../../../base/assert.js';
+import type { CaState, RetiredRoot } from '../wire/ca-state.js';
 import { joinPem } from '../wire/pem.js';
 
 /**
@@ -8,41 +9,6 @@ import { joinPem } from '../wire/pem.js';
 export const RETIRED_ROOT_MS = 366 * 86_400_000;
 /** Roots before the present one that are remembered; the oldest goes first. */
 const RETIRED_ROOTS_MAX = 4;
-
-/** A root that is being brought in beside the present one. */
-export interface RootRotation {
-  readonly rootPem: string;
-  readonly rootKeyPem: string;
-  /** Subject and key of the new root, signed by the present one. */
-  readonly crossSignedPem: string;
-  readonly startedAtMs: number;
-}
-
-/** A root that signs no more, and is trusted by nobody who was there when it went. */
-export interface RetiredRoot {
-  readonly rootPem: string;
-  /** The root that came after it, signed by it. */
-  readonly crossSignedPem: string;
-  readonly retiredAtMs: number;
-}
-
-/**
- * All that the swarm's CA is: plain data, kept in the replicated store among the secrets. New states
- * are computed here; whoever keeps the state replaces the old one by them in a single write, and only
- * if it still is the one that they were computed from.
- */
-export interface CaState {
-  /** What join tokens name and `docker swarm ca` prints; during a rotation still the old one. */
-  readonly rootPem: string;
-  /** PKCS #8. */
-  readonly rootKeyPem: string;
-  /** Present while a rotation goes on. */
-  readonly rotation?: RootRotation;
-  /** Newest first. */
-  readonly retired?: readonly RetiredRoot[];
-  /** `CAConfig.ForceRotate` that was acted upon last: another number asks for another root. */
-  readonly forceRotate: number;
-}
 
 /** The root that signs now: the new one as soon as there is one. */
 export function issuingRoot(state: CaState): {

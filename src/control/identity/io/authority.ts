@@ -3,7 +3,8 @@ import type { Name } from '@peculiar/x509';
 import { assert } from '../../../base/assert.js';
 import type { ClusterId, NodeId, NodeRole } from '../../../base/swarm-model.js';
 import { MANAGER_NAME, WORKER_NAME } from '../../wire/protocol.js';
-import { type CaState, issuerChain, issuingRoot, trustBundle } from '../core/ca-state.js';
+import { issuerChain, issuingRoot, trustBundle } from '../core/ca-state.js';
+import type { CaState } from '../wire/ca-state.js';
 import { formatJoinToken, joinSecret } from '../wire/token.js';
 import { digestOf, type IssuerFacts } from './certificates.js';
 import { spkiOf } from './keys.js';
@@ -181,6 +182,24 @@ export async function issuerFacts(caPem: string): Promise<IssuerFacts> {
   return {
     subject: Buffer.from(ca.subjectName.toArrayBuffer()).toString('base64'),
     publicKey: Buffer.from(ca.publicKey.rawData).toString('base64'),
+  };
+}
+
+/** What everyone may know of the CA: Docker's `TLSInfo`, in which the issuer is ahead of the root. */
+export interface PublicTrust {
+  readonly rootCaPem: string;
+  readonly certIssuerSubject: string;
+  readonly certIssuerPublicKey: string;
+  readonly rootRotationInProgress: boolean;
+}
+
+export async function publicTrust(state: CaState): Promise<PublicTrust> {
+  const { subject, publicKey } = await issuerFacts(issuingRoot(state).rootPem);
+  return {
+    rootCaPem: state.rootPem,
+    certIssuerSubject: subject,
+    certIssuerPublicKey: publicKey,
+    rootRotationInProgress: state.rotation !== undefined,
   };
 }
 

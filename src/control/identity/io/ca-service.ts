@@ -6,10 +6,11 @@ import type { Logger } from '../../core/logger.js';
 import { Channel } from '../../io/channel.js';
 import type { ControlAddress, NodeRegistration } from '../../wire/model.js';
 import { refusalOf } from '../../wire/refusal.js';
-import { type CaState, graceRoots, trustBundle } from '../core/ca-state.js';
+import { graceRoots, trustBundle } from '../core/ca-state.js';
 import { Once } from '../core/once.js';
 import { peerIdOf } from '../core/peer-id.js';
 import { type CaReply, type CaRequest, parseCaRequest } from '../wire/ca-messages.js';
+import type { CaState } from '../wire/ca-state.js';
 import { joinPem } from '../wire/pem.js';
 import type { IssuedCertificate } from './authority.js';
 import { digestsOf } from './certificates.js';
@@ -116,6 +117,7 @@ const NOT_NOW = {
 /** Serves `shoal-ca/1`: shows the roots, admits those with a token, renews members' certificates. */
 export class CaServer {
   readonly #backend: CaServerBackend;
+  readonly #conversationMs: number;
   readonly #logged = new Once(LOGGED_MAX);
   readonly #conversations = new Map<string, number>();
   #open = 0;
@@ -140,8 +142,10 @@ export class CaServer {
     backend: 0,
   };
 
-  constructor(backend: CaServerBackend) {
+  /** @param conversationMs After which a conversation is cut off. */
+  constructor(backend: CaServerBackend, conversationMs = CONVERSATION_MS_MAX) {
     this.#backend = backend;
+    this.#conversationMs = conversationMs;
   }
 
   stats(): CaServerStats {
@@ -185,7 +189,7 @@ export class CaServer {
     const timer = setTimeout(() => {
       this.#timeouts++;
       cut();
-    }, CONVERSATION_MS_MAX);
+    }, this.#conversationMs);
     const channel = new Channel(socket, {
       receiveBytesMax: REQUEST_BYTES_MAX,
       onMessage: (value) => {

@@ -142,17 +142,46 @@ export function publicKeyOf(certificate: X509Certificate): string {
   return certificate.publicKey.export({ format: 'der', type: 'spki' }).toString('base64');
 }
 
-/** The certificate that the other end of a TLS connection showed, and what it sent along. */
-export function shownBy(socket: {
-  getPeerX509Certificate(): X509Certificate | undefined;
-}): { readonly leaf: X509Certificate; readonly intermediates: X509Certificate[] } | undefined {
-  const leaf = socket.getPeerX509Certificate();
-  if (leaf === undefined) return undefined;
-  const intermediates: X509Certificate[] = [];
-  let at = leaf.issuerCertificate;
-  while (at !== undefined && intermediates.length < INTERMEDIATES_MAX) {
-    intermediates.push(at);
-    at = at.issuerCertificate;
+/** One certificate of a chain, as `node:tls` tells it; nothing in it if there was none. */
+interface ShownCertificate {
+  readonly raw?: Uint8Array;
+  readonly issuerCertificate?: ShownCertificate;
+}
+
+/** A TLS socket, or anything that shows a certificate whose key its holder has proven to have. */
+export interface ShowsCertificate {
+  getPeerCertificate(detailed: true): ShownCertificate | null;
+}
+
+/** Who is at the other end of a TLS connection, by roots that are trusted; expiry is apart. */
+export function readPeerCertificate(
+  socket: ShowsCertificate,
+  caPem: string,
+): CertifiedNode | undefined {
+  const shown = shownBy(socket);
+  return shown && readNodeCertificate(shown.leaf, caPem, shown.intermediates);
+}
+
+/**
+ * The certificate that the other end of a TLS connection showed, and what it sent along.
+ *
+ * Not by `getPeerX509Certificate`, which takes the chain off the connection: a second call finds no
+ * intermediates, and on a client takes the first of them for the peer.
+ */
+export function shownBy(
+  socket: ShowsCertificate,
+): { readonly leaf: X509Certificate; readonly intermediates: X509Certificate[] } | undefined {
+  const shown: X509Certificate[] = [];
+  try {
+    let at = socket.getPeerCertificate(true) ?? undefined;
+    while (at?.raw !== undefined && shown.length <= INTERMEDIATES_MAX) {
+      shown.push(new X509Certificate(at.raw));
+      // A root is shown as its own issuer.
+      at = at.issuerCertificate === at ? undefined : at.issuerCertificate;
+    }
+  } catch {
+    return undefined;
   }
-  return { leaf, intermediates };
+  const [leaf, ...intermediates] = shown;
+  return leaf && { leaf, intermediates };
 }

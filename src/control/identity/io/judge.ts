@@ -1,4 +1,3 @@
-import type { X509Certificate } from 'node:crypto';
 import type { ClusterId, NodeId, NodeRole } from '../../../base/swarm-model.js';
 import type { Logger } from '../../core/logger.js';
 import { Once } from '../core/once.js';
@@ -6,17 +5,13 @@ import {
   type CertifiedNode,
   certificatesOf,
   readNodeCertificate,
+  type ShowsCertificate,
   shownBy,
 } from './certificates.js';
 import type { NodeIdentity } from './identity.js';
 
 /** Refused peers of which a log line was written lately. */
 const LOGGED_MAX = 1_024;
-
-/** A TLS socket, or anything that shows a certificate whose key its holder has proven to have. */
-export interface ShowsCertificate {
-  getPeerX509Certificate(): X509Certificate | undefined;
-}
 
 export type PeerRefusal =
   | 'no_certificate'

@@ -1,12 +1,9 @@
 import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto';
 import { assert } from '../../../base/assert.js';
 import { SwarmError } from '../../../base/swarm-error.js';
-import {
-  type CaState,
-  cancelRotation,
-  progressOf,
-  type RotationProgress,
-} from '../core/ca-state.js';
+import type { ExternalCa } from '../../../base/swarm-model.js';
+import { cancelRotation, progressOf, type RotationProgress } from '../core/ca-state.js';
+import type { CaState } from '../wire/ca-state.js';
 import { pemBlocks } from '../wire/pem.js';
 import { type Authority, createAuthority, crossSign } from './authority.js';
 import { certificatesOf, publicKeyOf } from './certificates.js';
@@ -63,14 +60,6 @@ export function rotationProgress(
   const [root] = certificatesOf(state.rotation?.rootPem ?? '') ?? [];
   assert(root !== undefined, 'a rotation goes on');
   return progressOf(publicKeyOf(root), nodes);
-}
-
-/** As the API has it; kept, shown, and not used. */
-export interface ExternalCa {
-  readonly protocol: string;
-  readonly url: string;
-  readonly options: Readonly<Record<string, string>>;
-  readonly caCertPem: string;
 }
 
 /**
