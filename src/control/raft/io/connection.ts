@@ -4,7 +4,7 @@ import { FrameDecoder } from '../../core/frame-decoder.js';
 import { FRAME_HEADER_BYTES } from '../../wire/frame.js';
 
 /** A frame that takes longer to arrive is not worth waiting for. */
-const FRAME_MS_MAX = 10_000;
+export const FRAME_MS_MAX = 10_000;
 /** How long the other side may take to hang up after the last frame. */
 const FINISH_MS_MAX = 500;
 
@@ -27,6 +27,8 @@ export type ConnectionEnd =
 
 export interface ConnectionConfig {
   readonly frameBytesMax: number;
+  /** How long a frame may take to arrive whole. Default `FRAME_MS_MAX`. */
+  readonly frameMs?: number;
   /** How long the other side may leave what was sent without any sign of life; 0: for ever. */
   readonly silenceMs: number;
   /** The body of a frame, never empty; a buffer of its own. */
@@ -100,8 +102,8 @@ export class Connection {
   tick(): void {
     if (this.#ended) return;
     const now = nowMs();
-    const { silenceMs } = this.#config;
-    if (this.#partialBytes > 0 && now - this.#partialSinceMs > FRAME_MS_MAX) this.end('slow_frame');
+    const { silenceMs, frameMs = FRAME_MS_MAX } = this.#config;
+    if (this.#partialBytes > 0 && now - this.#partialSinceMs > frameMs) this.end('slow_frame');
     else if (
       silenceMs > 0 &&
       this.#unansweredSinceMs !== undefined &&

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream';
 import type { Prng } from '../../../base/prng.js';
 import type { Member, Membership, RaftId, RaftMessage } from '../core/types.js';
 import { decodeMessages } from '../wire/message.js';
-import { Connection, type ConnectionEnd } from './connection.js';
+import { Connection, type ConnectionEnd, FRAME_MS_MAX } from './connection.js';
 import { FRAME_BYTES_MAX } from './message-frames.js';
 import { Peer } from './peer.js';
 import { decodeHello, encodeHello } from './stream-frames.js';
@@ -34,6 +34,7 @@ export interface TransportConfig {
   readonly prng: Prng;
   /** See `ConnectionConfig`. */
   readonly silenceMs: number;
+  readonly frameMs?: number;
   readonly dial: (member: Member, signal: AbortSignal) => Promise<Duplex>;
   readonly onMessage: (message: RaftMessage) => void;
   readonly onGone: (peer: RaftId) => void;
@@ -121,6 +122,7 @@ export class Transport {
     const connection = new Connection(stream, {
       frameBytesMax: FRAME_BYTES_MAX,
       silenceMs: this.#config.silenceMs,
+      frameMs: this.#config.frameMs ?? FRAME_MS_MAX,
       onFrame: (body) => {
         if (peer === undefined) peer = this.#onHello(body, connection, from);
         else this.#onFrame(peer, body, connection);
