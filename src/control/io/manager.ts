@@ -115,7 +115,7 @@ export class Manager {
     this.#identity = identity;
     this.#now = place.now ?? Date.now;
     this.#dispatcher = new Dispatcher(this.#dispatchBackend());
-    store.watch(() => this.#dispatcher.changed());
+    store.watch((changes) => this.#dispatcher.changed(changes));
     this.#chores = setInterval(() => void this.#doChores(), CHORES_INTERVAL_MS);
     this.#chores.unref();
   }
@@ -195,8 +195,7 @@ export class Manager {
       // First, since the own certificate may have expired while nothing ran.
       await manager.#doChores();
       await manager.#listen();
-      for (const node of manager.nodes())
-        if (node.state !== 'down') manager.#dispatcher.expect(node.id, node.state === 'ready');
+      manager.#dispatcher.setManagers(true, new Set([identity.nodeId]));
       return manager;
     } catch (error) {
       await manager.#stop();
@@ -394,7 +393,6 @@ export class Manager {
             ...addressesOf(registration, remoteAddress),
           },
         })) as NodeId;
-        this.#dispatcher.expect(id, false);
         log.info({ node: id, remoteAddress }, 'node joined');
         return id;
       },
@@ -427,6 +425,7 @@ export class Manager {
     };
     return {
       log,
+      self: this.#identity.nodeId,
       source: () => ({
         version: state.version,
         cluster: this.cluster(),
@@ -436,12 +435,12 @@ export class Manager {
       }),
       attachmentsOf: (nodeId) =>
         new Map([...state.attachmentsOf(nodeId)].map((id) => [id, row(id)])),
-      isMember: (nodeId) => state.row('node', nodeId) !== undefined,
-      register: (nodeId, registration, remoteAddress, sessionOpens) =>
+      node: (nodeId) => state.row('node', nodeId),
+      register: (nodeId, registration, remoteAddress, session) =>
         this.#observe(nodeId, {
           description: this.#describe(registration),
           ...addressesOf(registration, remoteAddress),
-          ...(sessionOpens && { state: 'ready', stateMessage: '' }),
+          ...(session && { state: 'ready', stateMessage: '', session }),
         }),
       attach: async (nodeId, request) => {
         const id = newId<AttachmentId>();
@@ -454,11 +453,10 @@ export class Manager {
         await this.#propose({ kind: 'node_leave', nodeId });
         log.info({ node: nodeId }, 'node left');
       },
-      setState: (nodeId, nodeState, stateMessage) => {
+      setState: async (nodeId, nodeState, stateMessage, ifSession) => {
         log.info({ node: nodeId, state: nodeState, stateMessage }, 'node changed');
-        this.#observe(nodeId, { state: nodeState, stateMessage }).catch((error: unknown) =>
-          log.warn({ node: nodeId, err: error }, 'state of a node was not kept'),
-        );
+        const observation = { state: nodeState, stateMessage };
+        await this.#propose({ kind: 'node_observe', nodeId, observation, ifSession });
       },
     };
   }

@@ -164,7 +164,7 @@ t.test('a large swarm is told in parts', async (t) => {
 });
 
 t.test('a change without anything to change is refused', async (t) => {
-  t.equal(applyChange(undefined, { version: 1 }), undefined);
+  t.equal(applyChange(undefined, { era: 0, version: 1 }), undefined);
 });
 
 t.test('addresses of managers are text that can be read again', async (t) => {
@@ -177,9 +177,23 @@ t.test('addresses of managers are text that can be read again', async (t) => {
 });
 
 t.test('messages are judged without a throw, and only known ones pass', async (t) => {
-  t.ok(parseAgentMessage({ kind: 'hello', registration: REGISTRATION }));
+  t.ok(
+    parseAgentMessage({
+      kind: 'hello',
+      registration: REGISTRATION,
+      session: 1,
+      era: 0,
+      version: 0,
+    }),
+  );
   t.equal(
-    parseAgentMessage({ kind: 'hello', registration: { ...REGISTRATION, gossipPort: 70_000 } }),
+    parseAgentMessage({
+      kind: 'hello',
+      registration: { ...REGISTRATION, gossipPort: 70_000 },
+      session: 1,
+      era: 0,
+      version: 0,
+    }),
     undefined,
   );
   t.equal(parseAgentMessage({ kind: 'attach', request: 1, wish: { key: '' } }), undefined);

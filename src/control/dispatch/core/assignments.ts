@@ -10,9 +10,12 @@ import type { KeyedAttachment } from '../../wire/attachment.js';
 import type { GossipKeyText } from '../../wire/gossip-key.js';
 import type { ControlAddress } from '../../wire/model.js';
 import type { AssignmentsChange, ClusterFacts, NodeEntry, TableChange } from '../wire/messages.js';
+import type { Removal } from './removals.js';
 
 /** What all nodes are told alike. Rows are never altered, so the same row is no change. */
 export interface SharedAssignments {
+  /** Raised when the state was put back to an earlier one; versions count within an era. */
+  readonly era: number;
   /** Version of the cluster's state that this is made of. */
   readonly version: number;
   readonly cluster: ClusterFacts;
@@ -30,7 +33,11 @@ export interface Assignments extends SharedAssignments {
 
 /** What assignments are made of. */
 export interface AssignmentsSource {
+  /** Raised when a swarm is made anew of what one manager, or a copy, still has; 0 if absent. */
+  readonly era?: number;
   readonly version: number;
+  /** The manager that leads, if that is known: agents leave it to the others if they can. */
+  readonly leader?: NodeId | undefined;
   readonly cluster: ClusterObject;
   readonly gossipKeys: readonly GossipKeyText[];
   readonly networks: Iterable<NetworkObject>;
@@ -39,8 +46,11 @@ export interface AssignmentsSource {
 
 const entries = new WeakMap<NodeObject, NodeEntry>();
 
-/** The same node object gives the same entry, for the comparison by identity. */
-function entryOf(node: NodeObject): NodeEntry {
+/**
+ * The same node object gives the same entry, for the comparison by identity; and so does another
+ * that differs only in what nodes are not told, such as who serves it.
+ */
+function entryOf(node: NodeObject, before: NodeEntry | undefined): NodeEntry {
   const known = entries.get(node);
   if (known !== undefined) return known;
   const entry: NodeEntry = {
@@ -55,8 +65,13 @@ function entryOf(node: NodeObject): NodeEntry {
     gossipAddress: node.gossipAddress,
     gossipPort: node.gossipPort,
   };
-  entries.set(node, entry);
-  return entry;
+  const kept = before !== undefined && isSameEntry(before, entry) ? before : entry;
+  entries.set(node, kept);
+  return kept;
+}
+
+function isSameEntry(a: NodeEntry, b: NodeEntry): boolean {
+  return (Object.keys(b) as (keyof NodeEntry)[]).every((field) => a[field] === b[field]);
 }
 
 /** `host:port`, with brackets around IPv6. */
@@ -71,23 +86,30 @@ export function formatControlAddress({ address, port }: ControlAddress): string 
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
-export function projectShared(source: AssignmentsSource): SharedAssignments {
+/** @param before What was projected last, whose entries are used again where they still hold. */
+export function projectShared(
+  source: AssignmentsSource,
+  before?: SharedAssignments,
+): SharedAssignments {
   const nodes = [...source.nodes];
   const { id, dataPathPort, rootCaPem, spec } = source.cluster;
+  const managerAt = ({ manager }: NodeObject) => manager && parseControlAddress(manager.address);
+  const leader = nodes.find((node) => node.id === source.leader);
+  const leaderAddress = leader && managerAt(leader);
   return {
+    era: source.era ?? 0,
     version: source.version,
     cluster: {
       id,
       dataPathPort,
       rootCaPem,
       heartbeatMs: spec.dispatcherHeartbeatMs,
-      managers: nodes.flatMap(
-        ({ manager }) => (manager && parseControlAddress(manager.address)) ?? [],
-      ),
+      managers: nodes.flatMap((node) => managerAt(node) ?? []),
+      ...(leaderAddress && { leader: leaderAddress }),
     },
     gossipKeys: source.gossipKeys,
     networks: new Map([...source.networks].map((network) => [network.id, network])),
-    nodes: new Map(nodes.map((node) => [node.id, entryOf(node)])),
+    nodes: new Map(nodes.map((node) => [node.id, entryOf(node, before?.nodes.get(node.id))])),
   };
 }
 
@@ -112,6 +134,7 @@ export function diffShared(
   const gossipKeys = same(before.gossipKeys, after.gossipKeys) ? undefined : after.gossipKeys;
   if (!networks && !nodes && !cluster && !gossipKeys) return undefined;
   return {
+    era: after.era,
     version: after.version,
     ...(cluster && { cluster }),
     ...(gossipKeys && { gossipKeys }),
@@ -136,8 +159,9 @@ const PART_CHARS_MAX = 1 << 20;
 
 /** Everything, as a change from nothing. */
 export function fullChange(assignments: Assignments): AssignmentsChange {
-  const { version, cluster, gossipKeys, networks, nodes, attachments } = assignments;
+  const { era, version, cluster, gossipKeys, networks, nodes, attachments } = assignments;
   return {
+    era,
     version,
     cluster,
     gossipKeys,
@@ -147,15 +171,55 @@ export function fullChange(assignments: Assignments): AssignmentsChange {
   };
 }
 
+/**
+ * What is different since `version` for a node that has these assignments now: the rows that are
+ * younger, and what was removed meanwhile. May repeat what the node knows, and never lacks anything.
+ */
+export function changeSince(
+  version: number,
+  assignments: Assignments,
+  source: Pick<AssignmentsSource, 'networks' | 'nodes'>,
+  self: NodeId,
+  removals: readonly Removal[],
+): AssignmentsChange {
+  const { era, cluster, gossipKeys, networks, nodes, attachments } = assignments;
+  // The source may be younger than the assignments: what came since is told as a change later.
+  const younger = <Id, Row>(
+    rows: Iterable<{ readonly id: Id; readonly version: number }>,
+    table: ReadonlyMap<Id, Row>,
+  ) => [...rows].flatMap((row) => (row.version > version ? (table.get(row.id) ?? []) : []));
+  const removed = {
+    networks: removals.flatMap((one) =>
+      one.table === 'network' && !networks.has(one.id) ? [one.id] : [],
+    ),
+    nodes: removals.flatMap((one) => (one.table === 'node' && !nodes.has(one.id) ? [one.id] : [])),
+    attachments: removals.flatMap((one) =>
+      one.table === 'attachment' && one.nodeId === self && !attachments.has(one.id) ? [one.id] : [],
+    ),
+  };
+  return {
+    era,
+    version: assignments.version,
+    cluster,
+    gossipKeys,
+    networks: { put: younger(source.networks, networks), remove: removed.networks },
+    nodes: { put: younger(source.nodes, nodes), remove: removed.nodes },
+    attachments: {
+      put: [...attachments.values()].filter((row) => row.version > version),
+      remove: removed.attachments,
+    },
+  };
+}
+
 /** The same change in parts that fit into frames. The first has all but the rows of tables. */
 export function splitChange(change: AssignmentsChange): readonly AssignmentsChange[] {
   const { networks, nodes, attachments, ...rest } = change;
-  const { version } = change;
+  const { era, version } = change;
   return [
     rest,
-    ...splitTable(networks).map((part) => ({ version, networks: part })),
-    ...splitTable(nodes).map((part) => ({ version, nodes: part })),
-    ...splitTable(attachments).map((part) => ({ version, attachments: part })),
+    ...splitTable(networks).map((part) => ({ era, version, networks: part })),
+    ...splitTable(nodes).map((part) => ({ era, version, nodes: part })),
+    ...splitTable(attachments).map((part) => ({ era, version, attachments: part })),
   ];
 }
 
@@ -189,6 +253,7 @@ export function applyChange(
   const gossipKeys = change.gossipKeys ?? before?.gossipKeys;
   if (cluster === undefined || gossipKeys === undefined) return undefined;
   return {
+    era: change.era,
     version: change.version,
     cluster,
     gossipKeys,

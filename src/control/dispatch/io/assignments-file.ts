@@ -1,17 +1,24 @@
 import { join } from 'node:path';
 import type { Logger } from '../../core/logger.js';
 import { makePrivateFolder, readFileIfAny, writeFileAtomic } from '../../io/files.js';
+import { type ControlAddress, controlAddressSchema } from '../../wire/model.js';
 import { type Assignments, applyChange, fullChange } from '../core/assignments.js';
 import { parseAssignmentsChange } from '../wire/messages.js';
 
 export const ASSIGNMENTS_NAME = 'assignments.json';
+
+/** What is kept: the assignments, and the manager that served the node last. */
+export interface KeptAssignments {
+  readonly assignments: Assignments;
+  readonly manager: ControlAddress | undefined;
+}
 
 /** Keeps the latest assignments on disk, for a start without a manager. */
 export class AssignmentsFile {
   readonly #path: string;
   readonly #dataDir: string;
   readonly #log: Logger;
-  #next: Assignments | undefined;
+  #next: KeptAssignments | undefined;
   #writing: Promise<void> | undefined;
 
   constructor(dataDir: string, log: Logger) {
@@ -21,13 +28,15 @@ export class AssignmentsFile {
   }
 
   /** `undefined`: there are none, or none that can be read, which a session will mend. */
-  async read(): Promise<Assignments | undefined> {
+  async read(): Promise<KeptAssignments | undefined> {
     const bytes = await readFileIfAny(this.#path);
     if (bytes === undefined) return undefined;
     try {
-      const change = parseAssignmentsChange(JSON.parse(bytes.toString()));
-      if (change === undefined) throw new Error('not assignments');
-      return applyChange(undefined, change);
+      const value = JSON.parse(bytes.toString()) as { readonly manager?: unknown };
+      const change = parseAssignmentsChange(value);
+      const assignments = change && applyChange(undefined, change);
+      if (assignments === undefined) throw new Error('not assignments');
+      return { assignments, manager: controlAddressSchema.safeParse(value.manager).data };
     } catch (error) {
       this.#log.warn({ file: this.#path, err: error }, 'assignments on disk are of no use');
       return undefined;
@@ -35,8 +44,8 @@ export class AssignmentsFile {
   }
 
   /** While one write runs, only the latest of the others is kept. */
-  write(assignments: Assignments): void {
-    this.#next = assignments;
+  write(kept: KeptAssignments): void {
+    this.#next = kept;
     this.#writing ??= this.#run();
   }
 
@@ -46,7 +55,8 @@ export class AssignmentsFile {
 
   async #run(): Promise<void> {
     while (this.#next !== undefined) {
-      const text = JSON.stringify(fullChange(this.#next));
+      const { assignments, manager } = this.#next;
+      const text = JSON.stringify({ ...fullChange(assignments), manager });
       this.#next = undefined;
       try {
         await makePrivateFolder(this.#dataDir);

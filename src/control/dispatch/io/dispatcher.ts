@@ -1,20 +1,16 @@
-import type { TLSSocket } from 'node:tls';
+import type { Duplex } from 'node:stream';
 import { CoreDriver } from '../../../base/io/driver.js';
-import type { AttachmentId, NodeId } from '../../../base/swarm-model.js';
+import type { AttachmentId, NodeId, NodeObject, NodeSession } from '../../../base/swarm-model.js';
 import type { Logger } from '../../core/logger.js';
 import { Channel } from '../../io/channel.js';
 import type { AttachRequest, KeyedAttachment } from '../../wire/attachment.js';
-import { encodeFrame } from '../../wire/frame.js';
 import type { NodeRegistration } from '../../wire/model.js';
 import { refusalOf } from '../../wire/refusal.js';
 import {
   type AssignmentsSource,
-  diffAttachments,
   diffShared,
-  fullChange,
   projectShared,
   type SharedAssignments,
-  splitChange,
 } from '../core/assignments.js';
 import {
   Liveness,
@@ -22,17 +18,19 @@ import {
   type LivenessReady,
   type MembershipState,
 } from '../core/liveness.js';
-import {
-  type AgentMessage,
-  type AssignmentsChange,
-  type ManagerMessage,
-  parseAgentMessage,
-} from '../wire/messages.js';
+import { Removals } from '../core/removals.js';
+import { type AgentMessage, type GoodbyeReason, parseAgentMessage } from '../wire/messages.js';
+import { AgentSession, framesOf, type PeerFacts } from './agent-session.js';
 
 /** An agent that connected says who it is within this time. */
 const HELLO_MS_MAX = 5_000;
 /** Questions of one agent that may be unanswered. */
 const REQUESTS_MAX = 256;
+/** How long an agent that knows more than this manager waits for it to catch up. */
+const BEHIND_MS_MAX = 2_000;
+/** A session that is not known to all managers by then begins with what is known here. */
+const PROVISIONAL_AFTER_MS = 1_000;
+const REGISTER_RETRY_MS = 1_000;
 /** Changes of the state within this time are told together. */
 const PUBLISH_DELAY_MS = 5;
 const SESSIONS_TOLD_PER_MS = 10;
@@ -40,65 +38,117 @@ const SESSIONS_TOLD_PER_MS = 10;
 /** What the dispatcher needs of the manager. */
 export interface DispatchBackend {
   readonly log: Logger;
+  /** This manager's node. */
+  readonly self: NodeId;
   source(): AssignmentsSource;
   attachmentsOf(node: NodeId): ReadonlyMap<AttachmentId, KeyedAttachment>;
-  isMember(node: NodeId): boolean;
+  /** The node as the state here has it; absent: it is no member, or the state lags behind. */
+  node(id: NodeId): NodeObject | undefined;
+  /** True: certainly a member no more. Absent: only a state that is `current` can tell. */
+  isRemoved?(node: NodeId): boolean;
+  /** Resolves when the state here has all that was committed before; rejects if that cannot be. */
+  current?(): Promise<void>;
+  /** True: this manager cannot reach most of the others, so that its state may be an old one. */
+  stale?(): boolean;
+  /**
+   * Keeps what a node says of itself, and with `session` also that it is ready and served by it.
+   * Resolves when the state here has it.
+   */
   register(
     node: NodeId,
     registration: NodeRegistration,
     remoteAddress: string,
-    sessionOpens: boolean,
+    session: NodeSession | undefined,
+    peer: PeerFacts | undefined,
   ): Promise<void>;
   attach(node: NodeId, wish: AttachRequest): Promise<KeyedAttachment>;
   detach(node: NodeId, id: AttachmentId): Promise<void>;
   leave(node: NodeId): Promise<void>;
-  setState(node: NodeId, state: 'ready' | 'down', message: string): void;
+  /**
+   * Keeps the state of a node, unless its latest session is not number `ifSession` any more. What
+   * fails is asked again as long as it holds.
+   */
+  setState(
+    node: NodeId,
+    state: 'ready' | 'down',
+    message: string,
+    ifSession: number,
+  ): Promise<void> | void;
+}
+
+/** A row of the store before and after, as far as the dispatcher looks into it. */
+export interface RowChange {
+  readonly table: string;
+  readonly key: string;
+  readonly before: unknown;
+  readonly after: unknown;
 }
 
 export interface DispatcherStats {
   readonly sessions: number;
+  /** Of those: sessions that could not be made known to the other managers yet. */
+  readonly provisionalSessions: number;
   /** Connections that were given up because of what they sent, or did not send. */
   readonly refusedSessions: number;
+  /** Agents that were sent on because they knew more than this manager. */
+  readonly behind: number;
+  /** How agents were told their assignments at first: all of them, or what was new to them. */
+  readonly fullTells: number;
+  readonly partialTells: number;
 }
 
-interface Session {
-  readonly nodeId: NodeId;
-  readonly channel: Channel;
-  readonly remoteAddress: string;
-  /** What the agent was told last; nothing before it said hello. */
-  told: SharedAssignments | undefined;
-  attachments: ReadonlyMap<AttachmentId, KeyedAttachment>;
-  greeted: boolean;
-  requests: number;
-}
-
-/** The manager's end of all sessions: tells agents their assignments and watches who is there. */
+/**
+ * A manager's end of its sessions: tells agents their assignments, and watches who is there, as
+ * every other manager does with its own. The leader watches also those whom nobody serves.
+ */
 export class Dispatcher {
   readonly #backend: DispatchBackend;
-  readonly #sessions = new Map<NodeId, Session>();
-  readonly #all = new Set<Session>();
+  readonly #sessions = new Map<NodeId, AgentSession>();
+  readonly #all = new Set<AgentSession>();
   readonly #liveness: CoreDriver<LivenessInput, LivenessReady>;
+  readonly #removals: Removals;
+  /** Those who wait for a later state. */
+  readonly #waiters = new Set<() => void>();
   #shared: SharedAssignments;
   #publishing: NodeJS.Timeout | undefined;
   #closed = false;
   #refusedSessions = 0;
+  #behind = 0;
+  #fullTells = 0;
+  #partialTells = 0;
 
   constructor(backend: DispatchBackend) {
     this.#backend = backend;
-    this.#shared = projectShared(backend.source());
-    this.#liveness = new CoreDriver(new Liveness(this.#shared.cluster.heartbeatMs), (ready) =>
-      this.#onLiveness(ready),
+    const source = backend.source();
+    this.#shared = projectShared(source);
+    this.#removals = new Removals(source.version);
+    this.#liveness = new CoreDriver(
+      new Liveness(backend.self, this.#shared.cluster.heartbeatMs),
+      (ready) => this.#onLiveness(ready),
     );
+    this.#liveness.input({ kind: 'nodes', nodes: backend.source().nodes });
     this.#liveness.start();
   }
 
   stats(): DispatcherStats {
-    return { sessions: this.#sessions.size, refusedSessions: this.#refusedSessions };
+    let provisionalSessions = 0;
+    for (const session of this.#sessions.values()) if (!session.registered) provisionalSessions++;
+    return {
+      sessions: this.#sessions.size,
+      provisionalSessions,
+      refusedSessions: this.#refusedSessions,
+      behind: this.#behind,
+      fullTells: this.#fullTells,
+      partialTells: this.#partialTells,
+    };
   }
 
-  /** From now the node has three heartbeats to open a session, or it is down. */
-  expect(nodeId: NodeId, ready: boolean): void {
-    this.#liveness.input({ kind: 'expect', nodeId, ready });
+  /**
+   * Whether this manager leads, and which managers (itself included) look after the nodes that they
+   * serve: members of the raft group that the leader hears of. To be called at every change.
+   */
+  setManagers(leading: boolean, reachable: ReadonlySet<NodeId>): void {
+    this.#liveness.input({ kind: 'managers', leading, reachable });
   }
 
   reportMembership(states: ReadonlyMap<string, MembershipState>): void {
@@ -106,9 +156,9 @@ export class Dispatcher {
   }
 
   /** Takes over a connection whose certificate names `nodeId`. */
-  accept(socket: TLSSocket, nodeId: NodeId, remoteAddress: string): void {
+  accept(stream: Duplex, nodeId: NodeId, remoteAddress: string, peer?: PeerFacts): void {
     const timer = setTimeout(() => this.#refuse(session), HELLO_MS_MAX);
-    const channel: Channel = new Channel(socket, {
+    const channel: Channel = new Channel(stream, {
       onMessage: (value) => {
         const message = parseAgentMessage(value);
         if (message === undefined) return this.#refuse(session);
@@ -120,24 +170,35 @@ export class Dispatcher {
         this.#onClose(session);
       },
     });
-    const session: Session = {
-      nodeId,
-      channel,
-      remoteAddress,
-      told: undefined,
-      attachments: new Map(),
-      greeted: false,
-      requests: 0,
-    };
+    const session = new AgentSession(nodeId, channel, remoteAddress, peer);
     this.#all.add(session);
   }
 
-  /** The cluster's state has changed. */
-  changed(): void {
-    this.#publishing ??= setTimeout(() => {
-      this.#publishing = undefined;
-      this.#publish();
-    }, this.#publishDelayMs());
+  /**
+   * The cluster's state has changed.
+   * @param changes All rows that changed since the last call; absent: the state is another one.
+   */
+  changed(changes?: readonly RowChange[]): void {
+    const { version } = this.#backend.source();
+    if (changes === undefined) this.#removals.reset(version);
+    else for (const change of changes) this.#noteRemoval(change, version);
+    for (const wake of [...this.#waiters]) wake();
+    this.#publishing ??= setTimeout(() => this.#publish(), this.#publishDelayMs());
+  }
+
+  /** The node was removed: its session ends, and it is told why. */
+  remove(nodeId: NodeId): void {
+    const session = this.#sessions.get(nodeId);
+    if (session !== undefined) this.#sayGoodbye(session, 'removed');
+  }
+
+  /** Agents go to other managers at once. */
+  close(): void {
+    this.#closed = true;
+    this.#liveness.stop();
+    clearTimeout(this.#publishing);
+    for (const session of this.#all) this.#sayGoodbye(session, 'closing');
+    for (const wake of [...this.#waiters]) wake();
   }
 
   /** Each telling costs a message per session, so that in a large swarm more is told at once. */
@@ -145,103 +206,208 @@ export class Dispatcher {
     return PUBLISH_DELAY_MS + this.#sessions.size / SESSIONS_TOLD_PER_MS;
   }
 
-  /** The node was removed: its session ends, and it is told why. */
-  remove(nodeId: NodeId): void {
-    this.#liveness.input({ kind: 'forget', nodeId });
-    const session = this.#sessions.get(nodeId);
-    if (session !== undefined) this.#sayGoodbye(session, 'removed');
+  #noteRemoval({ table, key, before, after }: RowChange, version: number): void {
+    if (after !== undefined || before === undefined) return;
+    if (table === 'network' || table === 'node')
+      this.#removals.add({ table, id: key as never }, version);
+    if (table === 'attachment') {
+      const { nodeId } = before as KeyedAttachment;
+      this.#removals.add({ table, id: key as AttachmentId, nodeId }, version);
+    }
   }
 
-  close(): void {
-    this.#closed = true;
-    this.#liveness.stop();
-    clearTimeout(this.#publishing);
-    for (const session of this.#all) this.#sayGoodbye(session, 'closing');
-  }
-
-  #refuse(session: Session): void {
+  #refuse(session: AgentSession): void {
     this.#refusedSessions++;
     session.channel.destroy();
   }
 
-  #sayGoodbye(session: Session, reason: 'removed' | 'replaced' | 'closing'): void {
-    this.#send(session, { kind: 'goodbye', reason });
+  #sayGoodbye(session: AgentSession, reason: GoodbyeReason, number?: number): void {
+    session.send({
+      kind: 'goodbye',
+      reason,
+      ...(number !== undefined && { session: number }),
+    });
     session.channel.end();
   }
 
-  #send(session: Session, message: ManagerMessage): void {
-    session.channel.send(message);
-  }
-
-  #onClose(session: Session): void {
+  #onClose(session: AgentSession): void {
     this.#all.delete(session);
-    if (this.#sessions.get(session.nodeId) !== session) return;
-    this.#sessions.delete(session.nodeId);
-    this.#liveness.input({ kind: 'session_close', nodeId: session.nodeId });
+    session.wake();
+    const { nodeId, number } = session;
+    if (this.#sessions.get(nodeId) !== session) return;
+    this.#sessions.delete(nodeId);
+    this.#liveness.input({ kind: 'session_close', nodeId, number });
   }
 
-  #onMessage(session: Session, message: AgentMessage): void {
+  #onMessage(session: AgentSession, message: AgentMessage): void {
     if (this.#closed) return;
-    this.#liveness.input({ kind: 'heard', nodeId: session.nodeId });
-    if (message.kind === 'hello' ? session.greeted : session.told === undefined)
-      this.#refuse(session);
-    else if (message.kind === 'hello') void this.#greet(session, message.registration);
-    else if (message.kind === 'registration') void this.#update(session, message.registration);
-    else if (message.kind === 'heartbeat')
-      this.#send(session, { kind: 'heartbeat', heartbeatMs: this.#shared.cluster.heartbeatMs });
+    if (message.kind === 'hello') {
+      if (session.number === 0) void this.#greet(session, message);
+      else this.#refuse(session);
+    } else if (session.told === undefined) this.#refuse(session);
+    else this.#onTold(session, message);
+  }
+
+  /** From an agent that was welcomed. */
+  #onTold(session: AgentSession, message: Exclude<AgentMessage, { kind: 'hello' }>): void {
+    const { nodeId, number } = session;
+    this.#liveness.input({ kind: 'heard', nodeId, number });
+    if (message.kind === 'registration') {
+      session.wanted = message.registration;
+      void this.#register(session);
+    } else if (message.kind === 'heartbeat')
+      session.send({ kind: 'heartbeat', ...this.#pulse(session) });
     else void this.#answer(session, message);
   }
 
-  async #update({ nodeId, remoteAddress }: Session, registration: NodeRegistration): Promise<void> {
-    try {
-      await this.#backend.register(nodeId, registration, remoteAddress, false);
-    } catch (error) {
-      this.#backend.log.warn({ node: nodeId, err: error }, 'node not updated');
-    }
+  #pulse(session: AgentSession): { readonly heartbeatMs: number; readonly stale: boolean } {
+    const stale = !session.registered || this.#backend.stale?.() === true;
+    return { heartbeatMs: this.#shared.cluster.heartbeatMs, stale };
   }
 
-  async #greet(session: Session, registration: NodeRegistration): Promise<void> {
-    const { nodeId, remoteAddress } = session;
-    session.greeted = true;
-    if (!this.#backend.isMember(nodeId)) return this.#sayGoodbye(session, 'removed');
-    try {
-      await this.#backend.register(nodeId, registration, remoteAddress, true);
-    } catch (error) {
-      this.#backend.log.warn({ node: nodeId, err: error }, 'node not registered');
-      return this.#refuse(session);
-    }
+  async #greet(
+    session: AgentSession,
+    hello: Extract<AgentMessage, { kind: 'hello' }>,
+  ): Promise<void> {
+    session.number = hello.session;
+    const goodbye = await this.#reasonAgainst(session, hello);
     if (this.#closed || session.channel.closed) return;
-    if (!this.#backend.isMember(nodeId)) return this.#sayGoodbye(session, 'removed');
+    if (goodbye !== undefined) return this.#turnAway(session, goodbye);
+    session.wanted = hello.registration;
+    const timer = setTimeout(() => this.#open(session, hello), PROVISIONAL_AFTER_MS);
+    await this.#register(session);
+    clearTimeout(timer);
+    if (session.registered) this.#open(session, hello);
+  }
+
+  /** Why the agent has no business here; `undefined`: it has. */
+  async #reasonAgainst(
+    { nodeId, number }: AgentSession,
+    { era, version }: Extract<AgentMessage, { kind: 'hello' }>,
+  ): Promise<GoodbyeReason | undefined> {
+    const { isRemoved } = this.#backend;
+    if (isRemoved?.call(this.#backend, nodeId) === true) return 'removed';
+    if (!(await this.#hasSeen(era, version))) return 'behind';
+    // A node that joined elsewhere a moment ago may not be known here yet.
+    if (this.#backend.node(nodeId) === undefined) {
+      try {
+        await this.#backend.current?.();
+      } catch {
+        return 'behind';
+      }
+    }
+    if (this.#backend.node(nodeId) === undefined) return 'removed';
+    return number < this.#latestOf(nodeId) ? 'replaced' : undefined;
+  }
+
+  #turnAway(session: AgentSession, reason: GoodbyeReason): void {
+    if (reason === 'behind') this.#behind++;
+    this.#sayGoodbye(session, reason, this.#latestOf(session.nodeId));
+  }
+
+  /** Number of the node's latest session that is known here. */
+  #latestOf(nodeId: NodeId): number {
+    const elsewhere = this.#backend.node(nodeId)?.session?.number ?? 0;
+    return Math.max(elsewhere, this.#sessions.get(nodeId)?.number ?? 0);
+  }
+
+  /** Waits a while for the state to be at least the one that the agent has seen. */
+  #hasSeen(era: number, version: number): Promise<boolean> {
+    const seen = () => {
+      const source = this.#backend.source();
+      const own = source.era ?? 0;
+      return own > era || (own === era && source.version >= version);
+    };
+    if (seen()) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const settle = (outcome: boolean) => {
+        clearTimeout(timer);
+        this.#waiters.delete(look);
+        resolve(outcome);
+      };
+      const look = () => {
+        if (this.#closed || seen()) settle(!this.#closed);
+      };
+      const timer = setTimeout(() => settle(false), BEHIND_MS_MAX);
+      this.#waiters.add(look);
+    });
+  }
+
+  /** Goes on until the state has what the agent says of itself, or the agent is gone. */
+  async #register(session: AgentSession): Promise<void> {
+    if (session.registering) return;
+    session.registering = true;
+    const { nodeId, number, channel, remoteAddress, peer } = session;
+    while (session.wanted !== undefined && !channel.closed && !this.#closed) {
+      const registration = session.wanted;
+      const opens = session.registered ? undefined : { manager: this.#backend.self, number };
+      try {
+        await this.#backend.register(nodeId, registration, remoteAddress, opens, peer);
+        if (session.wanted === registration) session.wanted = undefined;
+        this.#onRegistered(session);
+      } catch (error) {
+        if (refusalOf(error)?.detail.code === 'SWARM_NOT_FOUND') {
+          this.#sayGoodbye(session, 'removed');
+          break;
+        }
+        this.#backend.log.warn({ node: nodeId, err: error }, 'node not registered yet');
+        await session.pause(REGISTER_RETRY_MS);
+      }
+    }
+    session.registering = false;
+  }
+
+  #onRegistered(session: AgentSession): void {
+    if (session.registered) return;
+    session.registered = true;
+    // It began without, and is told that it is one like any other now.
+    if (session.told !== undefined) session.send({ kind: 'welcome', ...this.#pulse(session) });
+  }
+
+  #open(session: AgentSession, { era, version }: Extract<AgentMessage, { kind: 'hello' }>): void {
+    const { nodeId, number, channel } = session;
+    if (session.told !== undefined || this.#closed || channel.closed) return;
+    if (number < this.#latestOf(nodeId)) {
+      this.#turnAway(session, 'replaced');
+      return;
+    }
     const former = this.#sessions.get(nodeId);
     this.#sessions.set(nodeId, session);
-    if (former !== undefined) this.#sayGoodbye(former, 'replaced');
-    this.#send(session, { kind: 'welcome', heartbeatMs: this.#shared.cluster.heartbeatMs });
-    this.#tellAll(session);
-    this.#liveness.input({ kind: 'session_open', nodeId });
+    if (former !== undefined) this.#sayGoodbye(former, 'replaced', number);
+    session.send({ kind: 'welcome', ...this.#pulse(session) });
+    if (era === this.#shared.era && version > this.#shared.version) this.#publish();
+    this.#tell(session, era === this.#shared.era ? version : 0);
+    this.#liveness.input({ kind: 'session_open', nodeId, number });
   }
 
-  #tellAll(session: Session): void {
-    session.told = this.#shared;
-    session.attachments = this.#backend.attachmentsOf(session.nodeId);
-    const change = fullChange({ ...this.#shared, attachments: session.attachments });
-    for (const frame of framesOf(change, true)) session.channel.sendFrame(frame);
+  /** @param version What the agent has already; 0: nothing, or nothing that is worth anything. */
+  #tell(session: AgentSession, version: number): void {
+    const attachments = this.#backend.attachmentsOf(session.nodeId);
+    const removals = version === 0 ? undefined : this.#removals.since(version);
+    if (removals === undefined) {
+      this.#fullTells++;
+      session.tellAll(this.#shared, attachments);
+    } else {
+      this.#partialTells++;
+      session.tellSince(version, this.#shared, attachments, this.#backend.source(), removals);
+    }
   }
 
   async #answer(
-    session: Session,
+    session: AgentSession,
     message: Extract<AgentMessage, { readonly request: number }>,
   ): Promise<void> {
     if (session.requests >= REQUESTS_MAX) return this.#refuse(session);
     session.requests++;
     const { request } = message;
     try {
-      const attachment = await this.#perform(session.nodeId, message);
-      this.#send(session, { kind: 'answer', request, ...(attachment && { attachment }) });
+      const attachment = await this.#perform(session, message);
+      session.send({ kind: 'answer', request, ...(attachment && { attachment }) });
     } catch (error) {
       const refusal = refusalOf(error);
       if (refusal === undefined)
         this.#backend.log.error({ node: session.nodeId, err: error }, 'request failed');
-      this.#send(session, { kind: 'refused', request, refusal: refusal ?? NOT_NOW });
+      session.send({ kind: 'refused', request, refusal: refusal ?? NOT_NOW });
     } finally {
       session.requests--;
     }
@@ -249,59 +415,63 @@ export class Dispatcher {
   }
 
   async #perform(
-    nodeId: NodeId,
+    { nodeId, number }: AgentSession,
     message: Extract<AgentMessage, { readonly request: number }>,
   ): Promise<KeyedAttachment | undefined> {
     if (message.kind === 'attach') return this.#backend.attach(nodeId, message.wish);
     if (message.kind === 'detach') await this.#backend.detach(nodeId, message.id);
     else {
+      // Before the state says that the node is down, or it would be found to be there all the same.
+      this.#liveness.input({ kind: 'session_close', nodeId, number });
       await this.#backend.leave(nodeId);
-      this.#liveness.input({ kind: 'forget', nodeId });
     }
     return undefined;
   }
 
   /** One comparison for all sessions, and one encoding; each has its own attachments besides. */
   #publish(): void {
+    clearTimeout(this.#publishing);
+    this.#publishing = undefined;
     const before = this.#shared;
-    const after = projectShared(this.#backend.source());
+    const source = this.#backend.source();
+    const after = projectShared(source, before);
     this.#shared = after;
-    if (after.cluster.heartbeatMs !== before.cluster.heartbeatMs)
-      this.#liveness.input({
-        kind: 'heartbeat_interval',
-        heartbeatMs: after.cluster.heartbeatMs,
-      });
+    const { heartbeatMs } = after.cluster;
+    if (heartbeatMs !== before.cluster.heartbeatMs)
+      this.#liveness.input({ kind: 'heartbeat_interval', heartbeatMs });
+    this.#liveness.input({ kind: 'nodes', nodes: this.#backend.source().nodes });
     const change = diffShared(before, after);
     const frames = change === undefined ? [] : framesOf(change, false);
     for (const session of this.#sessions.values()) {
-      if (session.told === undefined) continue;
-      if (session.told !== before) this.#tellAll(session);
-      else {
-        session.told = after;
-        for (const frame of frames) session.channel.sendFrame(frame);
-        this.#tellAttachments(session);
-      }
+      if (!after.nodes.has(session.nodeId)) this.#sayGoodbye(session, 'removed');
+      else session.tellChange(before, after, frames, this.#backend.attachmentsOf(session.nodeId));
     }
   }
 
-  #tellAttachments(session: Session): void {
-    const after = this.#backend.attachmentsOf(session.nodeId);
-    const attachments = diffAttachments(session.attachments, after);
-    session.attachments = after;
-    if (attachments === undefined) return;
-    const change = { version: this.#shared.version, attachments };
-    for (const frame of framesOf(change, false)) session.channel.sendFrame(frame);
-  }
-
-  #onLiveness({ changes, probes }: LivenessReady): void {
-    for (const { nodeId, state, message } of changes) {
-      this.#backend.setState(nodeId, state, message);
-      // Whoever is down and still connected does not hear us: a new session tells it everything.
-      if (state === 'down') this.#sessions.get(nodeId)?.channel.destroy();
-    }
-    for (const nodeId of probes) {
+  #onLiveness({ reports, hangUps, probes }: LivenessReady): void {
+    for (const { nodeId, state, message, ifSession } of reports)
+      void this.#setState(nodeId, state, message, ifSession);
+    for (const { nodeId, number, reason } of hangUps) {
       const session = this.#sessions.get(nodeId);
-      if (session !== undefined) this.#send(session, { kind: 'probe' });
+      if (session?.number !== number) continue;
+      // Whoever is silent does not hear us either: a new session tells it everything.
+      if (reason === 'silent') session.channel.destroy();
+      else this.#sayGoodbye(session, 'replaced', this.#latestOf(nodeId));
+    }
+    for (const nodeId of probes) this.#sessions.get(nodeId)?.send({ kind: 'probe' });
+  }
+
+  async #setState(
+    nodeId: NodeId,
+    state: 'ready' | 'down',
+    message: string,
+    ifSession: number,
+  ): Promise<void> {
+    try {
+      await this.#backend.setState(nodeId, state, message, ifSession);
+    } catch (error) {
+      if (!this.#closed)
+        this.#backend.log.warn({ node: nodeId, err: error }, 'state of a node was not kept yet');
     }
   }
 }
@@ -310,17 +480,3 @@ const NOT_NOW = {
   detail: { code: 'SWARM_NO_MANAGER' },
   message: 'the manager cannot do this now: try again later',
 } as const;
-
-function framesOf(change: AssignmentsChange, reset: boolean): Uint8Array[] {
-  const parts = splitChange(change);
-  return parts.map((part, index) => {
-    const done = index === parts.length - 1;
-    const message: ManagerMessage = {
-      kind: 'assignments',
-      reset: reset && index === 0,
-      done,
-      change: part,
-    };
-    return encodeFrame(message);
-  });
-}

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import { Prng } from '../../../base/prng.js';
 import { SwarmError } from '../../../base/swarm-error.js';
-import type { AttachmentId } from '../../../base/swarm-model.js';
+import type { AttachmentId, NodeId, NodeRole } from '../../../base/swarm-model.js';
 import { Backoff } from '../../core/backoff.js';
 import type { Logger } from '../../core/logger.js';
 import { Channel } from '../../io/channel.js';
@@ -13,13 +13,30 @@ import type { ControlAddress, NodeRegistration } from '../../wire/model.js';
 import { ALPN_DISPATCH } from '../../wire/protocol.js';
 import { errorOf } from '../../wire/refusal.js';
 import { type Assignments, applyChange } from '../core/assignments.js';
-import { type AgentMessage, type ManagerMessage, parseManagerMessage } from '../wire/messages.js';
+import { ManagerChoice } from '../core/manager-choice.js';
+import {
+  type AgentMessage,
+  type GoodbyeReason,
+  type ManagerMessage,
+  parseManagerMessage,
+} from '../wire/messages.js';
 import { AssignmentsFile } from './assignments-file.js';
 
 const CONNECT_MS_MAX = 5_000;
+/** While there are others to try, one that does not answer costs no more than this. */
+const FIRST_CONNECT_MS_MAX = 2_000;
 const WELCOME_MS_MAX = 5_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 2_000;
+/** All agents of a manager that ends look for another at once, but not in the same instant. */
+const MOVE_JITTER_MS = 200;
+/** A session that ended sooner was none: the next attempt waits. */
+const SHORT_SESSION_MS = 1_000;
+/** So long an agent looks for a manager that knows at least what it knows itself. */
+const BEHIND_MS_MAX = 30_000;
+/** How long a manager that is cut off from the others is put up with: it doubles up to the second. */
+const STALE_FIRST_MS = 15_000;
+const STALE_MAX_MS = 240_000;
 /** Another agent uses this node's identity: taking turns at it would help neither. */
 const REPLACED_RETRY_MS = 10_000;
 const REQUEST_MS_MAX = 10_000;
@@ -36,8 +53,14 @@ export interface SessionCredentials {
 
 export interface SessionConfig {
   readonly dataDir: string;
+  /** Whose session it is; without it the session does not know its own role. */
+  readonly nodeId?: NodeId;
   /** Where managers were known to be; more are learned from the assignments. */
   readonly managers: readonly ControlAddress[];
+  /** The manager on this very node, if there is one now. */
+  localManager?(): ControlAddress | undefined;
+  /** Where else managers may be found: what gossip knows. */
+  extraManagers?(): readonly ControlAddress[];
   readonly log: Logger;
   registration(): NodeRegistration;
   /** Called before each connection and from time to time; may renew the certificate. */
@@ -68,6 +91,7 @@ export class Session {
   readonly #file: AssignmentsFile;
   readonly #prng = new Prng(randomBytes(4).readUInt32LE());
   readonly #backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS, this.#prng);
+  readonly #choice = new ManagerChoice(this.#prng);
   readonly #listeners = new Set<() => void>();
   readonly #endListeners = new Set<(end: SessionEnd) => void>();
   readonly #pending = new Map<number, Pending>();
@@ -76,13 +100,24 @@ export class Session {
   /** Parts of new assignments that are not all here yet. */
   #partial: Assignments | undefined;
   #channel: Channel | undefined;
+  #remote: ControlAddress | undefined;
+  /** The manager that served this node last. */
+  #lastRemote: ControlAddress | undefined;
   #welcome = false;
+  #welcomedAtMs = 0;
+  #stale = false;
+  #staleSinceMs: number | undefined;
+  #stalePatienceMs = STALE_FIRST_MS;
+  /** Since when all managers that answered knew less than this agent. */
+  #behindSinceMs: number | undefined;
+  /** Raised at each attempt, and beyond what it was before a restart. */
+  #number = 0;
   #heartbeatMs = DEFAULT_HEARTBEAT_MS;
   #heardAtMs = 0;
-  #turn = 0;
   #lastRequest = 0;
   #end: SessionEnd | undefined;
   #retryMs: number | undefined;
+  #reopening = false;
   #timer: NodeJS.Timeout | undefined;
   #reported: string | undefined;
 
@@ -95,13 +130,31 @@ export class Session {
   static async open(config: SessionConfig): Promise<Session> {
     const file = new AssignmentsFile(config.dataDir, config.log);
     const session = new Session(config, file);
-    session.#assignments = await file.read();
+    const kept = await file.read();
+    session.#assignments = kept?.assignments;
+    session.#lastRemote = kept?.manager;
     void session.#connect();
     return session;
   }
 
   get connected(): boolean {
     return this.#welcome;
+  }
+
+  /** True: the manager is cut off from the others; what it says may be old. */
+  get stale(): boolean {
+    return this.#welcome && this.#stale;
+  }
+
+  /** The manager that serves this node now. */
+  get remote(): ControlAddress | undefined {
+    return this.#welcome ? this.#remote : undefined;
+  }
+
+  /** The role that the swarm wants this node to have; `undefined`: not known. */
+  get role(): NodeRole | undefined {
+    const { nodeId } = this.#config;
+    return nodeId && this.#assignments?.nodes.get(nodeId)?.role;
   }
 
   get ended(): SessionEnd | undefined {
@@ -123,11 +176,26 @@ export class Session {
     return () => this.#endListeners.delete(listener);
   }
 
+  /** Called when the wanted role is another than it was. */
+  onRole(listener: (role: NodeRole) => void): () => void {
+    let told = this.role;
+    return this.onAssignments(() => {
+      const { role } = this;
+      if (role === undefined || role === told) return;
+      told = role;
+      listener(role);
+    });
+  }
+
   managers(): readonly ControlAddress[] {
-    const known = new Map<string, ControlAddress>();
-    for (const remote of [...(this.#assignments?.cluster.managers ?? []), ...this.#config.managers])
-      known.set(`${remote.address} ${remote.port}`, remote);
-    return [...known.values()];
+    return this.#choice.all(this.#known());
+  }
+
+  /** Begins the session anew, with whatever `credentials` answers now. */
+  reopen(): void {
+    if (this.#channel === undefined) return;
+    this.#reopening = true;
+    this.#channel.destroy();
   }
 
   /** @throws SwarmError a refusal, or `SWARM_NO_MANAGER` if none answered in time. */
@@ -179,27 +247,48 @@ export class Session {
     for (const listener of this.#endListeners) listener(end);
   }
 
+  #known() {
+    const { managers, localManager, extraManagers } = this.#config;
+    const cluster = this.#assignments?.cluster;
+    return {
+      local: localManager?.call(this.#config),
+      listed: cluster?.managers ?? [],
+      leader: cluster?.leader,
+      others: [
+        ...(this.#lastRemote ? [this.#lastRemote] : []),
+        ...managers,
+        ...(extraManagers?.call(this.#config) ?? []),
+      ],
+    };
+  }
+
   async #connect(): Promise<void> {
-    const managers = this.managers();
-    const remote = managers[this.#turn++ % Math.max(1, managers.length)];
+    const known = this.#known();
+    const remote = this.#choice.next(known);
+    if (remote === undefined) {
+      if (this.#choice.all(known).length === 0)
+        this.#report(undefined, new Error('no manager is known'));
+      this.#choice.startRound();
+      return this.#retry(this.#backoff.take());
+    }
     try {
-      if (remote === undefined) throw new Error('no manager is known');
       const credentials = await this.#config.credentials(remote);
       if (this.#end !== undefined) return;
+      const alone = this.#choice.all(known).length === 1;
       const socket = await connectTls({
         remote,
         alpn: ALPN_DISPATCH,
         ...credentials,
-        timeoutMs: CONNECT_MS_MAX,
+        timeoutMs: alone ? CONNECT_MS_MAX : FIRST_CONNECT_MS_MAX,
         signal: this.#cancel.signal,
       });
-      this.#begin(socket);
+      this.#begin(socket, remote);
     } catch (error) {
       if (this.#end !== undefined) return;
       if (error instanceof SwarmError && error.code === 'SWARM_TOKEN_REFUSED')
         return this.#stop('removed');
       this.#report(remote, error);
-      this.#retry();
+      this.#retry(0);
     }
   }
 
@@ -211,23 +300,38 @@ export class Session {
     this.#config.log.warn({ remote, cause }, 'no session with a manager: trying again');
   }
 
-  #retry(): void {
+  #retry(waitMs: number): void {
     if (this.#end !== undefined) return;
-    const waitMs = this.#retryMs ?? this.#backoff.take();
+    this.#timer = setTimeout(() => void this.#connect(), this.#retryMs ?? waitMs);
     this.#retryMs = undefined;
-    this.#timer = setTimeout(() => void this.#connect(), waitMs);
   }
 
-  #begin(socket: TLSSocket): void {
+  #begin(socket: TLSSocket, remote: ControlAddress): void {
     this.#heardAtMs = performance.now();
     this.#partial = undefined;
+    this.#remote = remote;
     this.#channel = new Channel(socket, {
       receiveBytesMax: ASSIGNMENTS_BYTES_MAX,
       onMessage: (value) => this.#onMessage(value),
       onClose: () => this.#onClose(),
     });
-    this.#send({ kind: 'hello', registration: this.#config.registration() });
+    this.#number = Math.max(this.#number + 1, Date.now());
+    const { era, version } = this.#floor();
+    this.#send({
+      kind: 'hello',
+      registration: this.#config.registration(),
+      session: this.#number,
+      era,
+      version,
+    });
     this.#timer = setTimeout(() => this.#channel?.destroy(), WELCOME_MS_MAX);
+  }
+
+  /** What this agent has seen, and is not taken back from while some manager may know as much. */
+  #floor(): { readonly era: number; readonly version: number } {
+    const sinceMs = this.#behindSinceMs;
+    const gaveUp = sinceMs !== undefined && performance.now() - sinceMs > BEHIND_MS_MAX;
+    return gaveUp || this.#assignments === undefined ? { era: 0, version: 0 } : this.#assignments;
   }
 
   #onClose(): void {
@@ -236,7 +340,16 @@ export class Session {
     this.#welcome = false;
     this.#channel = undefined;
     if (was) this.#tell();
-    this.#retry();
+    const lastedMs = performance.now() - this.#welcomedAtMs;
+    const reopening = this.#reopening;
+    this.#reopening = false;
+    if (was) this.#choice.startRound(reopening ? undefined : this.#remote);
+    if (!was || reopening) this.#retry(0);
+    else if (lastedMs < SHORT_SESSION_MS) this.#retry(this.#backoff.take());
+    else {
+      this.#backoff.reset();
+      this.#retry(this.#prng.nextBelow(MOVE_JITTER_MS));
+    }
   }
 
   #send(message: AgentMessage): void {
@@ -255,10 +368,11 @@ export class Session {
   #perform(message: ManagerMessage): void {
     switch (message.kind) {
       case 'welcome':
-        this.#onWelcome(message.heartbeatMs);
+        this.#onPulse(message);
+        if (!this.#welcome) this.#onWelcome();
         break;
       case 'heartbeat':
-        this.#heartbeatMs = message.heartbeatMs;
+        this.#onPulse(message);
         break;
       case 'probe':
         this.#send({ kind: 'heartbeat' });
@@ -273,17 +387,29 @@ export class Session {
         this.#settle(message.request, (pending) => pending.reject(errorOf(message.refusal)));
         break;
       case 'goodbye':
-        this.#onGoodbye(message.reason);
+        this.#onGoodbye(message.reason, message.session ?? 0);
         break;
     }
   }
 
-  #onWelcome(heartbeatMs: number): void {
-    clearTimeout(this.#timer);
+  #onPulse({ heartbeatMs, stale }: { heartbeatMs: number; stale: boolean }): void {
     this.#heartbeatMs = heartbeatMs;
+    const changes = stale !== this.#stale && this.#welcome;
+    this.#stale = stale;
+    if (!stale) {
+      this.#staleSinceMs = undefined;
+      this.#stalePatienceMs = STALE_FIRST_MS;
+    } else this.#staleSinceMs ??= performance.now();
+    if (changes) this.#tell();
+  }
+
+  #onWelcome(): void {
+    clearTimeout(this.#timer);
     this.#welcome = true;
+    this.#welcomedAtMs = performance.now();
+    this.#lastRemote = this.#remote;
     this.#reported = undefined;
-    this.#backoff.reset();
+    this.#choice.startRound();
     this.#beat();
     for (const [request, { question }] of this.#pending) this.#send({ request, ...question });
     this.#tell();
@@ -292,13 +418,23 @@ export class Session {
   /** Beats, and gives up a manager that is silent although it answers every beat. */
   #beat(): void {
     const silentMs = performance.now() - this.#heardAtMs;
-    if (silentMs > MISSED_HEARTBEATS_MAX * this.#heartbeatMs) {
+    if (silentMs > MISSED_HEARTBEATS_MAX * this.#heartbeatMs || this.#isTiredOfStale()) {
       this.#channel?.destroy();
       return;
     }
     this.#send({ kind: 'heartbeat' });
     const waitMs = this.#heartbeatMs * (0.75 + this.#prng.nextFloat() / 4);
     this.#timer = setTimeout(() => this.#beat(), waitMs);
+  }
+
+  /** Another manager may be on the side of those who can still decide. */
+  #isTiredOfStale(): boolean {
+    const sinceMs = this.#staleSinceMs;
+    if (sinceMs === undefined || performance.now() - sinceMs < this.#stalePatienceMs) return false;
+    if (this.managers().length < 2) return false;
+    this.#staleSinceMs = undefined;
+    this.#stalePatienceMs = Math.min(STALE_MAX_MS, this.#stalePatienceMs * 2);
+    return true;
   }
 
   #onAssignments(message: Extract<ManagerMessage, { kind: 'assignments' }>): void {
@@ -309,16 +445,28 @@ export class Session {
       return;
     }
     this.#partial = undefined;
+    const floor = this.#floor();
+    if (after.era < floor.era || (after.era === floor.era && after.version < floor.version)) {
+      this.#config.log.warn({ remote: this.#remote }, 'the manager went back to an earlier state');
+      this.#channel?.destroy();
+      return;
+    }
+    this.#behindSinceMs = undefined;
     this.#assignments = after;
-    this.#file.write(after);
+    this.#file.write({ assignments: after, manager: this.#lastRemote });
     this.#tell();
   }
 
-  #onGoodbye(reason: 'removed' | 'replaced' | 'closing'): void {
+  #onGoodbye(reason: GoodbyeReason, number: number): void {
     if (reason === 'removed') this.#stop('removed');
+    if (reason === 'behind') this.#behindSinceMs ??= performance.now();
     if (reason === 'replaced') {
-      this.#config.log.error({}, 'another agent uses the identity of this node');
-      this.#retryMs = REPLACED_RETRY_MS;
+      // Before the welcome it is only this host's clock that went back.
+      this.#number = Math.max(this.#number, number);
+      if (this.#welcome) {
+        this.#config.log.error({}, 'another agent uses the identity of this node');
+        this.#retryMs = REPLACED_RETRY_MS;
+      }
     }
     this.#channel?.destroy();
   }

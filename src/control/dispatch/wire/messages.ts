@@ -54,6 +54,8 @@ export interface ClusterFacts {
   readonly heartbeatMs: number;
   readonly rootCaPem: string;
   readonly managers: readonly ControlAddress[];
+  /** One of them, which has enough to do. */
+  readonly leader?: ControlAddress;
 }
 
 export interface TableChange<Id, Row> {
@@ -63,6 +65,8 @@ export interface TableChange<Id, Row> {
 
 /** What is different since the assignments of the version before; absent parts are as they were. */
 export interface AssignmentsChange {
+  /** Raised when the state was put back to an earlier one; versions count within an era. */
+  readonly era: number;
   readonly version: number;
   readonly cluster?: ClusterFacts;
   /** First seals, all open. */
@@ -74,7 +78,15 @@ export interface AssignmentsChange {
 
 /** From an agent to its manager. `request` numbers questions, for the answer to name. */
 export type AgentMessage =
-  | { readonly kind: 'hello'; readonly registration: NodeRegistration }
+  | {
+      readonly kind: 'hello';
+      readonly registration: NodeRegistration;
+      /** Larger than that of any session before: the largest is the latest, whoever serves it. */
+      readonly session: number;
+      /** Of the assignments that the agent has, which no manager may take it back from; 0: none. */
+      readonly era: number;
+      readonly version: number;
+    }
   | { readonly kind: 'heartbeat' }
   | { readonly kind: 'registration'; readonly registration: NodeRegistration }
   | { readonly kind: 'attach'; readonly request: number; readonly wish: AttachRequest }
@@ -82,8 +94,12 @@ export type AgentMessage =
   | { readonly kind: 'leave'; readonly request: number };
 
 export type ManagerMessage =
-  | { readonly kind: 'welcome'; readonly heartbeatMs: number }
-  | { readonly kind: 'heartbeat'; readonly heartbeatMs: number }
+  /**
+   * `stale`: the manager cannot reach most of the others, so that its state may be an old one, and
+   * nothing can be changed. The welcome is said again when the session is known to all managers.
+   */
+  | { readonly kind: 'welcome'; readonly heartbeatMs: number; readonly stale: boolean }
+  | { readonly kind: 'heartbeat'; readonly heartbeatMs: number; readonly stale: boolean }
   | { readonly kind: 'probe' }
   | {
       readonly kind: 'assignments';
@@ -95,13 +111,31 @@ export type ManagerMessage =
     }
   | { readonly kind: 'answer'; readonly request: number; readonly attachment?: KeyedAttachment }
   | { readonly kind: 'refused'; readonly request: number; readonly refusal: Refusal }
-  | { readonly kind: 'goodbye'; readonly reason: 'removed' | 'replaced' | 'closing' };
+  | {
+      readonly kind: 'goodbye';
+      readonly reason: GoodbyeReason;
+      /** `replaced`: the number of the session that did it. */
+      readonly session?: number;
+    };
+
+/**
+ * `removed`: the node is no member of the swarm any more. `replaced`: it has a later session.
+ * `behind`: the manager knows less than the agent does. `closing`: the manager ends.
+ */
+export type GoodbyeReason = 'removed' | 'replaced' | 'behind' | 'closing';
 
 const requestSchema = z.int().min(0);
+const versionSchema = z.int().min(0);
 const nameSchema = z.string().max(NAME_CHARS_MAX);
 
 const agentMessageSchema: z.ZodType<AgentMessage> = z.discriminatedUnion('kind', [
-  z.object({ kind: z.literal('hello'), registration: registrationSchema }),
+  z.object({
+    kind: z.literal('hello'),
+    registration: registrationSchema,
+    session: z.int().min(1),
+    era: versionSchema,
+    version: versionSchema,
+  }),
   z.object({ kind: z.literal('heartbeat') }),
   z.object({ kind: z.literal('registration'), registration: registrationSchema }),
   z.object({
@@ -147,7 +181,8 @@ const nodeEntrySchema: z.ZodType<NodeEntry> = z.object({
 });
 
 const changeSchema: z.ZodType<AssignmentsChange> = z.object({
-  version: z.int(),
+  era: versionSchema.default(0),
+  version: versionSchema,
   cluster: z
     .object({
       id: clusterIdSchema,
@@ -155,6 +190,7 @@ const changeSchema: z.ZodType<AssignmentsChange> = z.object({
       heartbeatMs: z.number().positive(),
       rootCaPem: z.string(),
       managers: z.array(controlAddressSchema),
+      leader: controlAddressSchema.exactOptional(),
     })
     .exactOptional(),
   gossipKeys: z
@@ -170,8 +206,16 @@ const changeSchema: z.ZodType<AssignmentsChange> = z.object({
 });
 
 const managerMessageSchema: z.ZodType<ManagerMessage> = z.discriminatedUnion('kind', [
-  z.object({ kind: z.literal('welcome'), heartbeatMs: z.number().positive() }),
-  z.object({ kind: z.literal('heartbeat'), heartbeatMs: z.number().positive() }),
+  z.object({
+    kind: z.literal('welcome'),
+    heartbeatMs: z.number().positive(),
+    stale: z.boolean(),
+  }),
+  z.object({
+    kind: z.literal('heartbeat'),
+    heartbeatMs: z.number().positive(),
+    stale: z.boolean(),
+  }),
   z.object({ kind: z.literal('probe') }),
   z.object({
     kind: z.literal('assignments'),
@@ -185,7 +229,11 @@ const managerMessageSchema: z.ZodType<ManagerMessage> = z.discriminatedUnion('ki
     attachment: attachmentSchema.exactOptional(),
   }),
   z.object({ kind: z.literal('refused'), request: requestSchema, refusal: refusalSchema }),
-  z.object({ kind: z.literal('goodbye'), reason: z.enum(['removed', 'replaced', 'closing']) }),
+  z.object({
+    kind: z.literal('goodbye'),
+    reason: z.enum(['removed', 'replaced', 'behind', 'closing']),
+    session: z.int().min(0).exactOptional(),
+  }),
 ]);
 
 /** `undefined`: not a message of this protocol. */
