@@ -30,35 +30,46 @@ const NOTHING_VOTED: HardState = { term: 0, vote: 0, commitIndex: 0 };
 /** What a member has on its disk: what was persisted, and nothing else, survives `crash`. */
 export class Disk {
   hardState: HardState = NOTHING_VOTED;
+  /** The latest, of the own state machine or of a leader. */
   snapshot: SnapshotMeta;
+  /** Where the log begins; it may lag behind the snapshot. */
+  #base: SnapshotMeta;
   entries: LogEntry[] = [];
 
   constructor(members: Membership) {
     this.snapshot = { index: 0, term: 0, members };
+    this.#base = this.snapshot;
   }
 
-  get restart(): RaftRestart {
-    return { hardState: this.hardState, snapshot: this.snapshot, entries: [...this.entries] };
+  restart(): RaftRestart {
+    const { index, term } = this.snapshot;
+    // Then the snapshot was received and the log, which is behind it or wrong, was not yet reset.
+    if (this.termAt(index) !== term) {
+      this.#base = this.snapshot;
+      this.entries = [];
+    }
+    const entries = this.entries.filter((entry) => entry.index > index);
+    return { hardState: this.hardState, snapshot: this.snapshot, entries };
+  }
+
+  termAt(index: number): number | undefined {
+    if (index === this.#base.index) return this.#base.term;
+    return this.entries.find((entry) => entry.index === index)?.term;
   }
 
   write({ entries, reset, hardState }: RaftPersist): void {
     if (reset !== undefined) {
-      this.snapshot = reset;
+      this.#base = reset;
       this.entries = [];
     }
     const first = entries[0];
     if (first !== undefined) {
       const kept = this.entries.filter(({ index }) => index < first.index);
-      const lastIndex = kept.at(-1)?.index ?? this.snapshot.index;
+      const lastIndex = kept.at(-1)?.index ?? this.#base.index;
       assert(first.index === lastIndex + 1, 'the log on disk has no gaps');
       this.entries = [...kept, ...entries];
     }
     if (hardState !== undefined) this.hardState = hardState;
-  }
-
-  compact(meta: SnapshotMeta): void {
-    this.snapshot = meta;
-    this.entries = this.entries.filter(({ index }) => index > meta.index);
   }
 }
 
@@ -67,6 +78,7 @@ export class GroupMember {
   readonly id: RaftId;
   readonly disk: Disk;
   readonly #config: RaftConfig;
+  #starts = 0;
   raft: Raft;
   /** Handed to the disk, and not on it. */
   writes: RaftPersist[] = [];
@@ -80,12 +92,14 @@ export class GroupMember {
   snapshotsWanted: RaftId[] = [];
   status: RaftStatus;
   up = true;
+  /** Sees every input before the core does. */
+  onInput: (input: RaftInput) => void = () => {};
 
   constructor(config: RaftConfig, disk: Disk, nowMs: number) {
     this.id = config.id;
     this.#config = config;
     this.disk = disk;
-    this.raft = new Raft(config, disk.restart, nowMs);
+    this.raft = new Raft(config, disk.restart(), nowMs);
     this.status = this.raft.status();
     this.appliedMembers = disk.snapshot.members;
   }
@@ -140,7 +154,12 @@ export class GroupMember {
 
   restart(nowMs: number): void {
     this.up = true;
-    this.raft = new Raft(this.#config, this.disk.restart, nowMs);
+    this.#starts++;
+    this.raft = new Raft(
+      { ...this.#config, seed: this.#config.seed + this.#starts * 1_000 },
+      this.disk.restart(),
+      nowMs,
+    );
     this.status = this.raft.status();
     this.#begin(this.disk.snapshot);
   }
@@ -148,7 +167,7 @@ export class GroupMember {
   /** Snapshots the state machine, as far as it is, and drops the log before it but for a tail. */
   compact(nowMs: number, keepEntries = 0): void {
     const meta = this.appliedMeta;
-    this.disk.compact(meta);
+    this.disk.snapshot = meta;
     this.raft.step({ kind: 'compact', meta, keepEntries }, nowMs);
   }
 }
@@ -195,15 +214,16 @@ export class Group {
   }
 
   step(id: number, input: RaftInput): void {
-    const member = this.member(id);
-    member.raft.step(input, this.nowMs);
-    this.#perform(member);
+    this.stepAll(id, [input]);
   }
 
   /** Several inputs, and only then a Ready, as a shell does that batches. */
   stepAll(id: number, inputs: readonly RaftInput[]): void {
     const member = this.member(id);
-    for (const input of inputs) member.raft.step(input, this.nowMs);
+    for (const input of inputs) {
+      member.onInput(input);
+      member.raft.step(input, this.nowMs);
+    }
     this.#perform(member);
   }
 
@@ -296,8 +316,12 @@ export class Group {
     const { term } = sender.raft.status();
     sender.snapshotsWanted = sender.snapshotsWanted.filter((id) => id !== to);
     const message = { kind: 'snapshot', from: raftId(from), to: raftId(to), term, meta } as const;
-    if (this.member(to).up) this.step(to, { kind: 'message', message });
-    this.step(from, { kind: 'snapshot_sent', to: raftId(to), ok: this.member(to).up });
+    const receiver = this.member(to);
+    if (receiver.up) {
+      if (receiver.disk.snapshot.index < meta.index) receiver.disk.snapshot = meta;
+      this.step(to, { kind: 'message', message });
+    }
+    this.step(from, { kind: 'snapshot_sent', to: raftId(to), ok: receiver.up });
   }
 
   compact(id: number, keepEntries?: number): void {

@@ -15,7 +15,6 @@ const DEFAULTS = {
   learnerLagMax: 100,
 } satisfies Partial<RaftConfig>;
 
-/** @param seed Random at every start, since it also keeps a restarted member's requests apart. */
 export function raftConfig(
   own: { readonly id: RaftId; readonly seed: number } & Partial<RaftConfig>,
 ): RaftConfig {

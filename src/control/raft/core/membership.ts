@@ -51,6 +51,16 @@ export class MembershipHistory {
     return this.#voters.includes(id);
   }
 
+  /**
+   * Whether elections may need `id`: as a voter, or as one that is removed by a membership which is not committed
+   * yet. Only its log may have that membership, and then nobody else could be elected (thesis, 4.2.2).
+   */
+  mayBeNeeded(id: RaftId, commitIndex: LogIndex): boolean {
+    if (this.isVoter(id)) return true;
+    const before = this.index > commitIndex ? this.#steps.at(-2) : undefined;
+    return before?.members.some((member) => member.id === id && member.voter) ?? false;
+  }
+
   add(step: MembershipStep): void {
     assert(step.index > this.index, 'memberships come in the order of the log');
     this.#steps.push(step);

@@ -267,6 +267,7 @@ export class Raft implements Core<RaftInput, RaftReady> {
     members.reset(meta);
     this.#state.commitIndex = meta.index;
     this.#deliveredIndex = meta.index;
+    this.#appliedIndex = meta.index;
     this.#restore = meta;
     this.#roles.statusChanged = true;
   }

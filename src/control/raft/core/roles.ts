@@ -103,8 +103,8 @@ export class Roles implements Outbox {
 
   /** A full disk could not take the vote for itself, let alone lead; the only voter has no choice. */
   get mayStand(): boolean {
-    const { members, config, readOnly } = this.state;
-    if (this.leadership !== undefined || !members.isVoter(config.id)) return false;
+    const { members, config, readOnly, commitIndex } = this.state;
+    if (this.leadership !== undefined || !members.mayBeNeeded(config.id, commitIndex)) return false;
     return !readOnly || this.isOnlyVoter;
   }
 

@@ -149,7 +149,10 @@ export interface FollowerStatus {
 /** Times in milliseconds, sizes in bytes. Defaults in `core/config.ts`. */
 export interface RaftConfig {
   readonly id: RaftId;
-  /** Seed of the election deadlines. */
+  /**
+   * Of the election deadlines, and of the numbers by which a follower tells its reads from those of earlier
+   * runs: another one at every start.
+   */
   readonly seed: number;
   /** A follower stands after one to two times this without a leader. */
   readonly electionTimeoutMs: number;
