@@ -20,6 +20,8 @@ import {
 } from '../../../src/control/identity/index.js';
 import { issuerNameOf } from '../../../src/control/identity/wire/der.js';
 import { joinPem, pemBlocks } from '../../../src/control/identity/wire/pem.js';
+import { connectTls } from '../../../src/control/io/connect.js';
+import { ALPN_DISPATCH } from '../../../src/control/wire/protocol.js';
 import { nodeId } from '../support.js';
 import { CaWorld, clusterId, DAY_MS } from './world.js';
 
@@ -226,6 +228,26 @@ t.test('on a real connection: counted, logged once for each node', async (t) => 
         ['expired', two.nodeId],
       ],
     );
+  });
+});
+
+t.test('a client reads its manager through a cross-signed root, and reads it again', async (t) => {
+  await CaWorld.run(async (world) => {
+    const node = await world.joined();
+    await world.startRotation();
+    const { keyPem, certPem, caPem } = node;
+    const common = { remote: world.remote, alpn: ALPN_DISPATCH, timeoutMs: 2_000 };
+    const socket = await connectTls({ ...common, keyPem, certPem, caPem });
+    socket.on('error', () => {});
+    for (const _ of [1, 2, 3]) {
+      t.equal(readPeerCertificate(socket, caPem)?.nodeId, world.identity.nodeId);
+      t.equal(showsNewRoot(node, socket), true);
+    }
+    const rule = { trust: caPem, clusterId, isRemoved: () => false, nowMs: Date.now() };
+    const demoted = { ...rule, needRole: 'manager', roleOf: () => 'worker' } as const;
+    t.match(judgePeer(socket, rule), { ok: { role: 'manager' } });
+    t.match(judgePeer(socket, demoted), { refused: 'wrong_role' }, 'no manager any more');
+    socket.destroy();
   });
 });
 
