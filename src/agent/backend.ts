@@ -23,6 +23,10 @@ export function driverName(kind: keyof typeof DRIVER_NAMES): string {
   return DRIVER_NAMES[kind];
 }
 
+function notYet(what: string): never {
+  throw new SwarmError({ code: 'SWARM_UNSUPPORTED' }, `${what} is not supported yet`);
+}
+
 /** With one manager there is nothing to see of it that is not known. */
 function viewOf({ manager, ...node }: NodeObject): NodeView {
   if (manager === undefined) return node;
@@ -63,10 +67,8 @@ export function createBackend(options: BackendOptions): Backend {
     join: (request) => node.join(request),
     leave: (force) => node.leave(force),
     async updateCluster(version, spec, rotate) {
-      if (rotate.rootCa || rotate.managerUnlockKey || spec.autolock) {
-        const what = rotate.rootCa ? 'rotating the root CA' : 'autolock';
-        throw new SwarmError({ code: 'SWARM_UNSUPPORTED' }, `${what} is not supported yet`);
-      }
+      if (rotate.rootCa || rotate.managerUnlockKey || spec.autolock)
+        notYet(rotate.rootCa ? 'rotating the root CA' : 'autolock');
       await node.manager.updateCluster(version, spec, rotate);
     },
 
@@ -111,6 +113,24 @@ export function createBackend(options: BackendOptions): Backend {
       return gone;
     },
     localAttachments: () => node.active?.localAttachments() ?? [],
+
+    freshen: async () => ({}),
+    unlockKey: async () => '',
+    unlock: async () => notYet('autolock'),
+    secrets: () => [],
+    createSecret: async () => notYet('keeping secrets'),
+    updateSecret: async () => notYet('keeping secrets'),
+    removeSecret: async () => notYet('keeping secrets'),
+    configs: () => [],
+    createConfig: async () => notYet('keeping configs'),
+    updateConfig: async () => notYet('keeping configs'),
+    removeConfig: async () => notYet('keeping configs'),
+    history: () => [],
+    saveSnapshot: async () => notYet('saving a snapshot'),
+    inspectSnapshot: async () => notYet('inspecting a snapshot'),
+    restoreSnapshot: async () => notYet('restoring a snapshot'),
+    explainRecovery: async () => notYet('recovering a swarm'),
+    recover: async () => notYet('recovering a swarm'),
 
     status: () => options.status(),
     metrics: () => options.metrics(),

@@ -5,13 +5,18 @@ export { ApiError, type ApiErrorDetail } from './wire/errors.js';
 export type {
   AttachRequest,
   AttachTarget,
+  BlobUpdate,
   DetachRequest,
+  Freshness,
+  HistoryItem,
+  HistoryQuery,
   HostFacts,
   InitRequest,
   JoinRequest,
   LocalAttachment,
   LocalState,
   LocalSwarm,
+  RecoverRequest,
   Rotation,
   SwarmEvent,
 } from './wire/records.js';

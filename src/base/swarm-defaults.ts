@@ -17,6 +17,7 @@ export const DEFAULT_CLUSTER_SPEC: ClusterSpec = {
   },
   dispatcherHeartbeatMs: 5_000,
   nodeCertExpiryMs: 90 * 86_400_000,
+  ca: DEFAULT_CLUSTER_CA,
   autolock: false,
 };
 

@@ -51,7 +51,10 @@ export type SwarmErrorDetail =
       readonly count: number;
     }
   | { readonly code: 'SWARM_NAME_TAKEN'; readonly kind: ObjectKind; readonly name: string }
-  /** The object is still used; `by` is the user, for example `task abc`. */
+  /**
+   * The object is still used; `by` is the user, for example `task abc`. `id` of a secret or config is
+   * its name.
+   */
   | {
       readonly code: 'SWARM_IN_USE';
       readonly kind: ObjectKind;

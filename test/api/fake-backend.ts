@@ -1,12 +1,17 @@
 import type {
   AttachRequest,
   Backend,
+  BlobUpdate,
   DetachRequest,
+  Freshness,
+  HistoryItem,
+  HistoryQuery,
   HostFacts,
   InitRequest,
   JoinRequest,
   LocalAttachment,
   LocalSwarm,
+  RecoverRequest,
   Rotation,
   SwarmEvent,
 } from '../../src/api/index.js';
@@ -17,12 +22,19 @@ import type {
   ClusterId,
   ClusterObject,
   ClusterSpec,
+  ConfigId,
+  ConfigObject,
+  ConfigSpec,
   NetworkId,
   NetworkObject,
   NetworkSpec,
   NodeId,
   NodeSpec,
   NodeView,
+  ObjectMeta,
+  SecretId,
+  SecretObject,
+  SecretSpec,
 } from '../../src/base/swarm-model.js';
 
 const refuse = (detail: SwarmErrorDetail, message = `refused: ${detail.code}`): never => {
@@ -56,6 +68,15 @@ export class FakeBackend implements Backend {
   attachmentObjects: AttachmentObject[] = [];
   localObjects: LocalAttachment[] = [];
   warnings: string[] = [];
+  /** With their contents, as a careless agent would hand them over. */
+  secretObjects: (SecretObject & { readonly data: string })[] = [];
+  configObjects: ConfigObject[] = [];
+  historyItems: HistoryItem[] = [];
+  key = '';
+  freshness: Freshness = {};
+  /** Questions that were to be answered freshly. */
+  freshened = 0;
+  snapshot: AsyncIterable<Uint8Array> | Iterable<Uint8Array> = [];
   readonly #listeners = new Set<(event: SwarmEvent) => void>();
   #version = 10;
 
@@ -131,6 +152,9 @@ export class FakeBackend implements Backend {
     if (cluster === undefined) return refuse({ code: 'SWARM_NOT_MANAGER' });
     if (cluster.version !== version) refuse({ code: 'SWARM_OUT_OF_SEQUENCE' });
     const { worker, manager } = cluster.joinTokens;
+    if (!spec.autolock) this.key = '';
+    else if (rotate.managerUnlockKey || this.key === '')
+      this.key = `SWMKEY-1-${String(this.#version).padStart(43, 'k')}`;
     const joinTokens = {
       worker: rotate.workerToken ? worker.replace(/a+$/, 'b'.repeat(25)) : worker,
       manager,
@@ -139,6 +163,109 @@ export class FakeBackend implements Backend {
       ...this.local,
       cluster: { ...cluster, spec, joinTokens, version: ++this.#version },
     };
+  }
+
+  async freshen(): Promise<Freshness> {
+    this.freshened += 1;
+    return this.freshness;
+  }
+
+  async unlockKey(): Promise<string> {
+    return this.key;
+  }
+
+  async unlock(key: string): Promise<void> {
+    this.#ask('unlock', key);
+    if (key !== this.key) refuse({ code: 'SWARM_UNLOCK_KEY_REFUSED' });
+    this.#activate();
+  }
+
+  secrets(): readonly SecretObject[] {
+    return this.secretObjects;
+  }
+
+  async createSecret(spec: SecretSpec, data: string): Promise<string> {
+    this.#ask('createSecret', spec, data);
+    if (this.secretObjects.some((secret) => secret.spec.name === spec.name))
+      refuse({ code: 'SWARM_NAME_TAKEN', kind: 'secret', name: spec.name });
+    const id = id25(`secret${this.secretObjects.length}`) as SecretId;
+    this.secretObjects = [...this.secretObjects, { ...meta, id, spec, data }];
+    return id;
+  }
+
+  async updateSecret(id: string, version: number, update: BlobUpdate): Promise<void> {
+    this.#ask('updateSecret', id, version, update);
+    this.secretObjects = this.secretObjects.map((secret) =>
+      secret.id === id ? this.#updated(secret, version, update) : secret,
+    );
+  }
+
+  async removeSecret(id: string): Promise<void> {
+    this.#ask('removeSecret', id);
+    this.secretObjects = this.secretObjects.filter((secret) => secret.id !== id);
+  }
+
+  configs(): readonly ConfigObject[] {
+    return this.configObjects;
+  }
+
+  async createConfig(spec: ConfigSpec, data: string): Promise<string> {
+    this.#ask('createConfig', spec, data);
+    if (this.configObjects.some((config) => config.spec.name === spec.name))
+      refuse({ code: 'SWARM_NAME_TAKEN', kind: 'config', name: spec.name });
+    const id = id25(`config${this.configObjects.length}`) as ConfigId;
+    this.configObjects = [...this.configObjects, { ...meta, id, spec, data }];
+    return id;
+  }
+
+  async updateConfig(id: string, version: number, update: BlobUpdate): Promise<void> {
+    this.#ask('updateConfig', id, version, update);
+    this.configObjects = this.configObjects.map((config) =>
+      config.id === id ? this.#updated(config, version, update) : config,
+    );
+  }
+
+  async removeConfig(id: string): Promise<void> {
+    this.#ask('removeConfig', id);
+    this.configObjects = this.configObjects.filter((config) => config.id !== id);
+  }
+
+  history({ limit, object }: HistoryQuery): readonly HistoryItem[] {
+    return this.historyItems.filter(({ name }) => name === (object ?? name)).slice(-limit);
+  }
+
+  async saveSnapshot(): Promise<AsyncIterable<Uint8Array> | Iterable<Uint8Array>> {
+    return this.snapshot;
+  }
+
+  async inspectSnapshot(path: string): Promise<unknown> {
+    return { path };
+  }
+
+  async restoreSnapshot(path: string): Promise<unknown> {
+    this.#ask('restoreSnapshot', path);
+    return { restored: path };
+  }
+
+  async explainRecovery(): Promise<unknown> {
+    return { appliedIndex: 7 };
+  }
+
+  async recover(request: RecoverRequest): Promise<unknown> {
+    this.#ask('recover', request);
+    return { recovered: true };
+  }
+
+  #updated<
+    Blob extends ObjectMeta & {
+      readonly spec: SecretSpec;
+      readonly data: string;
+    },
+  >(blob: Blob, version: number, { name, labels, data = blob.data }: BlobUpdate): Blob {
+    if (data !== blob.data || name !== blob.spec.name)
+      refuse({ code: 'SWARM_INVALID' }, 'only updates to Labels are allowed');
+    if (blob.version !== version) refuse({ code: 'SWARM_OUT_OF_SEQUENCE' });
+    return { ...blob, spec: { ...blob.spec, labels }, version: ++this.#version };
   }
 
   nodes(): readonly NodeView[] {

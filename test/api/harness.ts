@@ -29,9 +29,9 @@ export function temporaryFolder(t: Teardown): string {
 }
 
 /** A server over a fake backend on a socket of its own, closed with the test. */
-export async function serve(t: Teardown, backend = FakeBackend.manager()) {
+export async function serve(t: Teardown, backend = FakeBackend.manager(), log = silent) {
   const socketPath = join(temporaryFolder(t), 'api.sock');
-  const api = await ApiServer.listen({ socketPath }, { backend, log: silent });
+  const api = await ApiServer.listen({ socketPath }, { backend, log });
   t.teardown(() => api.close());
   return {
     api,

@@ -125,9 +125,6 @@ t.test('an update of the swarm carries its version and what to rotate', async (t
     { workerToken: true, managerToken: false, managerUnlockKey: false, rootCa: false },
   ]);
   t.equal((await call('POST', '/swarm/update', spec)).status, 400, 'without a version');
-  t.same((await call('GET', '/swarm/unlockkey')).body, { UnlockKey: '' });
-  const unlock = await call('POST', '/swarm/unlock', { UnlockKey: 'x' });
-  t.same([unlock.status, unlock.body], [409, { message: 'swarm is not locked' }]);
 });
 
 t.test('a node is found by id, hostname, prefix and as self', async (t) => {
@@ -333,14 +330,7 @@ t.test("refusals of shoal's own verbs carry their code", async (t) => {
 
 t.test('what shoal does not keep is empty, missing or unsupported', async (t) => {
   const { call } = await serve(t);
-  for (const path of [
-    'containers/json',
-    'images/json',
-    'services',
-    'tasks',
-    'secrets',
-    'configs',
-  ]) {
+  for (const path of ['containers/json', 'images/json', 'services', 'tasks']) {
     t.same((await call('GET', `/${path}`)).body, [], path);
   }
   t.same((await call('GET', '/volumes')).body, { Volumes: [], Warnings: null });
@@ -349,7 +339,6 @@ t.test('what shoal does not keep is empty, missing or unsupported', async (t) =>
     ['/images/reg:5000/a/b:1/json', 'No such image: reg:5000/a/b:1'],
     ['/volumes/x', 'get x: no such volume'],
     ['/services/x', 'service x not found'],
-    ['/secrets/x', 'secret x not found'],
   ] as const;
   for (const [path, message] of missing) {
     const answer = await call('GET', path);
@@ -363,7 +352,6 @@ t.test('what shoal does not keep is empty, missing or unsupported', async (t) =>
     ['DELETE', '/containers/x'],
     ['POST', '/services/create'],
     ['POST', '/services/x/update'],
-    ['DELETE', '/secrets/x'],
     ['POST', '/volumes/create'],
     ['POST', '/networks/x/connect'],
   ] as const;

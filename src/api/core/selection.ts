@@ -1,5 +1,10 @@
 import { SwarmError } from '../../base/swarm-error.js';
-import type { AttachmentObject, NetworkObject, NodeView } from '../../base/swarm-model.js';
+import type {
+  AttachmentObject,
+  NetworkObject,
+  NodeView,
+  SecretSpec,
+} from '../../base/swarm-model.js';
 import { badRequest } from '../wire/errors.js';
 import type { LocalSwarm } from '../wire/records.js';
 import { type Filters, matchesAny, matchesLabels, requireValues, truthOf } from './filters.js';
@@ -65,6 +70,22 @@ export function selectNetworks(
       matchesAny(filters, 'type', (value) => value === 'custom') &&
       matchesLabels(filters, 'label', spec.labels) &&
       (dangling === undefined || dangling === !used.has(id)),
+  );
+}
+
+export const SECRET_FILTERS = ['id', 'label', 'name', 'names'];
+export const CONFIG_FILTERS = ['id', 'label', 'name'];
+
+/** `name` matches the beginning and `names` the whole, as Docker's do. */
+export function selectBlobs<
+  Blob extends { readonly id: string; readonly spec: Pick<SecretSpec, 'name' | 'labels'> },
+>(blobs: readonly Blob[], filters: Filters): Blob[] {
+  return blobs.filter(
+    ({ id, spec }) =>
+      matchesAny(filters, 'id', (value) => id.startsWith(value)) &&
+      matchesAny(filters, 'name', (value) => spec.name.startsWith(value)) &&
+      matchesAny(filters, 'names', (value) => spec.name === value) &&
+      matchesLabels(filters, 'label', spec.labels),
   );
 }
 

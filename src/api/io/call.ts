@@ -30,9 +30,15 @@ export interface Route {
   /** In find-my-way's form, without the version. */
   readonly path: string;
   handle(call: Call): Reply | Promise<Reply>;
+  /** Answers from the swarm's objects, which are therefore made fresh first. */
+  readonly readsSwarm?: boolean;
   /** What the words of this route's refusals need to know. */
   refusalContext?(): RefusalContext;
 }
+
+/** Routes that answer from the swarm's objects. */
+export const readingSwarm = (routes: readonly Route[]): Route[] =>
+  routes.map((route) => ({ ...route, readsSwarm: true }));
 
 export const json = (value: unknown, status = 200): Reply => ({ kind: 'json', status, value });
 export const empty = (status = 200): Reply => ({ kind: 'empty', status });

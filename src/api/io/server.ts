@@ -5,6 +5,7 @@ import { AgentError } from '../../base/error.js';
 import type { Backend } from '../core/backend.js';
 import { splitVersion } from '../core/version.js';
 import { ApiError, badRequest, type RefusalContext } from '../wire/errors.js';
+import type { Freshness } from '../wire/records.js';
 import { API_VERSION } from '../wire/system-json.js';
 import { answerRaw, refusalOf, send, unforeseen } from './answer.js';
 import { readJson } from './body.js';
@@ -12,6 +13,7 @@ import { json, type Route } from './call.js';
 import { EventStreams } from './events.js';
 import type { Logger } from './log.js';
 import { absentRoutes } from './routes/absent.js';
+import { blobRoutes } from './routes/blobs.js';
 import { networkRoutes } from './routes/networks.js';
 import { nodeRoutes } from './routes/nodes.js';
 import { SHOAL_PREFIX, shoalRoutes } from './routes/shoal.js';
@@ -58,6 +60,7 @@ export class ApiServer {
   readonly #router = Router({ maxParamLength: PARAM_LENGTH_MAX });
   readonly #routes = new Map<unknown, Route>();
   readonly #log: Logger;
+  readonly #backend: Backend;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #closing = new AbortController();
   readonly #stats: ApiStats = {
@@ -70,6 +73,7 @@ export class ApiServer {
 
   private constructor({ backend, log }: ApiDependencies) {
     this.#log = log;
+    this.#backend = backend;
     this.#headers = {
       'Api-Version': API_VERSION,
       'Docker-Experimental': 'false',
@@ -82,6 +86,7 @@ export class ApiServer {
       ...swarmRoutes(backend),
       ...nodeRoutes(backend),
       ...networkRoutes(backend),
+      ...blobRoutes(backend),
       ...shoalRoutes(backend),
       ...absentRoutes(backend),
     ]) {
@@ -174,6 +179,7 @@ export class ApiServer {
       path = split < 0 ? url : url.slice(0, split);
       const found = this.#find(request.method ?? '', path);
       route = found.route;
+      if (route.readsSwarm) markStale(response, await this.#backend.freshen());
       const reply = await found.route.handle({
         param: (name) => found.params[name] ?? '',
         query: new URLSearchParams(split < 0 ? '' : url.slice(split + 1)),
@@ -235,6 +241,13 @@ export class ApiServer {
       });
     }
   }
+}
+
+/** Without a quorum the answer is what this manager last knew, and says so (RFC 7234, 5.5.1). */
+function markStale(response: ServerResponse, { staleMs }: Freshness): void {
+  if (staleMs === undefined) return;
+  response.setHeader('Shoal-Stale', String(Math.round(staleMs)));
+  response.setHeader('Warning', '110 shoal "Response is Stale"');
 }
 
 function isDecodable(path: string): boolean {

@@ -1,4 +1,5 @@
-import type { ClusterObject } from '../../base/swarm-model.js';
+import { DEFAULT_CLUSTER_CA } from '../../base/swarm-defaults.js';
+import type { ClusterObject, ClusterSpec } from '../../base/swarm-model.js';
 import type { LocalSwarm } from './records.js';
 import { formatTimeMs, nanosecondsOf } from './time.js';
 
@@ -22,7 +23,7 @@ export function clusterInfoJson(cluster: ClusterObject) {
         HeartbeatTick: spec.raft.heartbeatTick,
       },
       Dispatcher: { HeartbeatPeriod: nanosecondsOf(spec.dispatcherHeartbeatMs) },
-      CAConfig: { NodeCertExpiry: nanosecondsOf(spec.nodeCertExpiryMs) },
+      CAConfig: caJson(spec),
       TaskDefaults: {},
       EncryptionConfig: { AutoLockManagers: spec.autolock },
     },
@@ -35,6 +36,22 @@ export function clusterInfoJson(cluster: ClusterObject) {
     DefaultAddrPool: cluster.defaultAddressPool.length === 0 ? null : cluster.defaultAddressPool,
     SubnetSize: cluster.subnetSize,
     DataPathPort: cluster.dataPathPort,
+  };
+}
+
+function caJson({ nodeCertExpiryMs, ca }: ClusterSpec) {
+  const { forceRotate, externalCas } = ca ?? DEFAULT_CLUSTER_CA;
+  return {
+    NodeCertExpiry: nanosecondsOf(nodeCertExpiryMs),
+    ...(externalCas.length > 0 && {
+      ExternalCAs: externalCas.map(({ protocol, url, options, caCertPem }) => ({
+        Protocol: protocol,
+        URL: url,
+        Options: options,
+        CACert: caCertPem,
+      })),
+    }),
+    ...(forceRotate > 0 && { ForceRotate: forceRotate }),
   };
 }
 

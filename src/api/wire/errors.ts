@@ -1,6 +1,6 @@
 import { unreachable } from '../../base/assert.js';
 import { AgentError } from '../../base/error.js';
-import type { SwarmErrorDetail } from '../../base/swarm-error.js';
+import type { ObjectKind, SwarmErrorDetail } from '../../base/swarm-error.js';
 
 /** Refusals of the API itself, which no part behind it has a say in. */
 export type ApiErrorDetail =
@@ -34,6 +34,8 @@ export interface RefusalContext {
   /** Creating a network says 403 where every other verb says 503. */
   readonly creatingNetwork?: boolean;
   readonly managers?: { readonly reachable: number; readonly total: number };
+  /** The real engine lets its control plane judge this, and repeats how that puts it. */
+  readonly judgedByControl?: boolean;
 }
 
 export const INACTIVE_TEXT =
@@ -70,6 +72,12 @@ function leaveText(last: boolean, managers: RefusalContext['managers']): string 
       ? `Removing this node leaves ${managers.reachable - 1} managers out of ${managers.total}. Without a Raft quorum your swarm will be inaccessible. `
       : '';
   return `${LEAVING_TEXT}${loss}The only way to restore a swarm that has lost consensus is to reinitialize it with \`--force-new-cluster\`. Use \`--force\` to suppress this message.`;
+}
+
+function nameTakenText(kind: ObjectKind, name: string): string {
+  if (kind === 'network') return `network with name ${name} already exists`;
+  const conflict = kind === 'service' ? 'name conflicts with an existing object: ' : '';
+  return `rpc error: code = AlreadyExists desc = ${conflict}${kind} ${name} already exists`;
 }
 
 /**
@@ -137,17 +145,14 @@ export function swarmRefusal(
         message: `${detail.kind} ${detail.ref} is ambiguous (${detail.count} matches found)`,
       };
     case 'SWARM_NAME_TAKEN':
-      return {
-        status: 409,
-        message:
-          detail.kind === 'network'
-            ? `network with name ${detail.name} already exists`
-            : `rpc error: code = AlreadyExists desc = ${detail.kind} ${detail.name} already exists`,
-      };
+      return { status: 409, message: nameTakenText(detail.kind, detail.name) };
     case 'SWARM_IN_USE':
       return {
         status: 400,
-        message: `rpc error: code = FailedPrecondition desc = ${detail.kind} ${detail.id} is in use by ${detail.by}`,
+        message:
+          detail.kind === 'secret' || detail.kind === 'config'
+            ? `rpc error: code = InvalidArgument desc = ${detail.kind} '${detail.id}' is in use by ${detail.by}`
+            : `rpc error: code = FailedPrecondition desc = ${detail.kind} ${detail.id} is in use by ${detail.by}`,
       };
     case 'SWARM_OUT_OF_SEQUENCE':
       return { status: 500, message: 'rpc error: code = Unknown desc = update out of sequence' };
@@ -162,7 +167,12 @@ export function swarmRefusal(
         message: `rpc error: code = PermissionDenied desc = network ${detail.network} not manually attachable`,
       };
     case 'SWARM_INVALID':
-      return { status: 400, message };
+      return {
+        status: 400,
+        message: context.judgedByControl
+          ? `rpc error: code = InvalidArgument desc = ${message}`
+          : message,
+      };
     case 'SWARM_PRECONDITION':
       return { status: 400, message: `rpc error: code = FailedPrecondition desc = ${message}` };
     case 'SWARM_INTERNAL':

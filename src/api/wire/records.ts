@@ -86,7 +86,54 @@ export interface Rotation {
   readonly workerToken: boolean;
   readonly managerToken: boolean;
   readonly managerUnlockKey: boolean;
+  /** The root is to change: the counter was raised, or a root is given. */
   readonly rootCa: boolean;
+  /** The root that is to take its place; absent: the swarm makes one. */
+  readonly givenRoot?: {
+    readonly certPem: string;
+    /** Absent: the user keeps it. */
+    readonly keyPem?: string;
+  };
+}
+
+/** How old the answers may be that this node gives. */
+export interface Freshness {
+  /** Milliseconds since a quorum was last heard of; absent: there is one, and all is fresh. */
+  readonly staleMs?: number;
+}
+
+/** A new version of a secret or config: Docker lets the labels change, and compares the rest. */
+export interface BlobUpdate {
+  readonly name: string;
+  readonly labels: Labels;
+  /** Base64; absent: not said. */
+  readonly data?: string;
+}
+
+export interface HistoryQuery {
+  /** The latest so many, of those that match. */
+  readonly limit: number;
+  /** Kind, id or name of an object; absent: all. */
+  readonly object?: string;
+}
+
+/** One change of one object. */
+export interface HistoryItem {
+  readonly version: number;
+  readonly atMs: number;
+  /** The command, as the store calls it. */
+  readonly kind: string;
+  readonly action: 'create' | 'update' | 'remove';
+  readonly objectKind: string;
+  readonly id: string;
+  readonly name: string;
+  readonly note?: string;
+  readonly by?: string;
+}
+
+export interface RecoverRequest {
+  /** The user has read `explainRecovery` and means it. */
+  readonly force: boolean;
 }
 
 export type AttachTarget =

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { DEFAULT_CLUSTER_SPEC, DEFAULT_SUBNET_SIZE } from '../../base/swarm-defaults.js';
-import type { ClusterSpec, NodeSpec } from '../../base/swarm-model.js';
+import type { ClusterSpec, ExternalCa, NodeSpec } from '../../base/swarm-model.js';
 import { badRequest } from './errors.js';
 import {
   count,
@@ -11,16 +11,16 @@ import {
   objectOf,
   optionalCount,
   read,
-  refuseUnsupported,
   text,
 } from './fields.js';
-import type { InitRequest, JoinRequest } from './records.js';
+import type { InitRequest, JoinRequest, Rotation } from './records.js';
 import { durationMsOf } from './time.js';
 
 const DEFAULT_LISTEN_ADDRESS = '0.0.0.0:2377';
 const DEFAULT_DATA_PATH_PORT = 4789;
 const DATA_PATH_PORT_MIN = 1024;
 const DATA_PATH_PORT_MAX = 49_151;
+const EXTERNAL_CAS_MAX = 64;
 
 const availability = text.pipe(
   z
@@ -32,6 +32,15 @@ const availability = text.pipe(
 const role = z.enum(['worker', 'manager'], {
   error: (issue) => `invalid Role: "${String(issue.input ?? '')}"`,
 });
+
+const externalCa = z.object({ Protocol: text, URL: text, Options: labels, CACert: text }).transform(
+  (ca): ExternalCa => ({
+    protocol: ca.Protocol === '' ? 'cfssl' : ca.Protocol,
+    url: ca.URL,
+    options: ca.Options,
+    caCertPem: ca.CACert,
+  }),
+);
 
 const clusterSpec = z.object({
   Name: text,
@@ -48,7 +57,7 @@ const clusterSpec = z.object({
   CAConfig: objectOf({
     NodeCertExpiry: optionalCount,
     ForceRotate: optionalCount,
-    ExternalCAs: listOf(z.unknown(), 64),
+    ExternalCAs: listOf(externalCa, EXTERNAL_CAS_MAX),
     SigningCACert: text,
     SigningCAKey: text,
   }),
@@ -58,14 +67,6 @@ const clusterSpec = z.object({
 /** What is absent or zero keeps its value in `base`: so does Docker merge a spec. */
 function clusterSpecOf(body: z.output<typeof clusterSpec>, base: ClusterSpec): ClusterSpec {
   const { Raft: raft, Orchestration: orchestration, CAConfig: ca, Dispatcher: dispatcher } = body;
-  refuseUnsupported(
-    (ca?.ExternalCAs.length ?? 0) > 0,
-    'shoal keeps its own CA: external CAs are not supported',
-  );
-  refuseUnsupported(
-    (ca?.SigningCACert ?? '') !== '' || (ca?.SigningCAKey ?? '') !== '',
-    'shoal makes its own CA: a given CA certificate or key is not supported',
-  );
   const period = dispatcher?.HeartbeatPeriod;
   const expiry = ca?.NodeCertExpiry;
   return {
@@ -83,6 +84,10 @@ function clusterSpecOf(body: z.output<typeof clusterSpec>, base: ClusterSpec): C
     },
     dispatcherHeartbeatMs: period ? durationMsOf(period) : base.dispatcherHeartbeatMs,
     nodeCertExpiryMs: expiry ? durationMsOf(expiry) : base.nodeCertExpiryMs,
+    ca: {
+      forceRotate: ca?.ForceRotate ?? base.ca?.forceRotate ?? 0,
+      externalCas: ca?.ExternalCAs ?? base.ca?.externalCas ?? [],
+    },
     autolock: body.EncryptionConfig?.AutoLockManagers ?? base.autolock,
   };
 }
@@ -154,13 +159,23 @@ export function readJoin(body: unknown): JoinRequest {
   };
 }
 
-/** `rootCa`: `docker swarm ca --rotate` raises a counter which Shoal always shows as zero. */
+/**
+ * `root`: `docker swarm ca --rotate` raises a counter, or brings a root along. Its key is no part of
+ * the spec, which everyone may read.
+ */
 export function readClusterSpec(
   body: unknown,
   base: ClusterSpec,
-): { readonly spec: ClusterSpec; readonly rootCa: boolean } {
+): { readonly spec: ClusterSpec; readonly root: Pick<Rotation, 'rootCa' | 'givenRoot'> } {
   const wire = read(clusterSpec, body);
-  return { spec: clusterSpecOf(wire, base), rootCa: (wire.CAConfig?.ForceRotate ?? 0) > 0 };
+  const spec = clusterSpecOf(wire, base);
+  const { SigningCACert: certPem = '', SigningCAKey: keyPem = '' } = wire.CAConfig ?? {};
+  if (certPem === '' && keyPem !== '')
+    throw badRequest('if a signing CA key is provided, the signing CA cert must also be provided');
+  const isRaised = (spec.ca?.forceRotate ?? 0) !== (base.ca?.forceRotate ?? 0);
+  if (certPem === '') return { spec, root: { rootCa: isRaised } };
+  const givenRoot = { certPem, ...(keyPem !== '' && { keyPem }) };
+  return { spec, root: { rootCa: true, givenRoot } };
 }
 
 const nodeSpecBody = z.object({

@@ -97,6 +97,7 @@ t.test('an init keeps every wish', async (t) => {
     },
     dispatcherHeartbeatMs: 1000,
     nodeCertExpiryMs: 3650 * 86_400_000,
+    ca: { forceRotate: 0, externalCas: [] },
     autolock: true,
   });
 });
@@ -120,8 +121,8 @@ t.test('a malformed body is refused in one sentence that names the place', async
     ],
     [() => readInit({ Availability: 'lazy' }), 'invalid Availability: "lazy"'],
     [
-      () => readInit({ Spec: { CAConfig: { ExternalCAs: [{}] } } }),
-      /external CAs are not supported/,
+      () => readInit({ Spec: { CAConfig: { ExternalCAs: ['x'] } } }),
+      /^invalid value of Spec\.CAConfig\.ExternalCAs\.0: expected object/,
     ],
     [() => readJoin({ RemoteAddrs: [] }), 'at least 1 RemoteAddr is required to join'],
     [() => readNodeSpec({ Role: 'king' }), 'invalid Role: "king"'],
@@ -160,7 +161,10 @@ t.test('a malformed body is refused in one sentence that names the place', async
 
 t.test('an update keeps what it does not name', async (t) => {
   const base = { ...DEFAULT_CLUSTER_SPEC, dispatcherHeartbeatMs: 7000, autolock: true };
-  t.same(readClusterSpec({}, base), { spec: { ...base, labels: {} }, rootCa: false });
+  t.same(readClusterSpec({}, base), {
+    spec: { ...base, labels: {} },
+    root: { rootCa: false },
+  });
   const update = readClusterSpec(
     {
       Orchestration: { TaskHistoryRetentionLimit: 3 },
@@ -169,7 +173,10 @@ t.test('an update keeps what it does not name', async (t) => {
     },
     base,
   );
-  t.ok(update.rootCa);
+  t.same(update.root, { rootCa: true });
+  t.equal(update.spec.ca?.forceRotate, 1);
+  t.same(readClusterSpec({ CAConfig: {} }, update.spec).root, { rootCa: false });
+  t.equal(readClusterSpec({}, update.spec).spec.ca?.forceRotate, 1, 'the counter is kept');
   t.equal(update.spec.taskHistoryRetentionLimit, 3);
   t.equal(update.spec.autolock, false);
   t.equal(update.spec.dispatcherHeartbeatMs, 7000);

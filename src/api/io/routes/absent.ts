@@ -28,7 +28,7 @@ const restOf = (root: string): Route[] =>
   ]);
 
 export function absentRoutes(backend: Backend): Route[] {
-  const swarmKinds = ['service', 'task', 'secret', 'config'] as const;
+  const swarmKinds = ['service', 'task'] as const;
   const ofSwarm = swarmKinds.flatMap((kind): Route[] => [
     {
       method: 'GET',

@@ -15,7 +15,7 @@ import {
 import { badRequest } from '../../wire/errors.js';
 import { networkInspectJson, networkJson } from '../../wire/network-json.js';
 import { readNetworkSpec } from '../../wire/network-requests.js';
-import { type Call, empty, json, type Reply, type Route } from '../call.js';
+import { type Call, empty, json, type Reply, type Route, readingSwarm } from '../call.js';
 
 export function networkRoutes(backend: Backend): Route[] {
   const localIds = () =>
@@ -68,17 +68,6 @@ export function networkRoutes(backend: Backend): Route[] {
 
   return [
     {
-      method: 'GET',
-      path: '/networks',
-      handle: (call) => {
-        const filters = parseFilters(call.query.get('filters'), NETWORK_FILTERS);
-        const used = new Set<string>(backend.attachments().map(({ networkId }) => networkId));
-        for (const id of localIds()) used.add(id);
-        return json(selectNetworks(visible(), used, filters).map(networkJson));
-      },
-    },
-    { method: 'GET', path: '/networks/:id', handle: inspect },
-    {
       method: 'POST',
       path: '/networks/create',
       handle: async (call) => {
@@ -89,16 +78,29 @@ export function networkRoutes(backend: Backend): Route[] {
       },
       refusalContext: () => ({ creatingNetwork: true }),
     },
-    {
-      method: 'DELETE',
-      path: '/networks/:id',
-      handle: async (call) => {
-        const { id } = find(call.param('id'));
-        requireManager(backend.swarm());
-        await backend.removeNetwork(id);
-        return empty(204);
+    ...readingSwarm([
+      {
+        method: 'GET',
+        path: '/networks',
+        handle: (call) => {
+          const filters = parseFilters(call.query.get('filters'), NETWORK_FILTERS);
+          const used = new Set<string>(backend.attachments().map(({ networkId }) => networkId));
+          for (const id of localIds()) used.add(id);
+          return json(selectNetworks(visible(), used, filters).map(networkJson));
+        },
       },
-    },
-    { method: 'POST', path: '/networks/prune', handle: prune },
+      { method: 'GET', path: '/networks/:id', handle: inspect },
+      {
+        method: 'DELETE',
+        path: '/networks/:id',
+        handle: async (call) => {
+          const { id } = find(call.param('id'));
+          requireManager(backend.swarm());
+          await backend.removeNetwork(id);
+          return empty(204);
+        },
+      },
+      { method: 'POST', path: '/networks/prune', handle: prune },
+    ]),
   ];
 }

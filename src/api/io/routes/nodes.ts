@@ -6,7 +6,7 @@ import { resolve } from '../../core/references.js';
 import { NODE_FILTERS, requireManager, selectNodes } from '../../core/selection.js';
 import { nodeJson } from '../../wire/node-json.js';
 import { readNodeSpec } from '../../wire/swarm-requests.js';
-import { empty, json, type Route } from '../call.js';
+import { empty, json, type Route, readingSwarm } from '../call.js';
 
 export function nodeRoutes(backend: Backend): Route[] {
   const find = (ref: string): NodeView => {
@@ -17,7 +17,7 @@ export function nodeRoutes(backend: Backend): Route[] {
       ...(node.spec.name === '' ? [] : [node.spec.name]),
     ]);
   };
-  return [
+  return readingSwarm([
     {
       method: 'GET',
       path: '/nodes',
@@ -49,6 +49,7 @@ export function nodeRoutes(backend: Backend): Route[] {
         await backend.updateNode(find(call.param('id')).id, version, spec);
         return empty();
       },
+      refusalContext: () => ({ judgedByControl: true }),
     },
-  ];
+  ]);
 }

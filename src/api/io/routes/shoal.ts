@@ -1,6 +1,9 @@
 import type { Backend } from '../../core/backend.js';
+import { requireManager } from '../../core/selection.js';
 import { readAttach, readDetach } from '../../wire/attach-requests.js';
-import { json, type Route } from '../call.js';
+import { readHistoryQuery, readPath, readRecover } from '../../wire/shoal-requests.js';
+import { json, type Route, readingSwarm } from '../call.js';
+import { streamed } from '../stream.js';
 
 /** Where Shoal's own verbs live on the socket; their refusals also carry a `code`. */
 export const SHOAL_PREFIX = '/shoal/v1/';
@@ -36,6 +39,49 @@ export function shoalRoutes(backend: Backend): Route[] {
         type: 'text/plain; version=0.0.4; charset=utf-8',
         text: await backend.metrics(),
       }),
+    },
+    ...readingSwarm([
+      {
+        method: 'GET',
+        path: '/shoal/v1/history',
+        handle: (call) => {
+          const query = readHistoryQuery(call.query);
+          requireManager(backend.swarm());
+          return json(backend.history(query));
+        },
+      },
+    ]),
+    {
+      method: 'GET',
+      path: '/shoal/v1/snapshot',
+      handle: async () => {
+        requireManager(backend.swarm());
+        return streamed(await backend.saveSnapshot());
+      },
+    },
+    {
+      method: 'POST',
+      path: '/shoal/v1/snapshot/inspect',
+      handle: async (call) => json(await backend.inspectSnapshot(readPath(await call.body()))),
+    },
+    {
+      method: 'POST',
+      path: '/shoal/v1/snapshot/restore',
+      handle: async (call) => {
+        const path = readPath(await call.body());
+        requireManager(backend.swarm());
+        return json(await backend.restoreSnapshot(path));
+      },
+    },
+    {
+      method: 'GET',
+      path: '/shoal/v1/recover',
+      handle: async () => json(await backend.explainRecovery()),
+    },
+    {
+      method: 'POST',
+      path: '/shoal/v1/recover',
+      handle: async (call) => json(await backend.recover(readRecover(await call.body()))),
     },
   ];
 }

@@ -3,10 +3,10 @@ import type { ClusterObject } from '../../../base/swarm-model.js';
 import type { Backend } from '../../core/backend.js';
 import { flagOf, versionOf } from '../../core/parameters.js';
 import { countManagers, requireManager } from '../../core/selection.js';
+import { readUnlock } from '../../wire/blob-requests.js';
 import { clusterJson } from '../../wire/cluster-json.js';
-import { ApiError } from '../../wire/errors.js';
 import { readClusterSpec, readInit, readJoin } from '../../wire/swarm-requests.js';
-import { empty, json, type Route } from '../call.js';
+import { empty, json, type Route, readingSwarm } from '../call.js';
 
 export function swarmRoutes(backend: Backend): Route[] {
   const clusterHere = (): ClusterObject => {
@@ -18,7 +18,35 @@ export function swarmRoutes(backend: Backend): Route[] {
     return local.cluster;
   };
   return [
-    { method: 'GET', path: '/swarm', handle: () => json(clusterJson(clusterHere())) },
+    ...readingSwarm([
+      { method: 'GET', path: '/swarm', handle: () => json(clusterJson(clusterHere())) },
+      {
+        method: 'POST',
+        path: '/swarm/update',
+        handle: async (call) => {
+          const body = await call.body();
+          const version = versionOf(call.query, 'swarm');
+          const { spec, root } = readClusterSpec(body, clusterHere().spec);
+          await backend.updateCluster(version, spec, {
+            workerToken: flagOf(call.query, 'rotateWorkerToken'),
+            managerToken: flagOf(call.query, 'rotateManagerToken'),
+            managerUnlockKey: flagOf(call.query, 'rotateManagerUnlockKey'),
+            ...root,
+          });
+          return empty();
+        },
+        refusalContext: () => ({ judgedByControl: true }),
+      },
+      {
+        method: 'GET',
+        path: '/swarm/unlockkey',
+        handle: async () => {
+          clusterHere();
+          // An empty key tells the CLI that autolock is off.
+          return json({ UnlockKey: await backend.unlockKey() });
+        },
+      },
+    ]),
     {
       method: 'POST',
       path: '/swarm/init',
@@ -43,37 +71,16 @@ export function swarmRoutes(backend: Backend): Route[] {
     },
     {
       method: 'POST',
-      path: '/swarm/update',
+      path: '/swarm/unlock',
       handle: async (call) => {
         const body = await call.body();
-        const version = versionOf(call.query, 'swarm');
-        const { spec, rootCa } = readClusterSpec(body, clusterHere().spec);
-        await backend.updateCluster(version, spec, {
-          workerToken: flagOf(call.query, 'rotateWorkerToken'),
-          managerToken: flagOf(call.query, 'rotateManagerToken'),
-          managerUnlockKey: flagOf(call.query, 'rotateManagerUnlockKey'),
-          rootCa,
-        });
-        return empty();
-      },
-    },
-    {
-      method: 'GET',
-      path: '/swarm/unlockkey',
-      handle: () => {
-        clusterHere();
-        // An empty key tells the CLI that autolock is off.
-        return json({ UnlockKey: '' });
-      },
-    },
-    {
-      method: 'POST',
-      path: '/swarm/unlock',
-      handle: () => {
-        if (backend.swarm().state === 'locked') {
-          throw new ApiError({ code: 'API_UNSUPPORTED' }, 'shoal does not lock managers yet');
+        const local = backend.swarm();
+        if (local.state !== 'locked') {
+          requireManager(local);
+          throw new SwarmError({ code: 'SWARM_NOT_LOCKED' }, 'the swarm is not locked');
         }
-        throw new ApiError({ code: 'API_CONFLICT' }, 'swarm is not locked');
+        await backend.unlock(readUnlock(body));
+        return empty();
       },
     },
   ];

@@ -11,7 +11,7 @@ import {
   secretsOf,
   touched,
 } from './decision.js';
-import { invalid } from './refuse.js';
+import { invalid, unsupported } from './refuse.js';
 import type { ClusterSecrets } from './rows.js';
 import { type Change, ONLY_ROW, type ReadonlyState } from './state.js';
 import { checkDefaultPools } from './subnets.js';
@@ -121,6 +121,8 @@ export function checkClusterSpec(spec: ClusterSpec): void {
     throw invalid('the heartbeat period is too long: use one hour or less');
   if (!(spec.nodeCertExpiryMs >= CERT_EXPIRY_MIN_MS))
     throw invalid('minimum certificate expiry time must be: 1h0m0s');
+  if ((spec.ca?.externalCas.length ?? 0) > 0)
+    throw unsupported('certificates by an external CA are not supported: leave it out');
 }
 
 /**

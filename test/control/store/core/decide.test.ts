@@ -52,6 +52,9 @@ t.test('settings of the cluster are judged', async (t) => {
     bench.refusal(update({ nodeCertExpiryMs: 1 }))?.message,
     'minimum certificate expiry time must be: 1h0m0s',
   );
+  const external = { protocol: 'cfssl', url: 'https://ca', options: {}, caCertPem: '' };
+  const ca = { forceRotate: 0, externalCas: [external] };
+  t.equal(bench.refusal(update({ ca }))?.code, 'SWARM_UNSUPPORTED');
   t.match(bench.refusal(update({ autolock: true }))?.message, /without a key/);
   t.equal(bench.refusal(update({ labels: { a: 'x'.repeat(70_000) } }))?.code, 'SWARM_INVALID');
   for (const pools of [

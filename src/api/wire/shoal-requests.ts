@@ -1,0 +1,35 @@
+import { z } from 'zod';
+import { badRequest } from './errors.js';
+import { flag, read } from './fields.js';
+import type { HistoryQuery, RecoverRequest } from './records.js';
+
+/** Entries of one answer. */
+const HISTORY_LIMIT_MAX = 10_000;
+const HISTORY_LIMIT_DEFAULT = 100;
+/** Longest path of Linux. */
+const PATH_CHARS_MAX = 4_096;
+
+/** `limit` and `object` of the query. */
+export function readHistoryQuery(query: URLSearchParams): HistoryQuery {
+  const limit = query.get('limit') ?? String(HISTORY_LIMIT_DEFAULT);
+  if (!/^\d{1,5}$/.test(limit) || Number(limit) < 1 || Number(limit) > HISTORY_LIMIT_MAX)
+    throw badRequest(`invalid limit '${limit}': use a number from 1 to ${HISTORY_LIMIT_MAX}`);
+  const object = query.get('object') ?? '';
+  return { limit: Number(limit), ...(object !== '' && { object }) };
+}
+
+const pathBody = z.object({
+  path: z
+    .string()
+    .max(PATH_CHARS_MAX)
+    .refine((path) => path.startsWith('/'), 'expected an absolute path'),
+});
+
+/** A file of the agent's host. */
+export function readPath(body: unknown): string {
+  return read(pathBody, body).path;
+}
+
+export function readRecover(body: unknown): RecoverRequest {
+  return read(z.object({ force: flag }), body);
+}
