@@ -4,7 +4,9 @@ import type {
   HardState,
   LogEntry,
   Membership,
+  MessageBody,
   RaftId,
+  RaftMessage,
   SnapshotMeta,
 } from '../../../../src/control/raft/wire/records.js';
 
@@ -70,3 +72,59 @@ export const snapshotMetaArb: fc.Arbitrary<SnapshotMeta> = fc.record(
   },
   PLAIN,
 );
+
+const place = { index: count(0), term: count(0) };
+
+/** Every kind of message, with numbers up to the largest. */
+export const messageArb: fc.Arbitrary<RaftMessage> = fc
+  .tuple(
+    fc.record({ from: raftIdArb, to: raftIdArb, term: count(1, LARGEST - 1) }, PLAIN),
+    fc.oneof<fc.Arbitrary<MessageBody>[]>(
+      fc.record(
+        {
+          kind: fc.constantFrom('pre_vote', 'vote'),
+          lastIndex: place.index,
+          lastTerm: place.term,
+          transfer: fc.boolean(),
+        },
+        PLAIN,
+      ),
+      fc.record(
+        { kind: fc.constantFrom('pre_vote_reply', 'vote_reply'), granted: fc.boolean() },
+        PLAIN,
+      ),
+      fc.record(
+        {
+          kind: fc.constant('append'),
+          prevIndex: place.index,
+          prevTerm: place.term,
+          entries: entriesArb,
+          commitIndex: place.index,
+        },
+        PLAIN,
+      ),
+      fc.record(
+        {
+          kind: fc.constant('append_reply'),
+          index: place.index,
+          accepted: fc.boolean(),
+          hintIndex: place.index,
+          hintTerm: place.term,
+        },
+        PLAIN,
+      ),
+      fc.record(
+        { kind: fc.constant('heartbeat'), commitIndex: place.index, readRound: count(0) },
+        PLAIN,
+      ),
+      fc.record({ kind: fc.constant('heartbeat_reply'), readRound: count(0) }, PLAIN),
+      fc.record({ kind: fc.constant('snapshot'), meta: snapshotMetaArb }, PLAIN),
+      fc.record({ kind: fc.constant('timeout_now') }, PLAIN),
+      fc.record({ kind: fc.constant('read_index'), request: count(0) }, PLAIN),
+      fc.record(
+        { kind: fc.constant('read_index_reply'), request: count(0), index: place.index },
+        PLAIN,
+      ),
+    ),
+  )
+  .map(([envelope, body]) => ({ ...envelope, ...body }) as RaftMessage);
