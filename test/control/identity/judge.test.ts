@@ -236,15 +236,15 @@ t.test('a client reads its manager through a cross-signed root, and reads it aga
     const node = await world.joined();
     await world.startRotation();
     const { keyPem, certPem, caPem } = node;
-    const common = { remote: world.remote, alpn: ALPN_DISPATCH, timeoutMs: 2_000 };
+    const common = { remote: world.remote, alpn: ALPN_DISPATCH, timeoutMs: 20_000 };
     const socket = await connectTls({ ...common, keyPem, certPem, caPem });
     socket.on('error', () => {});
     for (const _ of [1, 2, 3]) {
       t.equal(readPeerCertificate(socket, caPem)?.nodeId, world.identity.nodeId);
       t.equal(showsNewRoot(node, socket), true);
     }
-    const rule = { trust: caPem, clusterId, isRemoved: () => false, nowMs: Date.now() };
-    const demoted = { ...rule, needRole: 'manager', roleOf: () => 'worker' } as const;
+    const rule: PeerRule = { trust: caPem, clusterId, isRemoved: () => false, nowMs: Date.now() };
+    const demoted: PeerRule = { ...rule, needRole: 'manager', roleOf: () => 'worker' };
     t.match(judgePeer(socket, rule), { ok: { role: 'manager' } });
     t.match(judgePeer(socket, demoted), { refused: 'wrong_role' }, 'no manager any more');
     socket.destroy();

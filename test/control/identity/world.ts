@@ -177,7 +177,7 @@ export class CaWorld {
       dataDir: join(this.dir, randomBytes(6).toString('hex')),
       log: { debug() {}, info() {}, warn() {}, error() {} },
       // An attempt ends by an answer only; none takes so long here.
-      signal: AbortSignal.timeout(5_000),
+      signal: AbortSignal.timeout(20_000),
       ...more,
     });
     return attempt.done;
@@ -197,7 +197,7 @@ export class CaWorld {
     const keys = keyPem === undefined || certPem === undefined ? {} : { keyPem, certPem };
     let socket: TLSSocket;
     try {
-      const common = { remote: this.remote, alpn: ALPN_DISPATCH, timeoutMs: 2_000 };
+      const common = { remote: this.remote, alpn: ALPN_DISPATCH, timeoutMs: 20_000 };
       socket = await connectTls({ ...common, caPem, ...keys });
     } catch (error) {
       return `no connection: ${(error as NodeJS.ErrnoException).code}`;
