@@ -112,6 +112,7 @@ export class Dispatcher {
   #shared: SharedAssignments;
   #publishing: NodeJS.Timeout | undefined;
   #closed = false;
+  #stale = false;
   #refusedSessions = 0;
   #behind = 0;
   #fullTells = 0;
@@ -149,6 +150,16 @@ export class Dispatcher {
    */
   setManagers(leading: boolean, reachable: ReadonlySet<NodeId>): void {
     this.#liveness.input({ kind: 'managers', leading, reachable });
+    this.pulse();
+  }
+
+  /** Agents hear at once, and not with their next heartbeat, that this manager is stale, or not any more. */
+  pulse(): void {
+    const stale = this.#backend.stale?.() === true;
+    if (stale === this.#stale || this.#closed) return;
+    this.#stale = stale;
+    for (const session of this.#sessions.values())
+      session.send({ kind: 'heartbeat', ...this.#pulseOf(session) });
   }
 
   reportMembership(states: ReadonlyMap<string, MembershipState>): void {
@@ -256,11 +267,11 @@ export class Dispatcher {
       session.wanted = message.registration;
       void this.#register(session);
     } else if (message.kind === 'heartbeat')
-      session.send({ kind: 'heartbeat', ...this.#pulse(session) });
+      session.send({ kind: 'heartbeat', ...this.#pulseOf(session) });
     else void this.#answer(session, message);
   }
 
-  #pulse(session: AgentSession): { readonly heartbeatMs: number; readonly stale: boolean } {
+  #pulseOf(session: AgentSession): { readonly heartbeatMs: number; readonly stale: boolean } {
     const stale = !session.registered || this.#backend.stale?.() === true;
     return { heartbeatMs: this.#shared.cluster.heartbeatMs, stale };
   }
@@ -361,7 +372,7 @@ export class Dispatcher {
     if (session.registered) return;
     session.registered = true;
     // It began without, and is told that it is one like any other now.
-    if (session.told !== undefined) session.send({ kind: 'welcome', ...this.#pulse(session) });
+    if (session.told !== undefined) session.send({ kind: 'welcome', ...this.#pulseOf(session) });
   }
 
   #open(session: AgentSession, { era, version }: Extract<AgentMessage, { kind: 'hello' }>): void {
@@ -374,7 +385,7 @@ export class Dispatcher {
     const former = this.#sessions.get(nodeId);
     this.#sessions.set(nodeId, session);
     if (former !== undefined) this.#sayGoodbye(former, 'replaced', number);
-    session.send({ kind: 'welcome', ...this.#pulse(session) });
+    session.send({ kind: 'welcome', ...this.#pulseOf(session) });
     if (era === this.#shared.era && version > this.#shared.version) this.#publish();
     this.#tell(session, era === this.#shared.era ? version : 0);
     this.#liveness.input({ kind: 'session_open', nodeId, number });

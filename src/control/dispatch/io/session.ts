@@ -34,8 +34,14 @@ const MOVE_JITTER_MS = 200;
 const SHORT_SESSION_MS = 1_000;
 /** So long an agent looks for a manager that knows at least what it knows itself. */
 const BEHIND_MS_MAX = 30_000;
-/** How long a manager that is cut off from the others is put up with: it doubles up to the second. */
-const STALE_FIRST_MS = 15_000;
+/**
+ * How long a manager that is cut off from the others is put up with, at first: longer than an
+ * election takes, and shorter than the three heartbeats after which the others miss the node.
+ */
+const STALE_FIRST_MS = 3_000;
+/** How often such a manager is asked whether it still is. */
+const STALE_BEAT_MS = 1_000;
+/** The patience doubles with every round of managers that are no better, up to this. */
 const STALE_MAX_MS = 240_000;
 /** Another agent uses this node's identity: taking turns at it would help neither. */
 const REPLACED_RETRY_MS = 10_000;
@@ -108,6 +114,8 @@ export class Session {
   #stale = false;
   #staleSinceMs: number | undefined;
   #stalePatienceMs = STALE_FIRST_MS;
+  /** A manager was left because it is cut off, and others of this round are not tried yet. */
+  #leftStale = false;
   /** Since when all managers that answered knew less than this agent. */
   #behindSinceMs: number | undefined;
   /** Raised at each attempt, and beyond what it was before a restart. */
@@ -269,6 +277,9 @@ export class Session {
       if (this.#choice.all(known).length === 0)
         this.#report(undefined, new Error('no manager is known'));
       this.#choice.startRound();
+      if (this.#leftStale)
+        this.#stalePatienceMs = Math.min(STALE_MAX_MS, this.#stalePatienceMs * 2);
+      this.#leftStale = false;
       return this.#retry(this.#backoff.take());
     }
     try {
@@ -343,8 +354,8 @@ export class Session {
     const lastedMs = performance.now() - this.#welcomedAtMs;
     const reopening = this.#reopening;
     this.#reopening = false;
-    if (was) this.#choice.startRound(reopening ? undefined : this.#remote);
-    if (!was || reopening) this.#retry(0);
+    if (was && !this.#leftStale) this.#choice.startRound(reopening ? undefined : this.#remote);
+    if (!was || reopening || this.#leftStale) this.#retry(0);
     else if (lastedMs < SHORT_SESSION_MS) this.#retry(this.#backoff.take());
     else {
       this.#backoff.reset();
@@ -399,8 +410,12 @@ export class Session {
     if (!stale) {
       this.#staleSinceMs = undefined;
       this.#stalePatienceMs = STALE_FIRST_MS;
+      this.#leftStale = false;
     } else this.#staleSinceMs ??= performance.now();
-    if (changes) this.#tell();
+    if (!changes) return;
+    clearTimeout(this.#timer);
+    this.#beat();
+    this.#tell();
   }
 
   #onWelcome(): void {
@@ -409,7 +424,7 @@ export class Session {
     this.#welcomedAtMs = performance.now();
     this.#lastRemote = this.#remote;
     this.#reported = undefined;
-    this.#choice.startRound();
+    if (!this.#stale) this.#choice.startRound();
     this.#beat();
     for (const [request, { question }] of this.#pending) this.#send({ request, ...question });
     this.#tell();
@@ -424,7 +439,10 @@ export class Session {
     }
     this.#send({ kind: 'heartbeat' });
     const waitMs = this.#heartbeatMs * (0.75 + this.#prng.nextFloat() / 4);
-    this.#timer = setTimeout(() => this.#beat(), waitMs);
+    this.#timer = setTimeout(
+      () => this.#beat(),
+      this.#stale ? Math.min(waitMs, STALE_BEAT_MS) : waitMs,
+    );
   }
 
   /** Another manager may be on the side of those who can still decide. */
@@ -433,7 +451,7 @@ export class Session {
     if (sinceMs === undefined || performance.now() - sinceMs < this.#stalePatienceMs) return false;
     if (this.managers().length < 2) return false;
     this.#staleSinceMs = undefined;
-    this.#stalePatienceMs = Math.min(STALE_MAX_MS, this.#stalePatienceMs * 2);
+    this.#leftStale = true;
     return true;
   }
 
