@@ -20,13 +20,13 @@ async function cli(t: Teardown, backend = FakeBackend.manager()) {
   const { socketPath } = await serve(t, backend);
   // A folder of its own keeps the contexts of the host's user out.
   const env = { PATH: process.env['PATH'], HOME: temporaryFolder(t) };
-  const docker = (line: string): Promise<Run> =>
+  const docker = (line: string, input = ''): Promise<Run> =>
     new Promise((resolve) => {
       const argv = ['-H', `unix://${socketPath}`, ...line.split(' ')];
       const child = execFile('docker', argv, { env, timeout: 30_000 }, (error, stdout, stderr) => {
         resolve({ exit: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });
       });
-      child.stdin?.end();
+      child.stdin?.end(input);
     });
   return { docker, backend };
 }
@@ -124,6 +124,65 @@ t.test('nodes are listed, inspected, promoted, drained and removed', { skip }, a
   t.match((await docker('node rm mn2')).stderr, /is not down and can't be removed/);
   t.equal((await docker('node rm --force mn2')).stdout, 'mn2\n');
   t.match(await docker('node inspect nope'), { exit: 1, stderr: /node nope not found/ });
+});
+
+t.test('secrets and configs are made, shown and removed', { skip }, async (t) => {
+  const { docker, backend } = await cli(t);
+  const secret = await docker('secret create -l k=v sec1 -', 's3cr3t');
+  t.equal(secret.stdout, `${backend.secretObjects[0]?.id}\n`, secret.stderr);
+  t.equal(backend.secretObjects[0]?.data, Buffer.from('s3cr3t').toString('base64'));
+  t.match(tableOf((await docker('secret ls')).stdout), [
+    ['ID', 'NAME', 'DRIVER', 'CREATED', 'UPDATED'],
+    [backend.secretObjects[0]?.id, 'sec1'],
+  ]);
+  const inspect = await docker('secret inspect sec1');
+  t.match(JSON.parse(inspect.stdout), [{ Spec: { Name: 'sec1', Labels: { k: 'v' } } }]);
+  t.notMatch(inspect.stdout, /Data/);
+  t.match((await docker('secret inspect --pretty sec1')).stdout, /Name: +sec1\n/);
+  t.match(await docker('secret create sec1 -', 'x'), {
+    exit: 1,
+    stderr:
+      'Error response from daemon: rpc error: code = AlreadyExists desc = secret sec1 already exists\n',
+  });
+  t.equal((await docker('secret rm sec1')).stdout, 'sec1\n');
+  t.match((await docker('secret rm nope')).stderr, /secret nope not found/);
+  await docker('config create cfg1 -', 'conf=1\n');
+  t.match((await docker('config inspect --pretty cfg1')).stdout, /Data:\nconf=1\n/);
+  t.equal((await docker('config ls -q')).stdout, `${backend.configObjects[0]?.id}\n`);
+  t.equal((await docker('config rm cfg1')).stdout, 'cfg1\n');
+});
+
+t.test('a swarm is locked, its key shown and rotated, and unlocked', { skip }, async (t) => {
+  const { docker, backend } = await cli(t);
+  const update = await docker('swarm update --autolock=true');
+  t.match(update.stdout, /^Swarm updated\.\nTo unlock a swarm manager after it restarts/);
+  t.ok(update.stdout.includes(backend.key));
+  t.equal((await docker('swarm unlock-key -q')).stdout.trim(), backend.key);
+  const before = backend.key;
+  const rotated = await docker('swarm unlock-key --rotate');
+  t.match(rotated.stdout, /^Successfully rotated manager unlock key\./);
+  t.not(backend.key, before);
+  const active = backend.local;
+  backend.local = { ...active, state: 'locked', controlAvailable: false };
+  t.match(await docker('node ls'), { exit: 1, stderr: /needs to be unlocked before it can/ });
+  t.match((await docker('info')).stdout, /Swarm: locked/);
+  t.match(await docker('swarm unlock', `SWMKEY-1-${'w'.repeat(43)}\n`), {
+    exit: 1,
+    stderr: /swarm could not be unlocked: invalid key provided/,
+  });
+  t.match(await docker('swarm unlock', `${backend.key}\n`), { exit: 0 });
+  t.equal((await docker('node ls')).exit, 0);
+});
+
+t.test('the certificate authority is rotated', { skip }, async (t) => {
+  const { docker, backend } = await cli(t);
+  t.equal((await docker('swarm ca --rotate --detach --cert-expiry 2h')).exit, 0);
+  t.match(backend.asked.at(-1), [
+    'updateCluster',
+    10,
+    { nodeCertExpiryMs: 7_200_000, ca: { forceRotate: 1 } },
+    { rootCa: true },
+  ]);
 });
 
 t.test('networks are created, listed, inspected and removed', { skip }, async (t) => {
