@@ -177,19 +177,25 @@ async function load(
 }
 
 async function onMessage(message: ToMember): Promise<void> {
-  if (message.kind === 'open') return await open(message);
-  if (node === undefined) return;
+  if (message.kind === 'open') await open(message);
+  else if (node !== undefined) await onRequest(node, message);
+}
+
+async function onRequest(
+  raft: RaftNode,
+  message: Exclude<ToMember, { readonly kind: 'open' }>,
+): Promise<void> {
   switch (message.kind) {
     case 'status': {
-      const status = node.status();
+      const status = raft.status();
       send({ kind: 'status', leader: status.leader, ready: status.leaderReady, status });
       break;
     }
     case 'load':
-      send({ kind: 'loaded', result: await load(node, message) });
+      send({ kind: 'loaded', result: await load(raft, message) });
       break;
     case 'close':
-      await node.close();
+      await raft.close();
       server.close();
       send({ kind: 'closed' });
       process.disconnect();
