@@ -73,13 +73,23 @@ async function work({ from, to, step, sizes }) {
   for (let seed = from; seed <= to; seed += step) {
     for (const nodes of sizes) {
       const result = run(seed, nodes);
-      process.send({ ...result, faults: [...result.faults] });
+      process.send({ ...result, faults: [...result.faults], sights: [...result.sights] });
       // Lets messages go out, which nothing else here does.
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
   process.disconnect();
 }
+
+function addTo(sums, counts) {
+  for (const [name, count] of counts) sums.set(name, (sums.get(name) ?? 0) + count);
+}
+
+const listOf = (counts) =>
+  [...counts]
+    .sort((a, b) => b[1] - a[1])
+    .map(([name, count]) => `${name} ${count}`)
+    .join(', ');
 
 class Tally {
   #startMs = Date.now();
@@ -89,13 +99,14 @@ class Tally {
   undecided = 0;
   #sums = { messages: 0, entries: 0, elections: 0, acknowledged: 0, unknown: 0 };
   #faults = new Map();
+  #sights = new Map();
 
-  add(result, isProgressWanted = true) {
+  add(result) {
     this.runs += 1;
     if (result.isUndecided) this.undecided += 1;
     for (const name of Object.keys(this.#sums)) this.#sums[name] += result[name];
-    for (const [kind, count] of result.faults)
-      this.#faults.set(kind, (this.#faults.get(kind) ?? 0) + count);
+    addTo(this.#faults, result.faults);
+    addTo(this.#sights, result.sights);
     if (result.failure !== undefined) {
       this.failed += 1;
       const { seed, nodeCount, failure } = result;
@@ -104,7 +115,7 @@ class Tally {
           `     npm run sim -- raft --seed ${seed} --nodes ${nodeCount} --trace\n`,
       );
     }
-    if (isProgressWanted && Date.now() - this.#shownMs > PROGRESS_MS) this.show();
+    if (Date.now() - this.#shownMs > PROGRESS_MS) this.show();
   }
 
   show() {
@@ -117,9 +128,8 @@ class Tally {
     );
   }
 
-  showFaults() {
-    const faults = [...this.#faults].sort((a, b) => b[1] - a[1]);
-    process.stdout.write(`faults: ${faults.map(([kind, n]) => `${kind} ${n}`).join(', ')}\n`);
+  showSights() {
+    process.stdout.write(`faults: ${listOf(this.#faults)}\nsights: ${listOf(this.#sights)}\n`);
   }
 }
 
@@ -133,7 +143,7 @@ async function campaign(from, count, sizes) {
   });
   const codes = await Promise.all(children);
   tally.show();
-  tally.showFaults();
+  tally.showSights();
   process.exit(tally.failed > 0 || codes.some((code) => code !== 0) ? 1 : 0);
 }
 
@@ -144,9 +154,9 @@ async function replay(seed, sizes, isTraced) {
     const lines = [];
     const result = run(seed, nodes, isTraced ? (line) => lines.push(line) : undefined);
     if (isTraced) process.stdout.write(`${lines.join('\n')}\n`);
-    const { failure, faults, ...rest } = result;
+    const { failure, faults, sights, ...rest } = result;
     process.stdout.write(
-      `${JSON.stringify({ ...rest, faults: Object.fromEntries(faults) })}\n` +
+      `${JSON.stringify(rest)}\nfaults: ${listOf(faults)}\nsights: ${listOf(sights)}\n` +
         `seed ${seed} of ${nodes} nodes: ${failure ?? 'nothing is wrong'}\n`,
     );
     if (failure !== undefined) failed += 1;

@@ -2,8 +2,7 @@ import { Prng } from '../../../src/base/prng.js';
 import type { RaftConfig } from '../../../src/control/raft/core/types.js';
 import type { ClientConfig } from './clients.js';
 import type { DiskConfig } from './disk.js';
-import type { FaultKind } from './nemesis.js';
-import { FAULT_KINDS } from './nemesis.js';
+import { FAULT_KINDS, type NemesisConfig } from './nemesis.js';
 import type { NetworkConfig } from './network.js';
 import type { ShellConfig } from './node.js';
 
@@ -17,8 +16,7 @@ export interface RunConfig {
   readonly disk: DiskConfig;
   readonly shell: ShellConfig;
   readonly clients: ClientConfig;
-  readonly faults: readonly FaultKind[];
-  readonly faultEveryMs: number;
+  readonly nemesis: NemesisConfig;
 }
 
 /**
@@ -34,7 +32,7 @@ export function configOf(seed: number, nodeCount: number): RunConfig {
   return {
     seed,
     nodeCount,
-    durationMs: electionTimeoutMs * pick(8, 12, 20),
+    durationMs: electionTimeoutMs * pick(10, 20, 50),
     raft: {
       electionTimeoutMs,
       heartbeatMs: electionTimeoutMs / pick(4, 5, 10),
@@ -68,7 +66,10 @@ export function configOf(seed: number, nodeCount: number): RunConfig {
       reads: pick(0.2, 0.5),
       dedupes: pick(0, 0.5, 1),
     },
-    faults: FAULT_KINDS.filter(() => prng.chance(0.5)),
-    faultEveryMs: electionTimeoutMs * pick(0.15, 0.4, 1, 2.5),
+    nemesis: {
+      kinds: FAULT_KINDS.filter(() => prng.chance(0.5)),
+      favourite: pick(undefined, 'members', pick(...FAULT_KINDS)),
+      everyMs: electionTimeoutMs * pick(0.15, 0.4, 1, 2.5),
+    },
   };
 }

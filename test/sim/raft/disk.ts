@@ -13,6 +13,7 @@ import {
 import { LogImage } from './log-image.js';
 import type { MachineImage } from './machine.js';
 import type { Scheduler } from './scheduler.js';
+import type { Sights } from './sights.js';
 import { Violation } from './violation.js';
 
 export interface DiskConfig {
@@ -60,6 +61,7 @@ export class Disk {
   readonly #scheduler: Scheduler;
   readonly #prng: Prng;
   readonly #config: DiskConfig;
+  readonly #sights: Sights;
   #synced: Buffer[] = [];
   #queue: Queued[] = [];
   #isFlushing = false;
@@ -68,7 +70,14 @@ export class Disk {
   /** Counts crashes, so that what was under way before one is void. */
   #epoch = 0;
 
-  constructor(scheduler: Scheduler, prng: Prng, config: DiskConfig, first: SnapshotMeta) {
+  constructor(
+    scheduler: Scheduler,
+    prng: Prng,
+    config: DiskConfig,
+    sights: Sights,
+    first: SnapshotMeta,
+  ) {
+    this.#sights = sights;
     this.#scheduler = scheduler;
     this.#prng = prng;
     this.#config = config;
@@ -155,10 +164,12 @@ export class Disk {
     this.#isFlushing = false;
     if (this.isFailing) {
       // What follows is the crash of the process, in which everything unsynced may survive or not.
+      this.#sights.see('disk_failed');
       this.#queue[0]?.durable('failed');
       return;
     }
     if (this.isFull) {
+      this.#sights.see('disk_full');
       const refused = this.#queue;
       this.#queue = [];
       this.#resetChain();
@@ -236,6 +247,7 @@ export class Disk {
       image.apply(readRecord(body));
       at = end;
     }
+    if (at > 0 && at < file.length) this.#sights.see('torn_write');
     this.#synced = [file.subarray(0, at)];
     return image;
   }

@@ -5,6 +5,7 @@ import type {
   RaftId,
   RaftMessage,
   RaftPersist,
+  RaftReady,
   RaftRestart,
   RaftStatus,
   SnapshotMeta,
@@ -14,6 +15,7 @@ import { decodeMembers } from '../../../src/control/raft/wire/members.js';
 import type { Disk } from './disk.js';
 import { LogImage } from './log-image.js';
 import { chainOf, hashOfEntry, nameOf } from './machine.js';
+import type { Sights } from './sights.js';
 import { Violation } from './violation.js';
 
 interface Committed {
@@ -22,6 +24,8 @@ interface Committed {
   /** Digest of the log up to here. */
   readonly chain: number;
 }
+
+type Candidacy = Extract<RaftMessage, { readonly kind: 'pre_vote' | 'vote' }>;
 
 /** What the ledger knows of one member over all its lives. */
 interface Account {
@@ -37,6 +41,8 @@ interface Account {
   promisedTerm: Term;
   readonly votes: Map<Term, RaftId>;
   persistId: number;
+  /** Where its log ended at the last `Ready`. */
+  end: { readonly index: LogIndex; readonly term: Term };
 }
 
 /**
@@ -45,8 +51,11 @@ interface Account {
  */
 export class Ledger {
   readonly #guards: boolean;
+  readonly #sights: Sights;
   readonly #accounts = new Map<RaftId, Account>();
   readonly #leaders = new Map<Term, RaftId>();
+  /** The last question of each kind, candidate and term. */
+  readonly #candidacies = new Map<string, Candidacy>();
   /** Terms whose leader was seen to have what was committed. */
   readonly #complete = new Set<Term>();
   /** By index, then by term: what the entry is, and the term of the one before it. */
@@ -63,8 +72,9 @@ export class Ledger {
   onMembers: ((before: Membership, after: Membership) => void) | undefined;
   elections = 0;
 
-  constructor(guards: boolean, members: Membership) {
+  constructor(guards: boolean, sights: Sights, members: Membership) {
     this.#guards = guards;
+    this.#sights = sights;
     this.members = members;
   }
 
@@ -78,6 +88,7 @@ export class Ledger {
       promisedTerm: 0,
       votes: new Map(),
       persistId: 0,
+      end: { index: 0, term: 0 },
     });
   }
 
@@ -126,9 +137,12 @@ export class Ledger {
   }
 
   /** At every `Ready`, before any of it is done. */
-  readies(id: RaftId, persist: RaftPersist | undefined): void {
+  readies(id: RaftId, { messages, persist }: RaftReady): void {
     const account = this.#account(id);
+    account.end = { index: account.log.lastIndex, term: account.log.lastTerm };
     if (persist !== undefined) this.#persists(account, persist);
+    for (const message of messages) this.#expectCovered(account, message);
+    for (const message of persist?.messages ?? []) this.#expectCovered(account, message);
     const { status, log } = account;
     if (status === undefined) return;
     if (status.role === 'leader' && !this.#complete.has(status.term)) {
@@ -169,6 +183,8 @@ export class Ledger {
     if (persist.persistId <= account.persistId) fail(`${nameOf(id)} uses a persist id again`);
     account.persistId = persist.persistId;
     if (this.#guards && account.status?.role === 'leader') this.#expectOneChange(account, persist);
+    if ((persist.entries[0]?.index ?? Number.MAX_VALUE) <= log.lastIndex)
+      this.#sights.see('log_cut');
     log.apply(persist);
     for (const entry of persist.entries)
       this.#expectMatching(account, entry, log.termAt(entry.index - 1));
@@ -180,6 +196,10 @@ export class Ledger {
     const { durable } = account.disk;
     const { term } = message;
     switch (message.kind) {
+      case 'pre_vote':
+      case 'vote':
+        this.#candidacies.set(`${message.kind}_reply ${id} ${term}`, message);
+        return;
       case 'vote_reply':
         if (!message.granted) return;
         this.#votes(account, term, message.to);
@@ -240,6 +260,7 @@ export class Ledger {
     this.#leaders.set(term, account.id);
     this.#votes(account, term, account.id);
     this.elections += 1;
+    this.#sights.see('election');
   }
 
   #votes(account: Account, term: Term, candidate: RaftId): void {
@@ -250,6 +271,23 @@ export class Ledger {
       );
     account.votes.set(term, candidate);
     account.promisedTerm = Math.max(account.promisedTerm, term);
+  }
+
+  /** Nobody helps one whose log is behind its own. */
+  #expectCovered({ id, log, end }: Account, message: RaftMessage): void {
+    const { kind, to: candidate, term } = message;
+    if (kind !== 'pre_vote_reply' && kind !== 'vote_reply') return;
+    if (!message.granted || !this.#guards) return;
+    const asked = this.#candidacies.get(`${kind} ${candidate} ${term}`);
+    if (asked === undefined) fail(`${nameOf(id)} answers what ${nameOf(candidate)} never asked`);
+    // Its log may have grown after it had answered, in the same turn.
+    const isBehind = (place: { readonly index: LogIndex; readonly term: Term }) =>
+      asked.lastTerm < place.term ||
+      (asked.lastTerm === place.term && asked.lastIndex < place.index);
+    if (isBehind(end) && isBehind({ index: log.lastIndex, term: log.lastTerm }))
+      fail(
+        `${nameOf(id)} gives a ${kind} of term ${term} to ${nameOf(candidate)}, which is behind`,
+      );
   }
 
   #expectTerm({ id, disk }: Account, term: Term): void {

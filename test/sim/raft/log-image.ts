@@ -24,6 +24,10 @@ export class LogImage {
     return this.base.index + this.entries.length;
   }
 
+  get lastTerm(): Term {
+    return this.entries.at(-1)?.term ?? this.base.term;
+  }
+
   /** 0: not in the log. */
   termAt(index: LogIndex): Term {
     if (index === this.base.index) return this.base.term;

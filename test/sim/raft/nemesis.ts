@@ -145,6 +145,13 @@ const FAULTS = {
 export type FaultKind = keyof typeof FAULTS;
 export const FAULT_KINDS = Object.keys(FAULTS) as FaultKind[];
 
+export interface NemesisConfig {
+  readonly kinds: readonly FaultKind[];
+  /** One that is done far more often than the others. */
+  readonly favourite: FaultKind | undefined;
+  readonly everyMs: number;
+}
+
 /** Does one of its faults at random times, until it is told to stop. */
 export class Nemesis {
   isStopped = false;
@@ -152,20 +159,23 @@ export class Nemesis {
   readonly #world: Victims;
   readonly #prng: Prng;
   readonly #kinds: readonly FaultKind[];
+  readonly #favourite: FaultKind | undefined;
   readonly #everyMs: number;
 
-  constructor(world: Victims, prng: Prng, kinds: readonly FaultKind[], everyMs: number) {
+  constructor(world: Victims, prng: Prng, config: NemesisConfig) {
     this.#world = world;
     this.#prng = prng;
-    this.#kinds = kinds;
-    this.#everyMs = everyMs;
-    if (kinds.length > 0) this.#next();
+    this.#kinds = config.kinds;
+    this.#favourite = config.favourite;
+    this.#everyMs = config.everyMs;
+    if (config.kinds.length > 0) this.#next();
   }
 
   #next(): void {
     this.#world.scheduler.after(this.#prng.nextFloat() * 2 * this.#everyMs, () => {
       if (this.isStopped) return;
-      const kind = this.#kinds[this.#prng.nextBelow(this.#kinds.length)] as FaultKind;
+      const any = this.#kinds[this.#prng.nextBelow(this.#kinds.length)] as FaultKind;
+      const kind = this.#prng.chance(0.4) ? (this.#favourite ?? any) : any;
       this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
       FAULTS[kind](this.#world, this.#prng);
       this.#next();

@@ -28,6 +28,7 @@ import {
   type Request,
 } from './machine.js';
 import type { Scheduler } from './scheduler.js';
+import type { Sight } from './sights.js';
 import { Violation } from './violation.js';
 
 /** The core, as far as the world needs it; a mutant has the same form. */
@@ -46,6 +47,7 @@ export interface Surroundings {
   readonly ledger: Ledger;
   readonly raft: RaftClass;
   trace(text: () => string): void;
+  see(sight: Sight): void;
   send(message: RaftMessage): void;
   sendSnapshot(from: SimNode, to: RaftId): void;
   /** The node ended by itself: a planned crash, or a disk that failed. */
@@ -104,8 +106,6 @@ export class SimNode {
   pausedUntilMs = 0;
   /** Chunks of a snapshot that arrived, of a transfer that may go on. */
   partial: { readonly index: LogIndex; readonly term: Term; readonly chunks: number } | undefined;
-  /** Its removal is committed. */
-  isRemoved = false;
   /** Taken away, never to start again. */
   isRetired = false;
   /** It began without knowing any member. */
@@ -288,6 +288,7 @@ export class SimNode {
       this.#isSavingSnapshot = false;
       if (!ok) return;
       this.#around.trace(() => `${this.name} has a snapshot of its own at ${meta.index}`);
+      this.#around.see('own_snapshot');
       this.#snapshotIndex = Math.max(this.#snapshotIndex, meta.index);
       const keepEntries = this.#prng.nextBelow(this.#shell.keepEntries + 1);
       this.input({ kind: 'compact', meta, keepEntries });
@@ -358,7 +359,7 @@ export class SimNode {
   #perform(core: RaftCore): void {
     const ready = core.takeReady();
     const status = core.status();
-    this.#around.ledger.readies(this.id, ready.persist);
+    this.#around.ledger.readies(this.id, ready);
     if (ready.status !== undefined) this.#onStatus(ready.status);
     for (const outcome of ready.proposals) this.#onProposal(outcome, status);
     if (!this.#send(core, ready.messages)) return;
@@ -485,13 +486,17 @@ export class SimNode {
     if (waiter === undefined) return;
     this.#waiters.delete(entry.index);
     if (waiter.term === entry.term) waiter.reply({ kind: 'ok', value, index: entry.index });
-    else waiter.reply({ kind: 'refused', why: 'lost', leader: 0 });
+    else {
+      this.#around.see('proposal_lost');
+      waiter.reply({ kind: 'refused', why: 'lost', leader: 0 });
+    }
   }
 
   #restore(meta: SnapshotMeta): void {
     if (meta.index <= this.machine.index)
       throw new Violation(`${this.name} goes back to ${meta.index} from ${this.machine.index}`);
     const image = this.#imageAt(meta);
+    this.#around.see('snapshot_restored');
     this.machine = new Machine(image);
     this.#members = meta.members;
     this.#appliedTerm = meta.term;
@@ -516,7 +521,10 @@ export class SimNode {
     this.#readers.delete(request);
     if (reader === undefined) return;
     if (index === undefined) reader.reply({ kind: 'refused', why: 'no_leader', leader });
-    else this.#readable.push({ index, reader });
+    else {
+      if (leader !== this.id) this.#around.see('read_at_follower');
+      this.#readable.push({ index, reader });
+    }
   }
 
   #answerReads(): void {
@@ -532,6 +540,7 @@ export class SimNode {
   #burn(): boolean {
     if (this.fuse === undefined) return true;
     if (this.fuse-- > 0) return true;
+    this.#around.see('ended_midway');
     this.#around.trace(() => `${this.name} ends in the middle of a turn`);
     this.#around.ended(this);
     return false;

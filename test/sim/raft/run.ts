@@ -2,6 +2,7 @@ import { checkIndexOrder, checkLinearizable } from '../../support/linearizabilit
 import { configOf, type RunConfig } from './config.js';
 import { MODEL } from './machine.js';
 import type { RaftClass } from './node.js';
+import type { Sight } from './sights.js';
 import { Violation } from './violation.js';
 import { RaftWorld } from './world.js';
 
@@ -26,6 +27,7 @@ export interface RunResult {
   readonly acknowledged: number;
   readonly unknown: number;
   readonly faults: ReadonlyMap<string, number>;
+  readonly sights: ReadonlyMap<Sight, number>;
   readonly digest: number;
 }
 
@@ -54,6 +56,7 @@ export function runSeed(seed: number, nodeCount: number, options: RunOptions): R
     acknowledged: history.filter(({ returnMs }) => returnMs !== undefined).length,
     unknown: history.filter(({ returnMs }) => returnMs === undefined).length,
     faults: world.nemesis.counts,
+    sights: world.sights.counts,
     digest: world.digest,
   };
 }

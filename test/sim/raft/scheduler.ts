@@ -1,14 +1,20 @@
+import { Violation } from './violation.js';
+
 interface Event {
   readonly atMs: number;
   readonly order: number;
   readonly act: () => void;
 }
 
+/** Some hundred times what a run takes; a core that keeps itself busy for nothing gets there. */
+const EVENTS_MAX = 1_000_000;
+
 /** Virtual time: what is due at one instant happens in the order in which it was planned. */
 export class Scheduler {
   nowMs = 0;
   readonly #events: Event[] = [];
   #order = 0;
+  #count = 0;
 
   at(atMs: number, act: () => void): void {
     const events = this.#events;
@@ -42,6 +48,7 @@ export class Scheduler {
       }
       this.#pop();
       this.nowMs = next.atMs;
+      if (++this.#count > EVENTS_MAX) throw new Violation('it never comes to rest');
       next.act();
     }
   }

@@ -4,12 +4,14 @@ import type { StoredSnapshot } from './disk.js';
 import type { Network } from './network.js';
 import type { SimNode } from './node.js';
 import type { Scheduler } from './scheduler.js';
+import type { Sight } from './sights.js';
 
 export interface TransferWorld {
   readonly scheduler: Scheduler;
   readonly network: Network;
   node(id: RaftId): SimNode | undefined;
   trace(text: () => string): void;
+  see(sight: Sight): void;
 }
 
 const CHUNKS_MAX = 6;
@@ -40,6 +42,7 @@ export class Transfers {
     const held = target.partial;
     const isSame = held?.index === index && held.term === snapshot.meta.term;
     const done = isSame ? held.chunks : 0;
+    if (done > 0) this.#world.see('snapshot_resumed');
     this.#chunk(from, from.life, target, target.life, snapshot, term, done);
   }
 
@@ -61,7 +64,11 @@ export class Transfers {
         !this.#world.network.isCut(from.id, target.id) &&
         !this.#world.network.isCut(target.id, from.id) &&
         !this.#prng.chance(0.03);
-      if (!isOpen) return this.#end(from, life, target.id, false);
+      if (!isOpen) {
+        this.#world.see('snapshot_interrupted');
+        this.#end(from, life, target.id, false);
+        return;
+      }
       if (done < count) {
         const { index, term: of } = snapshot.meta;
         target.partial = { index, term: of, chunks: done + 1 };

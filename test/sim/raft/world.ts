@@ -15,6 +15,7 @@ import { Nemesis, type Victims } from './nemesis.js';
 import { Network } from './network.js';
 import { type RaftClass, SimNode, type Surroundings } from './node.js';
 import { Scheduler } from './scheduler.js';
+import { type Sight, Sights } from './sights.js';
 import { Transfers } from './transfers.js';
 import { Violation } from './violation.js';
 
@@ -25,11 +26,10 @@ export interface WorldOptions {
   readonly trace: ((line: string) => void) | undefined;
 }
 
-const VOTERS_MAX = 7;
-
 /** A group of managers with the real core, on a virtual clock, with everything around it simulated. */
 export class RaftWorld implements Surroundings, Victims {
   readonly scheduler = new Scheduler();
+  readonly sights = new Sights();
   readonly ledger: Ledger;
   readonly network: Network;
   readonly clients: Clients;
@@ -57,7 +57,7 @@ export class RaftWorld implements Surroundings, Victims {
       voter: true,
       context: '',
     }));
-    this.ledger = new Ledger(guards, members);
+    this.ledger = new Ledger(guards, this.sights, members);
     this.ledger.onMembers = (before, after) => this.#onMembers(before, after);
     this.network = new Network(this.scheduler, this.#fork(), config.network, {
       deliver: (message) => this.#deliver(message),
@@ -66,7 +66,7 @@ export class RaftWorld implements Surroundings, Victims {
     this.#transfers = new Transfers(this, this.#fork());
     for (const { id } of members) this.#create(id, members).start();
     this.clients = new Clients(this, this.#fork(), config.clients);
-    this.nemesis = new Nemesis(this, this.#fork(), config.faults, config.faultEveryMs);
+    this.nemesis = new Nemesis(this, this.#fork(), config.nemesis);
   }
 
   /** @throws Violation when something happened that must never be. */
@@ -80,6 +80,10 @@ export class RaftWorld implements Surroundings, Victims {
   trace(text: () => string): void {
     if (this.#trace === undefined) return;
     this.#trace(`${this.scheduler.nowMs.toFixed(3).padStart(10)}  ${text()}`);
+  }
+
+  see(sight: Sight): void {
+    this.sights.see(sight);
   }
 
   node(id: RaftId): SimNode | undefined {
@@ -114,6 +118,7 @@ export class RaftWorld implements Surroundings, Victims {
   send(message: RaftMessage): void {
     this.digest = hashOf(this.digest, `${message.kind}${message.from}${message.to}`);
     this.trace(() => describe(message));
+    if (message.kind === 'timeout_now') this.see('handed_over');
     this.network.send(message);
   }
 
@@ -150,19 +155,23 @@ export class RaftWorld implements Surroundings, Victims {
     const { members } = this.ledger;
     const voters = members.filter(({ voter }) => voter);
     const learners = members.filter(({ voter }) => !voter);
-    const kind = prng.nextBelow(10);
-    if (kind < 3) {
-      if (members.length > VOTERS_MAX) return undefined;
-      return { kind: 'add_learner', id: this.#joiner().id, context: `at ${this.scheduler.nowMs}` };
+    const any = (of: Membership) => of[prng.nextBelow(Math.max(of.length, 1))]?.id;
+    const learner = any(learners);
+    if (learner !== undefined && prng.chance(0.5)) return { kind: 'promote', id: learner };
+    if (prng.chance(0.1)) {
+      const id = any(members);
+      return id === undefined ? undefined : { kind: 'describe', id, context: this.#context() };
     }
-    const isLearner = kind < 6;
-    const of = isLearner ? learners : kind < 9 ? voters : members;
-    const member = of[prng.nextBelow(Math.max(of.length, 1))];
-    if (member === undefined) return undefined;
-    const { id } = member;
-    if (isLearner) return { kind: 'promote', id };
-    if (kind === 9) return { kind: 'describe', id, context: `now at ${this.scheduler.nowMs}` };
-    return { kind: 'remove', id };
+    // Around the size it began with, so that there is always something to add and to remove.
+    if (voters.length + learners.length > this.#config.nodeCount - prng.nextBelow(2)) {
+      const id = any(prng.chance(0.7) ? voters : members);
+      return id === undefined ? undefined : { kind: 'remove', id };
+    }
+    return { kind: 'add_learner', id: this.#joiner().id, context: this.#context() };
+  }
+
+  #context(): string {
+    return `at ${Math.round(this.scheduler.nowMs)}`;
   }
 
   /** A node that waits to be a member: one that was never made one, or a new one. */
@@ -180,7 +189,7 @@ export class RaftWorld implements Surroundings, Victims {
   #create(id: RaftId, members: Membership): SimNode {
     const { raft, shell, disk } = this.#config;
     const first = { index: 0, term: 0, members };
-    const storage = new Disk(this.scheduler, this.#fork(), disk, first);
+    const storage = new Disk(this.scheduler, this.#fork(), disk, this.sights, first);
     const node = new SimNode(this, this.#fork(), { ...raft, id, seed: 0 }, shell, storage);
     this.#nodes.set(id, node);
     this.ledger.add(id, storage);
@@ -188,10 +197,16 @@ export class RaftWorld implements Surroundings, Victims {
   }
 
   #onMembers(before: Membership, after: Membership): void {
+    for (const { id, voter } of after) {
+      const held = before.find((member) => member.id === id);
+      if (held === undefined) this.see('learner_added');
+      else if (voter && !held.voter) this.see('learner_promoted');
+    }
     for (const { id } of before) {
       const node = this.node(id);
       if (node === undefined || after.some((member) => member.id === id)) continue;
-      node.isRemoved = true;
+      this.see('member_removed');
+      if (this.ledger.leaderOf(node.status()?.term ?? 0) === id) this.see('leader_removed');
       // Some are left running, and may not trouble those that remain.
       if (this.#prng.chance(0.4)) continue;
       this.scheduler.after(this.electionTimeoutMs * this.#prng.nextFloat() * 3, () => {

@@ -1,0 +1,140 @@
+import type { DiskConfig } from './disk.js';
+import type { Edit } from './mutate.js';
+
+/** A way to be wrong, which the simulation must notice. */
+export interface Mutant {
+  readonly name: string;
+  readonly edits: readonly Edit[];
+  readonly lie?: DiskConfig['lie'];
+  /** Seeds within which it is found; about ten times what it took. */
+  readonly seeds: number;
+  readonly nodeCount?: number;
+  /** Notice it by what the outside can see alone, and not by how it came to that. */
+  readonly isOutside?: boolean;
+}
+
+const edit = (file: string, find: string, put: string): readonly Edit[] => [{ file, find, put }];
+
+export const MUTANTS: readonly Mutant[] = [
+  { name: 'the vote is not on disk', edits: [], lie: 'forgets_vote', seeds: 20 },
+  { name: 'the term is not on disk', edits: [], lie: 'forgets_term', seeds: 20 },
+  { name: 'durable is said before the flush', edits: [], lie: 'early', seeds: 20 },
+  {
+    name: 'answers do not wait for the disk',
+    edits: edit(
+      'roles.ts',
+      'this.state.writes.sendAfter(this.#sealed(to, body, this.state.term));',
+      'this.send(to, body);',
+    ),
+    seeds: 20,
+  },
+  {
+    name: 'an entry of an old term is committed by counting',
+    edits: edit('roles.ts', ' || log.termAt(index) !== term', ''),
+    seeds: 1_000,
+  },
+  {
+    name: 'a leader counts itself before its disk',
+    edits: edit(
+      'leadership.ts',
+      'voter === config.id ? writes.stableIndex',
+      'voter === config.id ? log.lastIndex',
+    ),
+    seeds: 100,
+  },
+  {
+    name: 'a conflict does not cut the log',
+    edits: edit(
+      'log.ts',
+      'return entries.find((entry) => !this.has(entry));',
+      'return entries.find((entry) => entry.index > this.lastIndex);',
+    ),
+    seeds: 100,
+  },
+  {
+    name: 'an append is taken without looking at the entry before',
+    edits: edit(
+      'inbox.ts',
+      'if (!state.log.has(prev)) {',
+      'if (prev.index > state.log.lastIndex) {',
+    ),
+    seeds: 300,
+  },
+  {
+    name: 'a read is answered without a round',
+    edits: edit(
+      'leadership.ts',
+      'this.rounds.round : this.#of(voter).readRound',
+      'this.rounds.round : this.rounds.round',
+    ),
+    seeds: 1_000,
+  },
+  {
+    name: 'a read is answered before the term has committed anything',
+    edits: edit('leadership.ts', 'if (ready && this.rounds.begin', 'if (this.rounds.begin'),
+    seeds: 1_000,
+  },
+  {
+    name: 'members change before the term has committed anything',
+    edits: edit(
+      'raft.ts',
+      '!this.#roles.leaderReady || members.index > commitIndex',
+      'members.index > commitIndex',
+    ),
+    seeds: 1_000,
+  },
+  {
+    name: 'members change while a change is open',
+    edits: edit('raft.ts', ' || members.index > commitIndex', ''),
+    seeds: 1_000,
+  },
+  {
+    name: 'a vote goes to a shorter log',
+    edits: edit(
+      'inbox.ts',
+      'const granted = this.#isFree(message) && this.#isCovered(message);',
+      'const granted = this.#isFree(message);',
+    ),
+    seeds: 300,
+  },
+  {
+    name: 'half of the voters are a quorum',
+    edits: edit('quorum.ts', 'Math.floor(voters / 2) + 1', 'Math.ceil(voters / 2)'),
+    seeds: 300,
+  },
+  {
+    name: 'what was cut off is taken for durable when it comes back',
+    edits: edit(
+      'write-ahead.ts',
+      'for (const flight of this.#flights)\n      flight.stableIndex = Math.min(flight.stableIndex, index - 1);',
+      '',
+    ),
+    seeds: 3_000,
+  },
+  {
+    name: 'a pre-vote goes to a shorter log',
+    edits: edit(
+      'inbox.ts',
+      '|| this.#isFree(message)) && this.#isCovered(message);',
+      '|| this.#isFree(message));',
+    ),
+    seeds: 300,
+  },
+  {
+    name: 'a snapshot of the past is accepted',
+    edits: [
+      ...edit('inbox.ts', ' && meta.index > state.commitIndex && !state.log.has(meta)', ''),
+      ...edit(
+        'raft.ts',
+        "assert(meta.index > this.#state.commitIndex, 'the state machine never goes back');",
+        '',
+      ),
+    ],
+    seeds: 1_000,
+  },
+  {
+    name: 'what is committed is applied before it is on disk',
+    edits: edit('raft.ts', 'Math.min(commitIndex, writes.stableIndex)', 'commitIndex'),
+    seeds: 100,
+  },
+];
