@@ -32,7 +32,7 @@ export interface ActiveSwarmOptions {
   readonly state: StateFile;
   readonly saved: SavedSwarm;
   readonly identity: NodeIdentity;
-  readonly manager: Manager | undefined;
+  readonly manager: () => Manager | undefined;
   readonly session: ManagerSession;
   /** The first assignments; later ones come from the session. */
   readonly assignments: Assignments;
@@ -57,8 +57,6 @@ const TOPICS_MAX = 500;
  * attachments whenever one of them changes; nothing is patched.
  */
 export class ActiveSwarm {
-  readonly identity: NodeIdentity;
-  readonly manager: Manager | undefined;
   readonly session: ManagerSession;
   readonly gossip: Gossip;
   readonly dataplane: Dataplane;
@@ -77,8 +75,6 @@ export class ActiveSwarm {
 
   private constructor(options: ActiveSwarmOptions, gossip: Gossip, dataplane: Dataplane) {
     this.#options = options;
-    this.identity = options.identity;
-    this.manager = options.manager;
     this.session = options.session;
     this.gossip = gossip;
     this.dataplane = dataplane;
@@ -145,6 +141,16 @@ export class ActiveSwarm {
 
   get assignments(): Assignments {
     return this.#assignments;
+  }
+
+  /** As renewed last. */
+  get identity(): NodeIdentity {
+    return this.session.identity;
+  }
+
+  /** The manager on this node, while it is one. */
+  get manager(): Manager | undefined {
+    return this.#options.manager();
   }
 
   /** Done when the namespace can be used: its names work, and the others know it. */

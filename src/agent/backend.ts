@@ -1,7 +1,10 @@
+import { readFile, stat } from 'node:fs/promises';
 import type { Backend, HostFacts, LocalAttachment, LocalSwarm, SwarmEvent } from '../api/index.js';
 import { SwarmError } from '../base/swarm-error.js';
-import type { AttachmentObject, NetworkObject, NodeObject, NodeView } from '../base/swarm-model.js';
+import type { AttachmentObject, NetworkObject } from '../base/swarm-model.js';
+import { describeSnapshot, parseSnapshotFile, saveSnapshotFile } from '../control/index.js';
 import type { StaticFacts } from './facts.js';
+import { explainRecovery } from './recovery-report.js';
 import type { SwarmNode } from './swarm-node.js';
 
 export interface BackendOptions {
@@ -21,19 +24,6 @@ const DRIVER_NAMES = {
 
 export function driverName(kind: keyof typeof DRIVER_NAMES): string {
   return DRIVER_NAMES[kind];
-}
-
-function notYet(what: string): never {
-  throw new SwarmError({ code: 'SWARM_UNSUPPORTED' }, `${what} is not supported yet`);
-}
-
-/** With one manager there is nothing to see of it that is not known. */
-function viewOf({ manager, ...node }: NodeObject): NodeView {
-  if (manager === undefined) return node;
-  return {
-    ...node,
-    manager: { leader: true, reachability: 'reachable', address: manager.address },
-  };
 }
 
 /** What the Docker API asks for, answered from the node's place in its swarm. */
@@ -67,12 +57,23 @@ export function createBackend(options: BackendOptions): Backend {
     join: (request) => node.join(request),
     leave: (force) => node.leave(force),
     async updateCluster(version, spec, rotate) {
-      if (rotate.rootCa || rotate.managerUnlockKey || spec.autolock)
-        notYet(rotate.rootCa ? 'rotating the root CA' : 'autolock');
-      await node.manager.updateCluster(version, spec, rotate);
+      const { workerToken, managerToken, managerUnlockKey, rootCa, givenRoot } = rotate;
+      await node.manager.updateCluster(version, spec, {
+        workerToken,
+        managerToken,
+        unlockKey: managerUnlockKey,
+        root: rootCa,
+        ...(givenRoot && { givenRoot }),
+      });
     },
+    freshen: async () => {
+      const staleMs = await node.active?.manager?.fresh();
+      return staleMs === undefined ? {} : { staleMs };
+    },
+    unlockKey: async () => node.manager.unlockKey() ?? '',
+    unlock: (key) => node.unlock(key),
 
-    nodes: () => (node.active?.manager?.nodes() ?? []).map(viewOf),
+    nodes: () => node.active?.manager?.nodes() ?? [],
     async updateNode(id, version, spec) {
       await node.manager.updateNode(id, version, spec);
       tell({ kind: 'node', action: 'update', id, attributes: { name: spec.name } });
@@ -114,23 +115,54 @@ export function createBackend(options: BackendOptions): Backend {
     },
     localAttachments: () => node.active?.localAttachments() ?? [],
 
-    freshen: async () => ({}),
-    unlockKey: async () => '',
-    unlock: async () => notYet('autolock'),
-    secrets: () => [],
-    createSecret: async () => notYet('keeping secrets'),
-    updateSecret: async () => notYet('keeping secrets'),
-    removeSecret: async () => notYet('keeping secrets'),
-    configs: () => [],
-    createConfig: async () => notYet('keeping configs'),
-    updateConfig: async () => notYet('keeping configs'),
-    removeConfig: async () => notYet('keeping configs'),
-    history: () => [],
-    saveSnapshot: async () => notYet('saving a snapshot'),
-    inspectSnapshot: async () => notYet('inspecting a snapshot'),
-    restoreSnapshot: async () => notYet('restoring a snapshot'),
-    explainRecovery: async () => notYet('recovering a swarm'),
-    recover: async () => notYet('recovering a swarm'),
+    secrets: () => node.active?.manager?.secrets() ?? [],
+    async createSecret(spec, data) {
+      const id = await node.manager.createSecret(spec, data);
+      tell({ kind: 'secret', action: 'create', id, attributes: { name: spec.name } });
+      return id;
+    },
+    async updateSecret(id, version, update) {
+      await node.manager.updateSecret(id, version, update);
+      tell({ kind: 'secret', action: 'update', id, attributes: { name: update.name } });
+    },
+    async removeSecret(id) {
+      const name = node.manager.secrets().find((one) => one.id === id)?.spec.name ?? id;
+      await node.manager.removeSecret(id);
+      tell({ kind: 'secret', action: 'remove', id, attributes: { name } });
+    },
+    configs: () => node.active?.manager?.configs() ?? [],
+    async createConfig(spec, data) {
+      const id = await node.manager.createConfig(spec, data);
+      tell({ kind: 'config', action: 'create', id, attributes: { name: spec.name } });
+      return id;
+    },
+    async updateConfig(id, version, update) {
+      await node.manager.updateConfig(id, version, update);
+      tell({ kind: 'config', action: 'update', id, attributes: { name: update.name } });
+    },
+    async removeConfig(id) {
+      const name = node.manager.configs().find((one) => one.id === id)?.spec.name ?? id;
+      await node.manager.removeConfig(id);
+      tell({ kind: 'config', action: 'remove', id, attributes: { name } });
+    },
+
+    history: ({ limit, object }) =>
+      node.manager
+        .history()
+        .filter(
+          (one) => object === undefined || [one.objectKind, one.id, one.name].includes(object),
+        )
+        .slice(-limit),
+    saveSnapshot: async () => {
+      await node.manager.fresh();
+      return [saveSnapshotFile(node.manager)];
+    },
+    inspectSnapshot: async (path) => describeSnapshot(parseSnapshotFile(await readSnapshot(path))),
+    restoreSnapshot: async (path) => ({
+      nodeId: await node.restoreSnapshot(await readSnapshot(path)),
+    }),
+    explainRecovery: () => explainRecovery(node.manager),
+    recover: async () => ({ nodeId: await node.forceNewCluster() }),
 
     status: () => options.status(),
     metrics: () => options.metrics(),
@@ -145,4 +177,20 @@ function driverOf({ node, plannedDriver }: BackendOptions): HostFacts['dataPathD
   const dataplane = node.active?.dataplane;
   if (dataplane === undefined) return plannedDriver;
   return { name: driverName(dataplane.driver), reason: dataplane.reason };
+}
+
+/** A snapshot is held in memory as a whole. */
+const SNAPSHOT_BYTES_MAX = 1 << 30;
+
+async function readSnapshot(path: string): Promise<Uint8Array> {
+  try {
+    const { size } = await stat(path);
+    if (size <= SNAPSHOT_BYTES_MAX) return await readFile(path);
+  } catch (error) {
+    throw new SwarmError(
+      { code: 'SWARM_INVALID' },
+      `${path} cannot be read: ${(error as Error).message}`,
+    );
+  }
+  throw new SwarmError({ code: 'SWARM_INVALID' }, `${path} is too large for a snapshot`);
 }

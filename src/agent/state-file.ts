@@ -35,6 +35,8 @@ const schema = z.object({
       /** Known managers; a manager names itself. */
       managers: z.array(hostPort),
       manager: z.boolean(),
+      /** The user named the address to advertise: it is kept, whatever addresses the host has. */
+      advertiseGiven: z.boolean().optional(),
     })
     .optional(),
   attachments: z.array(attachment).max(4096),

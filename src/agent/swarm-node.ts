@@ -5,10 +5,11 @@ import {
   forgetSwarm,
   JoinAttempt,
   loadIdentity,
-  Manager,
+  type Manager,
   ManagerSession,
   type NodeIdentity,
   type NodeRegistration,
+  parseSnapshotFile,
 } from '../control/index.js';
 import { ActiveSwarm } from './active-swarm.js';
 import {
@@ -23,6 +24,7 @@ import {
 } from './addresses.js';
 import type { AgentConfig } from './config.js';
 import { hostAddresses, type StaticFacts } from './facts.js';
+import { LocalManager } from './local-manager.js';
 import type { Log } from './log.js';
 import type { SavedSwarm, StateFile } from './state-file.js';
 
@@ -31,6 +33,9 @@ const FIRST_ASSIGNMENTS_MS = 15_000;
 /** How long `docker swarm join` waits before it answers that it goes on in the background. */
 const JOIN_WAIT_MS = 20_000;
 const LEAVE_SESSION_MS = 2000;
+/** How long a node that is to be a manager tries, before it begins again. */
+const PROMOTE_MS_MAX = 60_000;
+const PROMOTE_RETRY_MS = 2_000;
 
 const NANO = 1e9;
 
@@ -59,6 +64,8 @@ type Phase =
       readonly remotes: readonly HostPort[];
     }
   | { readonly kind: 'active'; readonly swarm: ActiveSwarm }
+  /** A manager whose disk waits for its key. */
+  | { readonly kind: 'locked' }
   | { readonly kind: 'error'; readonly message: string };
 
 /**
@@ -67,11 +74,19 @@ type Phase =
  */
 export class SwarmNode {
   readonly #options: SwarmNodeOptions;
+  readonly #local: LocalManager;
   #phase: Phase;
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: SwarmNodeOptions) {
     this.#options = options;
+    const { config, log, onFatal } = options;
+    this.#local = new LocalManager({
+      dataDir: config.dataDir,
+      log,
+      onFatal,
+      addressHint: (nodeId) => this.#heardAt(nodeId),
+    });
     const saved = options.state.swarm;
     // From the first moment that it can be asked: else it could be made to join a second time.
     this.#phase =
@@ -86,6 +101,7 @@ export class SwarmNode {
   /** @throws SwarmError SWARM_INACTIVE, SWARM_NOT_MANAGER */
   get manager(): Manager {
     const active = this.active;
+    if (this.#phase.kind === 'locked') throw lockedError();
     if (active === undefined)
       throw new SwarmError({ code: 'SWARM_INACTIVE' }, 'this node is in no swarm');
     if (active.manager === undefined) {
@@ -96,47 +112,65 @@ export class SwarmNode {
 
   /** Takes up the place that this node had before the agent stopped. */
   async restore(): Promise<void> {
-    const { state, config, log } = this.#options;
+    const { state, log } = this.#options;
     const saved = state.swarm;
     if (saved === undefined) return;
     await this.#queue(async () => {
-      const identity = await loadIdentity(config.dataDir);
-      if (identity === undefined) {
-        this.#phase = { kind: 'inactive' };
+      if (saved.manager && (await this.#local.isLocked())) {
+        log.warn('the swarm is locked: docker swarm unlock opens it');
+        this.#phase = { kind: 'locked' };
         return;
       }
-      log.info({ node: identity.nodeId, manager: saved.manager }, 'returning to the swarm');
-      const manager = saved.manager ? await this.#openManager(saved, identity) : undefined;
-      await this.#activate(saved, identity, manager);
+      await this.#return(saved);
     });
+  }
+
+  /** @throws SwarmError SWARM_NOT_LOCKED, SWARM_UNLOCK_KEY_REFUSED */
+  unlock(key: string): Promise<void> {
+    return this.#queue(async () => {
+      const saved = this.#options.state.swarm;
+      if (this.#phase.kind !== 'locked' || saved === undefined)
+        throw new SwarmError({ code: 'SWARM_NOT_LOCKED' }, 'swarm is not locked');
+      this.#local.unlock(key);
+      this.#phase = { kind: 'returning', remotes: saved.managers };
+      await this.#return(saved);
+    });
+  }
+
+  async #return(saved: SavedSwarm): Promise<void> {
+    const { config, log } = this.#options;
+    const identity = saved.manager
+      ? await this.#local.loadIdentity()
+      : await loadIdentity(config.dataDir);
+    if (identity === undefined) {
+      this.#phase = { kind: 'inactive' };
+      return;
+    }
+    log.info({ node: identity.nodeId, manager: saved.manager }, 'returning to the swarm');
+    const now = this.#readdress(saved);
+    const renewed = saved.manager ? await this.#local.open(now, identity) : identity;
+    await this.#activate(now, renewed);
   }
 
   init(request: InitRequest): Promise<string> {
     return this.#queue(async () => {
+      if (request.forceNewCluster && this.#options.state.swarm !== undefined)
+        return this.#forceNew();
       this.#refuseIfIn();
-      if (request.autolock || request.forceNewCluster) {
-        const what = request.autolock ? 'autolock' : '--force-new-cluster';
-        throw new SwarmError({ code: 'SWARM_UNSUPPORTED' }, `${what} is not supported yet`);
-      }
       const addresses = this.#resolve(request);
-      const { config, log } = this.#options;
-      await forgetSwarm(config.dataDir);
-      const { manager, identity } = await Manager.create({
-        dataDir: config.dataDir,
-        clusterSpec: request.spec,
+      await forgetSwarm(this.#options.config.dataDir);
+      const identity = await this.#local.create(addresses, {
+        clusterSpec: { ...request.spec, autolock: request.autolock },
         ...(request.defaultAddressPool.length > 0
           ? { defaultAddressPool: [...request.defaultAddressPool] }
           : {}),
         subnetSize: request.subnetSize,
         dataPathPort: request.dataPathPort,
-        listen: addresses.listen,
-        advertise: addresses.advertise,
         node: this.#registration(addresses, request.availability),
-        log: log.child({ part: 'control' }),
       });
       const saved: SavedSwarm = { ...addresses, managers: [addresses.advertise], manager: true };
       try {
-        await this.#activate(saved, identity, manager);
+        await this.#activate(saved, identity);
       } catch (error) {
         await this.#forget();
         throw error;
@@ -200,18 +234,11 @@ export class SwarmNode {
     }
     await this.#queue(async () => {
       if (this.#phase.kind === 'active') {
-        const { swarm } = this.#phase;
-        if (swarm.manager !== undefined && !force) {
-          throw new SwarmError(
-            { code: 'SWARM_MANAGER_LEAVE', last: true },
-            'this is the last manager: use --force',
-          );
-        }
-        await swarm.leave();
-        await swarm.session.leave(LEAVE_SESSION_MS).catch(() => undefined);
-        await swarm.session.close();
-        await swarm.manager?.close();
+        await this.#leaveActive(this.#phase.swarm, force);
+      } else if (this.#options.state.swarm?.manager === true && !force) {
+        throw managerLeave(false);
       }
+      await this.#local.close();
       await this.#forget();
       this.#phase = { kind: 'inactive' };
     });
@@ -226,7 +253,7 @@ export class SwarmNode {
       this.#phase = { kind: 'inactive' };
       await swarm.close();
       await swarm.session.close();
-      await swarm.manager?.close();
+      await this.#local.close();
     });
   }
 
@@ -241,6 +268,7 @@ export class SwarmNode {
       remoteManagers: [],
     };
     if (phase.kind === 'error') return { ...none, state: 'error', error: phase.message };
+    if (phase.kind === 'locked') return { ...none, state: 'locked' };
     if (phase.kind === 'pending' || phase.kind === 'returning') {
       const remoteManagers = phase.remotes.map((remote) => ({
         nodeId: '',
@@ -352,8 +380,10 @@ export class SwarmNode {
         signal: cancel.signal,
       });
       const { identity, managers } = await attempt.done;
-      const saved: SavedSwarm = { ...addresses, managers: [...managers], manager: false };
-      await this.#activate(saved, identity, undefined);
+      const manager = identity.role === 'manager';
+      const saved: SavedSwarm = { ...addresses, managers: [...managers], manager };
+      if (manager) await this.#local.join(addresses, identity, managers, cancel.signal);
+      await this.#activate(saved, identity);
       state.setSwarm(saved);
     } catch (error) {
       // A leave in between has already set the phase.
@@ -364,32 +394,18 @@ export class SwarmNode {
     }
   }
 
-  #openManager(saved: SavedSwarm, identity: NodeIdentity): Promise<Manager> {
-    const { config, log } = this.#options;
-    const { listen, advertise } = saved;
-    return Manager.open({
-      dataDir: config.dataDir,
-      identity,
-      listen,
-      advertise,
-      log: log.child({ part: 'control' }),
-    });
-  }
-
-  async #activate(
-    saved: SavedSwarm,
-    identity: NodeIdentity,
-    manager: Manager | undefined,
-  ): Promise<void> {
+  async #activate(saved: SavedSwarm, identity: NodeIdentity): Promise<void> {
     const { config, log, state, onFatal } = this.#options;
-    // What is advertised may be a forwarded port elsewhere, which this host does not reach itself.
-    const own = manager === undefined ? [] : [localAddressOf(saved.listen)];
     const session = await ManagerSession.open({
       identity,
-      managers: [...own, ...saved.managers],
+      managers: saved.managers,
       registration: () => this.#registration(saved, 'active'),
       dataDir: config.dataDir,
       log: log.child({ part: 'control' }),
+      saveOptions: () => this.#local.saveOptions(),
+      // What is advertised may be a forwarded port elsewhere, which this host does not reach itself.
+      localManager: () => this.#local.address(localAddressOf(saved.listen)),
+      extraManagers: () => this.#managersHeardOf(),
     });
     try {
       const assignments = await session.firstAssignments(FIRST_ASSIGNMENTS_MS);
@@ -399,20 +415,181 @@ export class SwarmNode {
         state,
         saved,
         identity,
-        manager,
+        manager: () => this.#local.manager,
         session,
         assignments,
         onFatal,
       });
       this.#phase = { kind: 'active', swarm };
-      session.onEnd((end) => {
-        if (end === 'removed') void this.#queue(() => this.#onRemoved(swarm));
-      });
-      log.info({ node: identity.nodeId, manager: manager !== undefined }, 'in the swarm');
+      this.#follow(swarm, saved);
+      log.info(
+        { node: identity.nodeId, manager: this.#local.manager !== undefined },
+        'in the swarm',
+      );
     } catch (error) {
       await session.close();
-      await manager?.close();
+      await this.#local.close();
       throw error;
+    }
+  }
+
+  /** The node is to be a manager, or not to be one any more, or no member at all. */
+  #follow(swarm: ActiveSwarm, saved: SavedSwarm): void {
+    swarm.session.onEnd((end) => {
+      if (end === 'removed') void this.#queue(() => this.#onRemoved(swarm));
+    });
+    swarm.session.onIdentity((identity) => {
+      this.#local.manager?.useIdentity(identity);
+      if (identity.role === 'manager' && this.#local.manager === undefined)
+        void this.#queue(() => this.#promote(swarm, saved));
+    });
+    if (swarm.identity.role === 'manager' && this.#local.manager === undefined)
+      void this.#queue(() => this.#promote(swarm, saved));
+    this.#followManager(swarm, saved);
+  }
+
+  #followManager(swarm: ActiveSwarm, saved: SavedSwarm): void {
+    this.#local.manager?.onEnd(() => void this.#queue(() => this.#demote(swarm, saved)));
+  }
+
+  async #promote(swarm: ActiveSwarm, saved: SavedSwarm): Promise<void> {
+    const { log, state } = this.#options;
+    if (this.active !== swarm || this.#local.manager !== undefined) return;
+    if (swarm.identity.role !== 'manager') return;
+    log.info('this node becomes a manager');
+    try {
+      const limit = AbortSignal.timeout(PROMOTE_MS_MAX);
+      await this.#local.join(saved, swarm.identity, swarm.session.managers(), limit);
+    } catch (error) {
+      log.error({ err: error }, 'this node could not become a manager: trying again');
+      setTimeout(
+        () => void this.#queue(() => this.#promote(swarm, saved)),
+        PROMOTE_RETRY_MS,
+      ).unref();
+      return;
+    }
+    state.setSwarm({ ...saved, manager: true });
+    this.#followManager(swarm, saved);
+  }
+
+  async #demote(swarm: ActiveSwarm, saved: SavedSwarm): Promise<void> {
+    if (this.active !== swarm || this.#local.manager === undefined) return;
+    this.#options.log.info('this node is a manager no more');
+    const managers = [...swarm.session.managers()];
+    await this.#local.end(swarm.identity);
+    this.#options.state.setSwarm({ ...saved, managers, manager: false });
+    // Its session was with itself: another manager gives it a worker's certificate.
+    swarm.session.reopen();
+  }
+
+  /** Goes on alone after most managers were lost. @returns This node's id. */
+  async #forceNew(): Promise<string> {
+    const { state } = this.#options;
+    const saved = state.swarm;
+    if (saved === undefined || !saved.manager)
+      throw new SwarmError(
+        { code: 'SWARM_INVALID' },
+        'this node is no manager of a swarm: --force-new-cluster goes on with what a manager holds',
+      );
+    if (this.#phase.kind === 'locked') throw lockedError();
+    const identity = this.active?.identity ?? (await this.#local.loadIdentity());
+    if (identity === undefined)
+      throw new SwarmError({ code: 'SWARM_INVALID' }, 'this node has no identity any more');
+    await this.#standStill();
+    const registration = this.#registration(saved, 'active');
+    const renewed = await this.#local.forceNew(saved, identity, registration);
+    const alone: SavedSwarm = { ...saved, managers: [saved.advertise], manager: true };
+    state.setSwarm(alone);
+    await this.#activate(alone, renewed);
+    return renewed.nodeId;
+  }
+
+  /** @returns This node's id. @throws SwarmError SWARM_INVALID, SWARM_LOCKED */
+  forceNewCluster(): Promise<string> {
+    return this.#queue(() => this.#forceNew());
+  }
+
+  /** Becomes the only manager of what a snapshot file holds. @returns This node's id. */
+  restoreSnapshot(bytes: Uint8Array): Promise<string> {
+    return this.#queue(async () => {
+      const { state } = this.#options;
+      if (this.#phase.kind === 'locked') throw lockedError();
+      parseSnapshotFile(bytes);
+      const addresses: Addresses =
+        state.swarm ??
+        this.#resolve({ listenAddress: '', advertiseAddress: '', dataPathAddress: '' });
+      const identity = this.active?.identity;
+      await this.#standStill();
+      const registration = this.#registration(addresses, 'active');
+      const used = await this.#local.restore(bytes, addresses, identity, registration);
+      const { listen, advertise, dataPathAddress } = addresses;
+      const saved = { listen, advertise, dataPathAddress, managers: [advertise], manager: true };
+      state.setSwarm(saved);
+      await this.#activate(saved, used);
+      return used.nodeId;
+    });
+  }
+
+  /** Stops all that runs, without a word to anybody. */
+  async #standStill(): Promise<void> {
+    if (this.#phase.kind === 'pending') this.#phase.cancel.abort();
+    const { active } = this;
+    this.#phase = { kind: 'returning', remotes: [] };
+    await active?.close();
+    await active?.session.close();
+    await this.#local.close();
+  }
+
+  async #leaveActive(swarm: ActiveSwarm, force: boolean): Promise<void> {
+    const { manager } = swarm;
+    if (manager !== undefined && !force) {
+      const managers = manager.nodes().filter((node) => node.manager !== undefined);
+      throw managerLeave(managers.length <= 1);
+    }
+    await manager?.leaveGroup();
+    await swarm.leave();
+    await swarm.session.leave(LEAVE_SESSION_MS).catch(() => undefined);
+    await swarm.session.close();
+  }
+
+  #heardAt(nodeId: string): string | undefined {
+    const member = this.active?.gossip.members().find(({ id }) => id === nodeId);
+    return member?.state === 'alive' ? member.address : undefined;
+  }
+
+  /** Managers at the addresses where gossip hears them now. */
+  #managersHeardOf(): readonly HostPort[] {
+    const { active } = this;
+    if (active === undefined) return [];
+    const ports = new Set(active.assignments.cluster.managers.map(({ port }) => port));
+    return active.assignments.nodes
+      .filter(({ role }) => role === 'manager')
+      .flatMap(({ id }) => {
+        const address = this.#heardAt(id);
+        return address === undefined ? [] : [...ports].map((port) => ({ address, port }));
+      });
+  }
+
+  /** The addresses that the node was in the swarm with, or those that took their place. */
+  #readdress(saved: SavedSwarm): SavedSwarm {
+    const host = hostAddresses();
+    const isHere = (address: string) => host.some((own) => own.address === address);
+    const { advertise, dataPathAddress } = saved;
+    if (saved.advertiseGiven === true || host.length === 0 || isHere(advertise.address))
+      return saved;
+    try {
+      const address = defaultAdvertiseAddress(saved.listen, host);
+      const moved: SavedSwarm = {
+        ...saved,
+        advertise: { ...advertise, address },
+        dataPathAddress: isHere(dataPathAddress) ? dataPathAddress : address,
+      };
+      this.#options.log.warn({ from: advertise.address, to: address }, 'this node has moved');
+      this.#options.state.setSwarm(moved);
+      return moved;
+    } catch {
+      // Several could be meant: the operator has to say.
+      return saved;
     }
   }
 
@@ -425,6 +602,7 @@ export class SwarmNode {
     this.#phase = { kind: 'error', message };
     await swarm.leave();
     await swarm.session.close();
+    await this.#local.close();
     await this.#forget();
   }
 
@@ -434,4 +612,18 @@ export class SwarmNode {
     this.#options.state.setAttachments([]);
     await forgetSwarm(this.#options.config.dataDir);
   }
+}
+
+function lockedError(): SwarmError {
+  return new SwarmError(
+    { code: 'SWARM_LOCKED' },
+    'the swarm is locked: unlock it first (docker swarm unlock)',
+  );
+}
+
+function managerLeave(last: boolean): SwarmError {
+  return new SwarmError(
+    { code: 'SWARM_MANAGER_LEAVE', last },
+    'this node is a manager: demote it first, or leave with --force',
+  );
 }

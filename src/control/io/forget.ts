@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ASSIGNMENTS_NAME } from '../dispatch/index.js';
 import { removeIdentity } from '../identity/index.js';
-import { STORE_FOLDER } from './manager.js';
+import { STORE_FOLDER } from './manager-disk.js';
 
 /** Removes all that the control plane keeps in `dataDir`: after a leave, and before joining anew. */
 export async function forgetSwarm(dataDir: string): Promise<void> {

@@ -3,7 +3,6 @@ import { createServer, type Server, type TLSSocket } from 'node:tls';
 import { SwarmError } from '../../base/swarm-error.js';
 import type { Logger } from '../core/logger.js';
 import type { ControlAddress } from '../wire/model.js';
-import { ALPN_CA, ALPN_DISPATCH } from '../wire/protocol.js';
 import { errnoOf } from './files.js';
 import { tcpPortHolder } from './port-holder.js';
 
@@ -21,10 +20,10 @@ export interface ListenerConfig {
   readonly certPem: string;
   readonly caPem: string;
   readonly log: Logger;
-  /** A connection of `shoal-ca/1`: anyone. */
-  readonly onCa: (socket: TLSSocket, remoteAddress: string) => void;
-  /** A connection of `shoal-dispatch/1`: someone with a certificate of the CA that is valid now. */
-  readonly onDispatch: (socket: TLSSocket, remoteAddress: string) => void;
+  /** ALPN names; `socket.alpnProtocol` of what comes is one of them. */
+  readonly protocols: readonly string[];
+  /** A connection of anyone: who it is, and whether that one may, is judged by its protocol. */
+  readonly onSocket: (socket: TLSSocket, remoteAddress: string) => void;
 }
 
 export interface ListenerStats {
@@ -34,7 +33,7 @@ export interface ListenerStats {
   readonly failedHandshakes: number;
   /** Connections closed because there were too many. */
   readonly overflows: number;
-  /** Valid TLS, but no (valid) certificate where one is needed. */
+  /** Valid TLS of another protocol. */
   readonly strangers: number;
 }
 
@@ -57,7 +56,7 @@ export class Listener {
       key: config.keyPem,
       cert: config.certPem,
       ca: config.caPem,
-      ALPNProtocols: [ALPN_DISPATCH, ALPN_CA],
+      ALPNProtocols: [...config.protocols],
       minVersion: 'TLSv1.3',
       // Who asks for the CA has no certificate yet; each protocol judges for itself.
       requestCert: true,
@@ -158,9 +157,8 @@ export class Listener {
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 10_000);
     const remoteAddress = plainAddress(socket.remoteAddress);
-    if (socket.alpnProtocol === ALPN_CA) this.#config.onCa(socket, remoteAddress);
-    else if (socket.alpnProtocol === ALPN_DISPATCH && socket.authorized)
-      this.#config.onDispatch(socket, remoteAddress);
+    if (this.#config.protocols.includes(socket.alpnProtocol || ''))
+      this.#config.onSocket(socket, remoteAddress);
     else {
       this.#strangers++;
       socket.on('error', () => {});

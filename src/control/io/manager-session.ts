@@ -9,12 +9,13 @@ import {
   Session,
   type SessionEnd,
 } from '../dispatch/index.js';
-import { type NodeIdentity, renewalAtMs, renewIdentity } from '../identity/index.js';
+import type { NodeIdentity, SaveOptions } from '../identity/index.js';
 import type { KeyedAttachment } from '../wire/attachment.js';
 import type { ControlAddress, NodeRegistration } from '../wire/model.js';
+import { Renewal } from './renewal.js';
 
 /** How often an open session looks whether its certificate is due. */
-const RENEWAL_CHECK_MS = 600_000;
+const RENEWAL_CHECK_MS = 60_000;
 
 /** All that an agent needs for doing its part, also when no manager can be reached. */
 export interface Assignments {
@@ -38,6 +39,12 @@ export interface ManagerSessionConfig {
   readonly registration: () => NodeRegistration;
   readonly dataDir: string;
   readonly log: Logger;
+  /** How the node's key is kept. */
+  readonly saveOptions?: () => SaveOptions;
+  /** The manager on this very node, while there is one. */
+  readonly localManager?: () => ControlAddress | undefined;
+  /** Where else managers may be found: what gossip knows. */
+  readonly extraManagers?: () => readonly ControlAddress[];
 }
 
 export interface AttachOptions {
@@ -70,26 +77,57 @@ export class ManagerSession {
 
   /** Returns when what is on disk was read; the first connection is made in the background. */
   static async open(config: ManagerSessionConfig): Promise<ManagerSession> {
-    const renewal = new Renewal(config);
-    const session = await Session.open({
-      dataDir: config.dataDir,
-      managers: config.managers,
-      log: config.log,
-      registration: config.registration,
-      credentials: (remote) => renewal.credentials(remote),
+    const { dataDir, log, managers, registration, localManager, extraManagers } = config;
+    const { nodeId } = config.identity;
+    let session: Session | undefined;
+    const renewal = new Renewal({
+      identity: config.identity,
+      dataDir,
+      log,
+      saveOptions: config.saveOptions ?? (() => ({})),
+      isManager: () => localManager?.() !== undefined,
+      told: () => {
+        const told = session?.assignments();
+        return told && { role: told.nodes.get(nodeId)?.role, caPem: told.cluster.rootCaPem };
+      },
+      nodes: () => session?.assignments()?.nodes.size ?? 1,
     });
-    const timer = setInterval(() => {
-      const [remote] = session.managers();
-      if (remote !== undefined) renewal.credentials(remote).catch(() => {});
-    }, RENEWAL_CHECK_MS);
+    session = await Session.open({
+      dataDir,
+      nodeId,
+      managers,
+      log,
+      registration,
+      credentials: (remote) => renewal.credentials(remote),
+      ...(localManager && { localManager }),
+      ...(extraManagers && { extraManagers }),
+    });
+    const opened = session;
+    // A session that was opened with the old certificate tells the managers nothing of the new one.
+    renewal.onIdentity(() => opened.reopen());
+    const look = () => {
+      const [remote] = opened.managers();
+      if (remote !== undefined) renewal.look(remote);
+    };
+    const timer = setInterval(look, RENEWAL_CHECK_MS);
     timer.unref();
-    session.onEnd(() => clearInterval(timer));
-    return new ManagerSession(session, renewal);
+    const end = opened.onAssignments(look);
+    opened.onEnd(() => {
+      clearInterval(timer);
+      end();
+      renewal.stop();
+    });
+    return new ManagerSession(opened, renewal);
   }
 
   /** As renewed last. */
   get identity(): NodeIdentity {
     return this.#renewal.identity;
+  }
+
+  /** Called when the certificate was renewed, which may have another role. */
+  onIdentity(listener: (identity: NodeIdentity) => void): () => void {
+    return this.#renewal.onIdentity(listener);
   }
 
   get connected(): boolean {
@@ -165,6 +203,11 @@ export class ManagerSession {
     return this.#session.managers();
   }
 
+  /** Another connection, by the credentials and managers as they are now. */
+  reopen(): void {
+    this.#session.reopen();
+  }
+
   /** @throws SwarmError a refusal, or `SWARM_NO_MANAGER` if none answered in time. */
   attach(options: AttachOptions): Promise<AttachmentObject> {
     const { networkId, ip, ip6, name, aliases, key = randomUUID(), timeoutMs } = options;
@@ -193,49 +236,6 @@ export class ManagerSession {
   async close(): Promise<void> {
     await this.#session.close();
     await this.#renewal.finished();
-  }
-}
-
-/** A node's certificate, renewed when it is due. */
-class Renewal {
-  readonly #config: ManagerSessionConfig;
-  readonly #fraction = Math.random();
-  #identity: NodeIdentity;
-  #renewing: Promise<void> | undefined;
-
-  constructor(config: ManagerSessionConfig) {
-    this.#config = config;
-    this.#identity = config.identity;
-  }
-
-  get identity(): NodeIdentity {
-    return this.#identity;
-  }
-
-  /** @throws SwarmError the manager's refusal; one that cannot be asked matters only after expiry. */
-  async credentials(remote: ControlAddress): Promise<NodeIdentity> {
-    if (Date.now() >= renewalAtMs(this.#identity, this.#fraction)) {
-      this.#renewing ??= this.#renew(remote).finally(() => {
-        this.#renewing = undefined;
-      });
-      await this.#renewing;
-    }
-    return this.#identity;
-  }
-
-  async finished(): Promise<void> {
-    await this.#renewing?.catch(() => {});
-  }
-
-  async #renew(remote: ControlAddress): Promise<void> {
-    const { log, dataDir } = this.#config;
-    try {
-      this.#identity = await renewIdentity(this.#identity, remote, dataDir);
-      log.info({ expiresAtMs: this.#identity.expiresAtMs }, 'certificate renewed');
-    } catch (error) {
-      if (error instanceof SwarmError) throw error;
-      log.warn({ remote, err: error }, 'certificate not renewed yet');
-    }
   }
 }
 

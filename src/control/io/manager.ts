@@ -1,282 +1,318 @@
-import { randomBytes } from 'node:crypto';
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { TLSSocket } from 'node:tls';
-import { assert } from '../../base/assert.js';
-import { DEFAULT_CLUSTER_SPEC, DEFAULT_SUBNET_SIZE } from '../../base/swarm-defaults.js';
 import { SwarmError } from '../../base/swarm-error.js';
 import type {
   AttachmentId,
   AttachmentObject,
-  ClusterId,
   ClusterObject,
   ClusterSpec,
+  ConfigId,
+  ConfigObject,
+  ConfigSpec,
+  Labels,
+  ManagerStatus,
   NetworkId,
   NetworkObject,
   NetworkSpec,
-  NodeDescription,
   NodeId,
   NodeObject,
-  NodeRole,
   NodeSpec,
+  NodeView,
+  SecretId,
+  SecretObject,
+  SecretSpec,
 } from '../../base/swarm-model.js';
-import type { Logger } from '../core/logger.js';
 import {
-  type DispatchBackend,
   Dispatcher,
   type DispatcherStats,
   formatControlAddress,
   type MembershipState,
 } from '../dispatch/index.js';
 import {
-  type CaBackend,
-  createAuthority,
-  type IssuerFacts,
-  issueNodeCertificate,
-  issuerFacts,
-  makeIdentity,
+  CaServer,
+  type CaServerStats,
+  type GivenRoot,
   type NodeIdentity,
   newJoinToken,
-  peerIdOf,
-  rawPublicKeyOf,
-  readNodeCertificate,
-  renewalAtMs,
-  saveIdentity,
-  serveCa,
+  type PeerJudgeStats,
+  publicTrust,
+  refuseExternalCas,
+  startRotation,
 } from '../identity/index.js';
-import {
-  type CommandBody,
-  checkClusterSpec,
-  checkDefaultPools,
-  type NodeObservation,
-  networkOf,
-  ONLY_ROW,
-  Store,
-} from '../store/index.js';
-import type { KeyedAttachment } from '../wire/attachment.js';
-import type { ControlAddress, NodeRegistration } from '../wire/model.js';
+import { generateUnlockKey, type RaftNodeStatus } from '../raft/index.js';
+import { type CommandBody, type HistoryEntry, networkOf, ONLY_ROW } from '../store/index.js';
+import { parseMemberContext } from '../wire/member-context.js';
+import { NotLeader } from './forward-server.js';
 import { newId } from './ids.js';
-import { Listener, type ListenerStats } from './listener.js';
+import type { LeaderClientStats } from './leader-client.js';
+import { LeaderDuties } from './leader-duties.js';
+import type { ListenerStats } from './listener.js';
+import { caBackend } from './manager-ca.js';
+import { dispatchBackend } from './manager-dispatch.js';
+import type { ManagerGroup } from './manager-group.js';
+import { ManagerLock } from './manager-lock.js';
+import { caOf, clusterOf, type ManagerScope, secretsOf } from './manager-scope.js';
 
-/** Folder of the store inside the data folder. */
-export const STORE_FOLDER = 'control';
-const GOSSIP_KEY_BYTES = 32;
-const GOSSIP_KEY_LIFE_MS = 12 * 3_600_000;
-/** How often what is due by the calendar is looked for: keys, certificates. */
-const CHORES_INTERVAL_MS = 60_000;
-
-/** Docker's default. */
-const DEFAULT_ADDRESS_POOL: readonly string[] = ['10.0.0.0/8'];
-const DEFAULT_DATA_PATH_PORT = 4789;
-
-export interface ManagerPlace {
-  readonly dataDir: string;
-  /** Port 0: any free one, which is then advertised if `advertise.port` is 0, too. */
-  readonly listen: ControlAddress;
-  readonly advertise: ControlAddress;
-  readonly log: Logger;
-  /** Milliseconds since the Unix epoch. */
-  readonly now?: () => number;
-}
-
-export interface ManagerCreation extends ManagerPlace {
-  readonly clusterSpec?: Partial<ClusterSpec>;
-  readonly defaultAddressPool?: readonly string[];
-  readonly subnetSize?: number;
-  readonly dataPathPort?: number;
-  readonly node: NodeRegistration;
-}
+/** How long a reader waits for the word of a quorum before it is answered with what is known here. */
+const FRESH_MS_MAX = 1_500;
+/** How often it is looked who of the managers is reachable. */
+const LOOK_INTERVAL_MS = 500;
+const LEAVE_GROUP_MS_MAX = 5_000;
+/** Docker's: the settings of a manager that has not told its address yet are told again. */
+const ADDRESS_RETRY_MS = 1_000;
 
 export interface ManagerStats {
   readonly listener: ListenerStats;
   readonly dispatcher: DispatcherStats;
+  readonly raft: RaftNodeStatus;
+  readonly ca: CaServerStats;
+  readonly peers: PeerJudgeStats;
+  readonly leader: LeaderClientStats;
+}
+
+/** What else is to change with the settings of the swarm. */
+export interface ClusterChange {
+  readonly workerToken?: boolean;
+  readonly managerToken?: boolean;
+  readonly unlockKey?: boolean;
+  /** The root is to change. */
+  readonly root?: boolean;
+  /** The root that is to take its place; absent: the swarm makes one. */
+  readonly givenRoot?: GivenRoot;
+}
+
+/** The new contents of a secret or config, of which only the labels may differ. */
+export interface BlobChange {
+  readonly name: string;
+  readonly labels: Labels;
+  /** Base64. */
+  readonly data?: string;
 }
 
 /**
- * The swarm's one manager in its first form: keeps the cluster's state on its own disk, admits
- * nodes, gives out addresses, and tells every agent what it needs to know.
+ * One of the swarm's managers: serves agents, joiners and readers from its own copy of the state,
+ * and brings changes to whoever leads.
  *
- * Reads are of what is durable, and immediate. Changes answer when they are durable.
+ * Reads are of this copy and immediate; `fresh` makes it as new as the question. A change answers
+ * when most managers have it on disk and this copy shows it.
  */
 export class Manager {
-  readonly #place: ManagerPlace;
-  readonly #store: Store;
+  readonly #group: ManagerGroup;
+  readonly #scope: ManagerScope;
   readonly #dispatcher: Dispatcher;
-  readonly #now: () => number;
-  readonly #chores: NodeJS.Timeout;
-  readonly #renewalFraction = Math.random();
-  #listener: Listener | undefined;
-  #identity: NodeIdentity;
+  readonly #caServer: CaServer;
+  readonly #duties: LeaderDuties;
+  readonly #lock: ManagerLock;
+  readonly #timer: NodeJS.Timeout;
+  readonly #endListeners = new Set<() => void>();
+  readonly #unsubscribe: (() => void)[] = [];
+  #freshAtMs = performance.now();
+  #reachable: ReadonlySet<NodeId> = new Set();
+  #seenLeading = false;
+  #wasMember = false;
   #closed = false;
 
-  private constructor(place: ManagerPlace, store: Store, identity: NodeIdentity) {
-    this.#place = place;
-    this.#store = store;
-    this.#identity = identity;
-    this.#now = place.now ?? Date.now;
-    this.#dispatcher = new Dispatcher(this.#dispatchBackend());
-    store.watch((changes) => this.#dispatcher.changed(changes));
-    this.#chores = setInterval(() => void this.#doChores(), CHORES_INTERVAL_MS);
-    this.#chores.unref();
-  }
-
-  /**
-   * Makes a new swarm, of which this node is the first member and manager.
-   * @throws SwarmError `SWARM_INVALID`, `SWARM_UNSUPPORTED`, `SWARM_PORT_TAKEN`,
-   *   `SWARM_BAD_ADDRESS`; nothing is left behind then.
-   */
-  static async create(
-    o: ManagerCreation,
-  ): Promise<{ readonly manager: Manager; readonly identity: NodeIdentity }> {
-    const now = o.now ?? Date.now;
-    const spec = { ...DEFAULT_CLUSTER_SPEC, ...o.clusterSpec };
-    checkClusterSpec(spec);
-    checkDefaultPools(
-      o.defaultAddressPool ?? DEFAULT_ADDRESS_POOL,
-      o.subnetSize ?? DEFAULT_SUBNET_SIZE,
+  /** The group's state must be here. @param unlockKey What the disk was opened with. */
+  constructor(group: ManagerGroup, unlockKey: string | undefined) {
+    this.#group = group;
+    const { place, replica, leader } = group;
+    const { nodeId: self, clusterId } = group.identity;
+    const now = place.now ?? Date.now;
+    this.#scope = {
+      log: place.log,
+      self,
+      clusterId,
+      replica,
+      leader,
+      now,
+      identity: () => group.identity,
+      propose: (body) => leader.propose({ ...body, atMs: now() }),
+    };
+    this.#dispatcher = new Dispatcher(
+      dispatchBackend(this.#scope, {
+        era: () => group.member.era,
+        leader: () => this.#leaderId(),
+        stale: () => this.#leaderId() === undefined,
+      }),
     );
-    const authority = await createAuthority(now());
-    const issuer = await issuerFacts(authority.caPem);
-    const seed = randomBytes(32);
-    const ids = { nodeId: newId<NodeId>(), clusterId: newId<ClusterId>() };
-    const certPem = await issueNodeCertificate(authority, {
-      ...ids,
-      role: 'manager',
-      publicKey: rawPublicKeyOf(seed),
-      atMs: now(),
-      lifeMs: spec.nodeCertExpiryMs,
-    });
-    const identity = makeIdentity(seed, certPem, authority.caPem);
-    assert(identity !== undefined, 'what was just issued is valid');
-    const dir = join(o.dataDir, STORE_FOLDER);
-    await rm(dir, { recursive: true, force: true });
-    const store = await Store.open({ dir, log: o.log });
-    try {
-      for (const command of firstCommands(o, spec, identity, authority.caKeyPem, issuer))
-        await store.propose({ ...command, atMs: now() });
-      const manager = await Manager.#start(o, store, identity);
-      await saveIdentity(o.dataDir, identity);
-      return { manager, identity };
-    } catch (error) {
-      await store.close();
-      await rm(dir, { recursive: true, force: true });
-      throw error;
-    }
+    this.#caServer = new CaServer(caBackend(this.#scope, () => group.managers()));
+    this.#duties = new LeaderDuties(this.#scope);
+    this.#lock = new ManagerLock(group, unlockKey);
+    group.serve(
+      {
+        onCa: (socket, remoteAddress) => this.#caServer.serve(socket, remoteAddress),
+        onDispatch: (socket, remoteAddress) => {
+          const peer = group.judge.judge(socket, remoteAddress);
+          if (peer !== undefined && !this.#closed)
+            this.#dispatcher.accept(socket, peer.nodeId, remoteAddress, { issuer: peer.issuer });
+          else socket.destroy();
+        },
+      },
+      { 'raft.leave': (_params, from) => this.#onLeave(from) },
+    );
+    this.#unsubscribe.push(
+      replica.watch((changes) => {
+        this.#dispatcher.changed(changes);
+        if (changes.some(({ table }) => table === 'secrets')) this.#lock.follow();
+        for (const { table, key, after } of changes)
+          if (table === 'node' && after === undefined) this.#dispatcher.remove(key as NodeId);
+      }),
+      replica.onStatus(() => this.#look()),
+    );
+    this.#timer = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
+    this.#timer.unref();
+    this.#look();
+    this.#lock.follow();
+    void this.#tellAddress();
   }
 
-  /**
-   * After a restart. Nodes other than this one are unknown until they are heard of.
-   * @throws SwarmError `SWARM_PORT_TAKEN`, `SWARM_BAD_ADDRESS`; ControlError for the store.
-   */
-  static async open(o: ManagerPlace & { readonly identity: NodeIdentity }): Promise<Manager> {
-    const store = await Store.open({ dir: join(o.dataDir, STORE_FOLDER), log: o.log });
-    try {
-      if (store.state.row('cluster', ONLY_ROW)?.id !== o.identity.clusterId)
-        throw new SwarmError(
-          { code: 'SWARM_INVALID' },
-          `${o.dataDir} holds no state of the swarm that this node is in`,
-        );
-      await store.propose({
-        kind: 'nodes_forget_state',
-        except: o.identity.nodeId,
-        stateMessage: 'the manager was restarted',
-        atMs: (o.now ?? Date.now)(),
-      });
-      return await Manager.#start(o, store, o.identity);
-    } catch (error) {
-      await store.close();
-      throw error;
-    }
+  get group(): ManagerGroup {
+    return this.#group;
   }
 
-  static async #start(place: ManagerPlace, store: Store, identity: NodeIdentity): Promise<Manager> {
-    const manager = new Manager(place, store, identity);
-    try {
-      // First, since the own certificate may have expired while nothing ran.
-      await manager.#doChores();
-      await manager.#listen();
-      manager.#dispatcher.setManagers(true, new Set([identity.nodeId]));
-      return manager;
-    } catch (error) {
-      await manager.#stop();
-      throw error;
-    }
+  get scope(): ManagerScope {
+    return this.#scope;
   }
 
   /** The port that is listened on. */
   get port(): number {
-    return this.#listener?.port ?? 0;
+    return this.#group.port;
   }
 
-  /** This manager's own, as renewed last. */
   get identity(): NodeIdentity {
-    return this.#identity;
+    return this.#group.identity;
+  }
+
+  /** The node's certificate was renewed. */
+  useIdentity(identity: NodeIdentity): void {
+    this.#group.useIdentity(identity);
+  }
+
+  /** Called once, when this node is no member of the group any more: it was demoted or removed. */
+  onEnd(listener: () => void): void {
+    this.#endListeners.add(listener);
+  }
+
+  /**
+   * Makes this copy as new as the call. Answers how old it may be, in milliseconds, when there is no
+   * quorum to ask, and `undefined` when it is fresh.
+   */
+  async fresh(): Promise<number | undefined> {
+    const late = new Promise<false>((resolve) => setTimeout(resolve, FRESH_MS_MAX, false).unref());
+    const read = this.#scope.replica.raft.read().then(
+      () => true,
+      () => false,
+    );
+    if (await Promise.race([read, late])) {
+      this.#freshAtMs = performance.now();
+      return undefined;
+    }
+    return Math.round(performance.now() - this.#freshAtMs);
   }
 
   cluster(): ClusterObject {
-    const cluster = this.#store.state.row('cluster', ONLY_ROW);
-    assert(cluster !== undefined, 'a manager has a cluster');
-    return cluster;
+    return clusterOf(this.#scope);
   }
 
-  nodes(): NodeObject[] {
-    return [...this.#store.state.rows('node')];
+  nodes(): NodeView[] {
+    return [...this.#state.rows('node')].map((node) => this.#viewOf(node));
   }
 
-  node(id: string): NodeObject | undefined {
-    return this.#store.state.row('node', id);
+  node(id: string): NodeView | undefined {
+    const node = this.#state.row('node', id);
+    return node && this.#viewOf(node);
   }
 
   networks(): NetworkObject[] {
-    return [...this.#store.state.rows('network')];
+    return [...this.#state.rows('network')];
   }
 
   network(id: string): NetworkObject | undefined {
-    return this.#store.state.row('network', id);
+    return this.#state.row('network', id);
   }
 
   attachments(): AttachmentObject[] {
-    return [...this.#store.state.rows('attachment')];
+    return [...this.#state.rows('attachment')];
+  }
+
+  /** Without their contents. */
+  secrets(): SecretObject[] {
+    return [...this.#state.rows('secret')].map(({ data: _, ...secret }) => secret);
+  }
+
+  configs(): ConfigObject[] {
+    return [...this.#state.rows('config')];
+  }
+
+  history(): readonly HistoryEntry[] {
+    return this.#scope.replica.history();
+  }
+
+  /** `undefined`: autolock is off. */
+  unlockKey(): string | undefined {
+    return secretsOf(this.#scope).unlockKey;
   }
 
   stats(): ManagerStats {
-    assert(this.#listener !== undefined, 'a started manager listens');
-    return { listener: this.#listener.stats(), dispatcher: this.#dispatcher.stats() };
+    return {
+      listener: this.#group.listener.stats(),
+      dispatcher: this.#dispatcher.stats(),
+      raft: this.#scope.replica.status,
+      ca: this.#caServer.stats(),
+      peers: this.#group.judge.stats(),
+      leader: this.#scope.leader.stats(),
+    };
   }
 
   /** @throws SwarmError `SWARM_OUT_OF_SEQUENCE`, `SWARM_INVALID`, `SWARM_UNSUPPORTED`. */
   async updateCluster(
     version: number,
     spec: ClusterSpec,
-    rotate: { readonly workerToken?: boolean; readonly managerToken?: boolean } = {},
+    change: ClusterChange = {},
   ): Promise<void> {
+    refuseExternalCas(spec.ca?.externalCas ?? []);
     const { rootCaPem } = this.cluster();
-    await this.#propose({
+    const needsKey = change.unlockKey === true || this.unlockKey() === undefined;
+    const update: CommandBody = {
       kind: 'cluster_update',
       version,
       spec,
       joinTokens: {
-        ...(rotate.workerToken === true && { worker: newJoinToken(rootCaPem) }),
-        ...(rotate.managerToken === true && { manager: newJoinToken(rootCaPem) }),
+        ...(change.workerToken === true && { worker: newJoinToken(rootCaPem) }),
+        ...(change.managerToken === true && { manager: newJoinToken(rootCaPem) }),
       },
+      ...(spec.autolock && needsKey && { unlockKey: generateUnlockKey() }),
+    };
+    if (change.root !== true) {
+      await this.#propose(update);
+      return;
+    }
+    const ca = await startRotation(caOf(this.#scope), {
+      atMs: this.#scope.now(),
+      forceRotate: spec.ca?.forceRotate ?? 0,
+      given: change.givenRoot,
+    });
+    await this.#scope.leader.propose({
+      kind: 'transaction',
+      commands: [update, { kind: 'ca_rotation_start', ca, trust: await publicTrust(ca) }],
+      atMs: this.#scope.now(),
     });
   }
 
   /** @throws SwarmError `SWARM_NOT_FOUND`, `SWARM_OUT_OF_SEQUENCE`, or why the role must stay. */
   async updateNode(id: string, version: number, spec: NodeSpec): Promise<void> {
+    const node = this.#state.row('node', id);
+    if (node?.manager !== undefined && spec.role === 'worker') this.#checkDemotion(node);
     await this.#propose({ kind: 'node_update', nodeId: id as NodeId, version, spec });
   }
 
   /** @throws SwarmError `SWARM_NOT_FOUND`, `SWARM_NODE_NOT_DOWN`; `SWARM_INVALID` for a manager. */
   async removeNode(id: string, force: boolean): Promise<void> {
     await this.#propose({ kind: 'node_remove', nodeId: id as NodeId, force });
-    this.#dispatcher.remove(id as NodeId);
   }
 
   /** @throws SwarmError see `checkNetworkSpec` and `allocateSubnets` of the store. */
   async createNetwork(spec: NetworkSpec): Promise<NetworkObject> {
     const id = await this.#propose({ kind: 'network_create', id: newId<NetworkId>(), spec });
-    return networkOf(this.#store.state, id);
+    return networkOf(this.#state, id);
   }
 
   /** @param ref Id, name, or unique prefix of an id. @throws SwarmError `SWARM_NOT_FOUND`, `SWARM_IN_USE`. */
@@ -289,270 +325,197 @@ export class Manager {
     await this.#propose({ kind: 'attachment_remove', id });
   }
 
-  /** Brings the next gossip key into use and announces another; done by itself every 12 hours. */
-  async rotateGossipKeys(): Promise<void> {
-    const secret = randomBytes(GOSSIP_KEY_BYTES).toString('base64');
-    await this.#propose({ kind: 'gossip_keys_rotate', secret });
+  /** @param data Base64. */
+  createSecret(spec: SecretSpec, data: string): Promise<string> {
+    return this.#propose({ kind: 'secret_create', id: newId<SecretId>(), spec, data });
+  }
+
+  async updateSecret(id: string, version: number, change: BlobChange): Promise<void> {
+    await this.#propose({ kind: 'secret_update', id: id as SecretId, version, ...change });
+  }
+
+  async removeSecret(id: string): Promise<void> {
+    await this.#propose({ kind: 'secret_remove', id: id as SecretId });
+  }
+
+  /** @param data Base64. */
+  createConfig(spec: ConfigSpec, data: string): Promise<string> {
+    return this.#propose({ kind: 'config_create', id: newId<ConfigId>(), spec, data });
+  }
+
+  async updateConfig(id: string, version: number, change: BlobChange): Promise<void> {
+    await this.#propose({ kind: 'config_update', id: id as ConfigId, version, ...change });
+  }
+
+  async removeConfig(id: string): Promise<void> {
+    await this.#propose({ kind: 'config_remove', id: id as ConfigId });
+  }
+
+  /** The whole state as it is here, in chunks. */
+  capture(): Iterable<Uint8Array> {
+    return this.#scope.replica.capture();
   }
 
   /** What gossip knows of all members: the second witness before a node is called down. */
   reportMembership(states: ReadonlyMap<string, MembershipState>): void {
-    if (!this.#closed) this.#dispatcher.reportMembership(states);
+    if (this.#closed) return;
+    this.#dispatcher.reportMembership(states);
+    this.#scope.replica.raft.updateDials();
   }
 
   /** Called after changes of any object. */
   watch(listener: () => void): () => void {
-    return this.#store.watch(() => listener());
+    return this.#scope.replica.watch(() => listener());
+  }
+
+  /**
+   * Leaves the group of managers before the node leaves the swarm, so that the others do not count
+   * it among those that are lost. @returns False: no leader was there to be told.
+   */
+  async leaveGroup(): Promise<boolean> {
+    if (this.#scope.replica.status.members.length <= 1) return false;
+    try {
+      if (this.#scope.replica.status.role === 'leader')
+        await this.#scope.replica.raft.transferLeadership();
+      await this.#scope.leader.callLeader(
+        'raft.leave',
+        {},
+        {
+          timeoutMs: LEAVE_GROUP_MS_MAX,
+          repeatable: true,
+        },
+      );
+      return true;
+    } catch (error) {
+      this.#scope.log.warn({ err: error }, 'left without a word to the other managers');
+      return false;
+    }
   }
 
   /** Tells the agents, finishes what was begun, and lets the port go. */
   async close(): Promise<void> {
     if (this.#closed) return;
-    await this.#stop();
-    await this.#store.close();
-  }
-
-  async #stop(): Promise<void> {
     this.#closed = true;
-    clearInterval(this.#chores);
+    clearInterval(this.#timer);
+    for (const end of this.#unsubscribe) end();
+    this.#duties.close();
     this.#dispatcher.close();
-    await this.#listener?.close();
+    await this.#lock.close();
+    await this.#group.close();
   }
 
-  #propose(body: CommandBody): Promise<string> {
-    return this.#store.propose({ ...body, atMs: this.#now() });
+  get #state() {
+    return this.#scope.replica.state;
   }
 
-  async #listen(): Promise<void> {
-    const { listen, advertise, log } = this.#place;
-    const { keyPem, certPem, caPem } = this.#identity;
-    const caBackend = this.#caBackend();
-    this.#listener = await Listener.open({
-      listen,
-      keyPem,
-      certPem,
-      caPem,
-      log,
-      onCa: (socket, remoteAddress) => serveCa(socket, remoteAddress, caBackend),
-      onDispatch: (socket, remoteAddress) => this.#onDispatch(socket, remoteAddress),
-    });
-    const port = advertise.port === 0 ? this.#listener.port : advertise.port;
-    const address = formatControlAddress({ address: advertise.address, port });
-    const manager = { raftId: 1, address };
-    await this.#observe(this.#identity.nodeId, { manager });
+  async #propose(body: CommandBody): Promise<string> {
+    return (await this.#scope.propose(body)).id;
   }
 
-  #onDispatch(socket: TLSSocket, remoteAddress: string): void {
-    const certificate = socket.getPeerX509Certificate();
-    const certified = certificate && readNodeCertificate(certificate, this.#identity.caPem);
-    if (certified?.clusterId === this.#identity.clusterId && !this.#closed)
-      this.#dispatcher.accept(socket, certified.nodeId, remoteAddress);
-    else socket.destroy();
+  #leaderId(): NodeId | undefined {
+    const place = this.#group.leaderPlace();
+    if (place === undefined) return undefined;
+    return place.local ? this.#scope.self : place.nodeId;
   }
 
-  async #observe(nodeId: NodeId, observation: NodeObservation): Promise<void> {
-    await this.#propose({ kind: 'node_observe', nodeId, observation });
-  }
-
-  #managers(): ControlAddress[] {
-    const { advertise } = this.#place;
-    return [{ address: advertise.address, port: advertise.port || this.port }];
-  }
-
-  #describe(registration: NodeRegistration): NodeDescription {
-    const { rootCaPem, certIssuerSubject, certIssuerPublicKey } = this.cluster();
-    return {
-      ...registration.description,
-      trustRootPem: rootCaPem,
-      certIssuerSubject,
-      certIssuerPublicKey,
+  #viewOf(node: NodeObject): NodeView {
+    const { manager, ...rest } = node;
+    if (manager === undefined) return rest;
+    const status: ManagerStatus = {
+      leader: this.#leaderId() === node.id,
+      reachability: this.#reachable.has(node.id) ? 'reachable' : 'unreachable',
+      address: manager.address,
     };
+    return { ...rest, manager: status };
   }
 
-  #caBackend(): CaBackend {
-    const { log } = this.#place;
-    return {
-      clusterId: this.#identity.clusterId,
-      caPem: this.#identity.caPem,
-      log,
-      nowMs: this.#now,
-      joinTokens: () => this.cluster().joinTokens,
-      managers: () => this.#managers(),
-      roleOf: (nodeId) => this.node(nodeId)?.spec.role,
-      issue: (nodeId, role, publicKey) => this.#issue(nodeId, role, publicKey),
-      admit: async (role, peerId, registration, remoteAddress) => {
-        const id = (await this.#propose({
-          kind: 'node_create',
-          node: {
-            id: newId<NodeId>(),
-            spec: { name: '', labels: {}, role, availability: registration.availability },
-            description: this.#describe(registration),
-            state: 'unknown',
-            stateMessage: '',
-            peerId,
-            ...addressesOf(registration, remoteAddress),
-          },
-        })) as NodeId;
-        log.info({ node: id, remoteAddress }, 'node joined');
-        return id;
-      },
-    };
-  }
-
-  #issue(nodeId: NodeId, role: NodeRole, publicKey: Uint8Array): Promise<string> {
-    const secrets = this.#store.state.row('secrets', ONLY_ROW);
-    assert(secrets !== undefined, 'a manager has the key of the CA');
-    return issueNodeCertificate(
-      { caPem: this.#identity.caPem, caKeyPem: secrets.caKeyPem },
-      {
-        nodeId,
-        role,
-        publicKey,
-        clusterId: this.#identity.clusterId,
-        atMs: this.#now(),
-        lifeMs: this.cluster().spec.nodeCertExpiryMs,
-      },
+  /** Members that can be asked: by the leader's own measure where it leads, by connections elsewhere. */
+  #reachableNow(): Set<NodeId> {
+    const { id, role, members, followers, peers, leader } = this.#scope.replica.status;
+    const there = new Set<number>([id]);
+    if (leader !== 0) there.add(leader);
+    if (role === 'leader') {
+      for (const follower of followers) if (follower.active) there.add(follower.id);
+    } else for (const peer of peers) if (peer.connected) there.add(peer.id);
+    return new Set(
+      members.flatMap((member) => {
+        const context = there.has(member.id) && parseMemberContext(member.context);
+        return context ? [context.nodeId] : [];
+      }),
     );
   }
 
-  #dispatchBackend(): DispatchBackend {
-    const { log } = this.#place;
-    const { state } = this.#store;
-    const row = (id: string): KeyedAttachment => {
-      const attachment = state.row('attachment', id);
-      assert(attachment !== undefined, 'an attachment that was made is there');
-      return attachment;
-    };
-    return {
-      log,
-      self: this.#identity.nodeId,
-      source: () => ({
-        version: state.version,
-        cluster: this.cluster(),
-        gossipKeys: state.row('secrets', ONLY_ROW)?.gossipKeys ?? [],
-        networks: state.rows('network'),
-        nodes: state.rows('node'),
-      }),
-      attachmentsOf: (nodeId) =>
-        new Map([...state.attachmentsOf(nodeId)].map((id) => [id, row(id)])),
-      node: (nodeId) => state.row('node', nodeId),
-      register: (nodeId, registration, remoteAddress, session) =>
-        this.#observe(nodeId, {
-          description: this.#describe(registration),
-          ...addressesOf(registration, remoteAddress),
-          ...(session && { state: 'ready', stateMessage: '', session }),
-        }),
-      attach: async (nodeId, request) => {
-        const id = newId<AttachmentId>();
-        return row(await this.#propose({ kind: 'attachment_create', id, nodeId, request }));
-      },
-      detach: async (nodeId, id) => {
-        await this.#propose({ kind: 'attachment_remove', id, nodeId });
-      },
-      leave: async (nodeId) => {
-        await this.#propose({ kind: 'node_leave', nodeId });
-        log.info({ node: nodeId }, 'node left');
-      },
-      setState: async (nodeId, nodeState, stateMessage, ifSession) => {
-        log.info({ node: nodeId, state: nodeState, stateMessage }, 'node changed');
-        const observation = { state: nodeState, stateMessage };
-        await this.#propose({ kind: 'node_observe', nodeId, observation, ifSession });
-      },
-    };
-  }
-
-  /** What is due by the calendar. */
-  async #doChores(): Promise<void> {
-    const secrets = this.#store.state.row('secrets', ONLY_ROW);
-    try {
-      if (secrets && this.#now() >= secrets.gossipKeysRotatedAtMs + GOSSIP_KEY_LIFE_MS)
-        await this.rotateGossipKeys();
-      if (this.#now() >= renewalAtMs(this.#identity, this.#renewalFraction)) await this.#renew();
-    } catch (error) {
-      if (!this.#closed) this.#place.log.error({ err: error }, 'a chore of the manager failed');
+  #look(): void {
+    if (this.#closed) return;
+    const { role, leaderReady, members, id } = this.#scope.replica.status;
+    const leading = role === 'leader' && leaderReady;
+    this.#reachable = this.#reachableNow();
+    if (this.#leaderId() !== undefined) this.#freshAtMs = performance.now();
+    this.#dispatcher.setManagers(leading, this.#reachable);
+    if (leading !== this.#seenLeading) {
+      this.#seenLeading = leading;
+      this.#dispatcher.changed();
+      this.#scope.log.info({ leading }, leading ? 'this manager leads' : 'this manager follows');
+      if (leading) this.#duties.wake();
+    }
+    const isMember = members.some((member) => member.id === id);
+    if (isMember) this.#wasMember = true;
+    // Also a demotion that the node slept through: its row says so when the others have told it.
+    else if (this.#wasMember) this.#end();
+    if (this.#state.row('cluster', ONLY_ROW) !== undefined) {
+      const own = this.#state.row('node', this.#scope.self);
+      if (own !== undefined && own.manager === undefined && own.spec.role === 'worker') this.#end();
     }
   }
 
-  async #renew(): Promise<void> {
-    const { seed, nodeId, caPem } = this.#identity;
-    const certPem = await this.#issue(nodeId, 'manager', rawPublicKeyOf(seed));
-    const renewed = makeIdentity(seed, certPem, caPem);
-    assert(renewed !== undefined, 'what was just issued is valid');
-    await saveIdentity(this.#place.dataDir, renewed);
-    this.#identity = renewed;
-    this.#listener?.setCertificate(renewed.keyPem, renewed.certPem, renewed.caPem);
-    this.#place.log.info({ expiresAtMs: renewed.expiresAtMs }, 'own certificate renewed');
+  #end(): void {
+    if (this.#closed) return;
+    for (const listener of this.#endListeners) listener();
+    this.#endListeners.clear();
   }
-}
 
-/** What a new swarm begins with: itself, and this node. */
-function firstCommands(
-  o: ManagerCreation,
-  spec: ClusterSpec,
-  identity: NodeIdentity,
-  caKeyPem: string,
-  issuer: IssuerFacts,
-): readonly CommandBody[] {
-  const { caPem, nodeId, clusterId } = identity;
-  const trust = {
-    certIssuerSubject: issuer.subject,
-    certIssuerPublicKey: issuer.publicKey,
-  };
-  const key = (id: number) => ({ id, secret: randomBytes(GOSSIP_KEY_BYTES).toString('base64') });
-  const address = formatControlAddress(o.advertise);
-  return [
-    {
-      kind: 'cluster_create',
-      cluster: {
-        id: clusterId,
-        spec,
-        defaultAddressPool: o.defaultAddressPool ?? DEFAULT_ADDRESS_POOL,
-        subnetSize: o.subnetSize ?? DEFAULT_SUBNET_SIZE,
-        dataPathPort: o.dataPathPort ?? DEFAULT_DATA_PATH_PORT,
-        joinTokens: { worker: newJoinToken(caPem), manager: newJoinToken(caPem) },
-        rootCaPem: caPem,
-        ...trust,
-        rootRotationInProgress: false,
-      },
-      secrets: {
-        caKeyPem,
-        gossipKeys: [key(0), key(1)],
-        gossipKeysRotatedAtMs: (o.now ?? Date.now)(),
-        ulaPrefix: newUlaPrefix(),
-      },
-    },
-    {
-      kind: 'node_create',
-      node: {
-        id: nodeId,
-        spec: { name: '', labels: {}, role: 'manager', availability: o.node.availability },
-        description: { ...o.node.description, trustRootPem: caPem, ...trust },
-        state: 'ready',
-        stateMessage: '',
-        peerId: peerIdOf(rawPublicKeyOf(identity.seed)),
-        manager: { raftId: 1, address },
-        ...addressesOf(o.node, o.advertise.address),
-      },
-    },
-  ];
-}
+  #checkDemotion(node: NodeObject): void {
+    const voters = this.#scope.replica.status.members.filter(({ voter }) => voter);
+    const left = voters.filter(({ id }) => id !== node.manager?.raftId);
+    const there = left.filter((member) => {
+      const context = parseMemberContext(member.context);
+      return context !== undefined && this.#reachable.has(context.nodeId);
+    });
+    if (left.length === 0 || there.length > left.length / 2) return;
+    throw new SwarmError(
+      { code: 'SWARM_INVALID' },
+      "can't remove member from the raft: this would result in a loss of quorum",
+    );
+  }
 
-/** RFC 4193: fd and forty random bits. */
-function newUlaPrefix(): string {
-  const hex = randomBytes(5).toString('hex');
-  return `fd${hex.slice(0, 2)}:${hex.slice(2, 6)}:${hex.slice(6, 10)}::/48`;
-}
+  /** On the leader: a manager leaves for good. The rest follows from its role. */
+  async #onLeave(from: NodeId): Promise<unknown> {
+    if (this.#scope.replica.status.role !== 'leader') throw new NotLeader(this.#group.leaderHint());
+    const node = this.#state.row('node', from);
+    if (node === undefined || node.spec.role === 'worker') return {};
+    this.#checkDemotion(node);
+    const spec: NodeSpec = { ...node.spec, role: 'worker' };
+    await this.updateNode(from, node.version, spec);
+    return {};
+  }
 
-/** What the node left open is as the manager sees it. */
-function addressesOf(
-  registration: NodeRegistration,
-  remoteAddress: string,
-): Pick<NodeObject, 'address' | 'dataPathAddress' | 'gossipAddress' | 'gossipPort'> {
-  const address = registration.address || remoteAddress;
-  return {
-    address,
-    dataPathAddress: registration.dataPathAddress || address,
-    gossipAddress: registration.gossipAddress || address,
-    gossipPort: registration.gossipPort,
-  };
+  /** The address that this manager has now, in case it is another than before. */
+  async #tellAddress(): Promise<void> {
+    const { self } = this.#scope;
+    const { raftId } = this.#group.member;
+    const address = formatControlAddress(this.#group.advertised);
+    while (!this.#closed) {
+      const own = this.#state.row('node', self)?.manager;
+      if (own === undefined || (own.raftId === raftId && own.address === address)) return;
+      try {
+        await this.#propose({
+          kind: 'node_observe',
+          nodeId: self,
+          observation: { manager: { raftId, address } },
+        });
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, ADDRESS_RETRY_MS).unref());
+      }
+    }
+  }
 }

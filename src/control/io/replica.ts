@@ -176,7 +176,10 @@ export class Replica {
     let chars = 0;
     for (const one of waiting) {
       const size = sizeOf(one.item.command);
-      if (batch.length >= BATCH_COMMANDS_MAX || (batch.length > 0 && chars + size > BATCH_CHARS_MAX)) {
+      if (
+        batch.length >= BATCH_COMMANDS_MAX ||
+        (batch.length > 0 && chars + size > BATCH_CHARS_MAX)
+      ) {
         void this.#send(batch);
         batch = [];
         chars = 0;

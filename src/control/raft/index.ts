@@ -10,6 +10,7 @@ export type {
   SnapshotMeta,
   Term,
 } from './core/types.js';
+export { RaftStorageError } from './core/wal-error.js';
 export type { StateMachine } from './io/applier.js';
 export { RaftError, type RaftErrorDetail } from './io/raft-error.js';
 export {
@@ -19,4 +20,7 @@ export {
   type RaftNodeStatus,
   type RaftPurpose,
 } from './io/raft-node.js';
+export { type LogEnd, logEndOf, seedMembership } from './io/seed.js';
 export type { RaftStorage, StorageStats } from './io/storage.js';
+export { generateUnlockKey, Vault } from './io/vault.js';
+export { type DiskStorage, openRaftStorage } from './io/wal-storage.js';

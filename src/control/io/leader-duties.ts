@@ -1,0 +1,158 @@
+import { randomBytes } from 'node:crypto';
+import type { NodeId } from '../../base/swarm-model.js';
+import { finishRotation, newJoinToken, publicTrust, rotationProgress } from '../identity/index.js';
+import { type Member, RaftError } from '../raft/index.js';
+import { formatMemberContext, parseMemberContext } from '../wire/member-context.js';
+import { caOf, clusterOf, type ManagerScope, secretsOf } from './manager-scope.js';
+
+const GOSSIP_KEY_BYTES = 32;
+const GOSSIP_KEY_LIFE_MS = 12 * 3_600_000;
+/** How often a leader looks at what is due; a change of the state makes it look at once. */
+const DUTIES_INTERVAL_MS = 1_000;
+/** Changes within this time are looked at together. */
+const SETTLE_MS = 20;
+
+/**
+ * What only the leader does: brings the raft group in line with the roles that were asked for, and
+ * does what is due by the calendar. Everything here may be done twice, or by the next leader.
+ */
+export class LeaderDuties {
+  readonly #scope: ManagerScope;
+  readonly #timer: NodeJS.Timeout;
+  readonly #unwatch: () => void;
+  #soon: NodeJS.Timeout | undefined;
+  #running = false;
+  #again = false;
+  #closed = false;
+
+  constructor(scope: ManagerScope) {
+    this.#scope = scope;
+    this.#timer = setInterval(() => this.#look(), DUTIES_INTERVAL_MS);
+    this.#timer.unref();
+    this.#unwatch = scope.replica.watch((changes) => {
+      if (changes.some(({ table }) => table === 'node' || table === 'secrets')) this.wake();
+    });
+  }
+
+  wake(): void {
+    this.#soon ??= setTimeout(() => {
+      this.#soon = undefined;
+      this.#look();
+    }, SETTLE_MS);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    clearTimeout(this.#soon);
+    this.#unwatch();
+  }
+
+  #look(): void {
+    const { role, leaderReady } = this.#scope.replica.status;
+    if (this.#closed || role !== 'leader' || !leaderReady) return;
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    void this.#perform().finally(() => {
+      this.#running = false;
+      if (!this.#again) return;
+      this.#again = false;
+      this.wake();
+    });
+  }
+
+  async #perform(): Promise<void> {
+    for (const duty of [
+      () => this.#settleMembers(),
+      () => this.#settleRoles(),
+      () => this.#rotateGossipKeys(),
+      () => this.#finishRotation(),
+    ]) {
+      try {
+        await duty();
+      } catch (error) {
+        // Another leader by now, or something that a later look will find again.
+        const passing = error instanceof RaftError || this.#closed;
+        if (!passing) this.#scope.log.warn({ err: error }, 'a duty of the leader failed');
+      }
+    }
+  }
+
+  /** Members of the group whose nodes are gone, or are to be workers, go; one at a time. */
+  async #settleMembers(): Promise<void> {
+    const { replica, self } = this.#scope;
+    for (const member of replica.status.members) {
+      const context = parseMemberContext(member.context);
+      const node = context && replica.state.row('node', context.nodeId);
+      if (node === undefined || node.spec.role === 'worker') await this.#removeMember(member);
+      else if (
+        node.manager !== undefined &&
+        node.manager.raftId !== member.id &&
+        node.id !== self
+      ) {
+        // The node came back with an empty disk, as another member.
+        await this.#removeMember(member);
+      } else if (node.manager !== undefined && node.manager.address !== context?.address)
+        await replica.raft.changeMembers({
+          kind: 'describe',
+          id: member.id,
+          context: formatMemberContext({ nodeId: node.id, address: node.manager.address }),
+        });
+    }
+  }
+
+  async #removeMember(member: Member): Promise<void> {
+    const { replica, log } = this.#scope;
+    if (member.id === replica.status.id) {
+      // The next leader removes this one.
+      await replica.raft.transferLeadership();
+      return;
+    }
+    log.info({ raftId: member.id }, 'manager leaves the group');
+    await replica.raft.changeMembers({ kind: 'remove', id: member.id });
+  }
+
+  /** What the rows say of managers follows what the group is. */
+  async #settleRoles(): Promise<void> {
+    const { replica, propose } = this.#scope;
+    const members = new Map(replica.status.members.map((member) => [member.id as number, member]));
+    for (const node of replica.state.rows('node')) {
+      const member = node.manager && members.get(node.manager.raftId);
+      if (node.spec.role === 'worker' && node.manager !== undefined && member === undefined)
+        await propose({ kind: 'node_role', nodeId: node.id, role: 'worker' });
+    }
+  }
+
+  async #rotateGossipKeys(): Promise<void> {
+    const { now, propose } = this.#scope;
+    if (now() < secretsOf(this.#scope).gossipKeysRotatedAtMs + GOSSIP_KEY_LIFE_MS) return;
+    const secret = randomBytes(GOSSIP_KEY_BYTES).toString('base64');
+    await propose({ kind: 'gossip_keys_rotate', secret });
+  }
+
+  /** When every node holds a certificate of the new root, nobody needs the old one. */
+  async #finishRotation(): Promise<void> {
+    const { replica, now, propose, log } = this.#scope;
+    const ca = caOf(this.#scope);
+    if (ca.rotation === undefined) return;
+    const nodes = [...replica.state.rows('node')].map(({ id, description }) => ({
+      nodeId: id as NodeId,
+      issuerPublicKey: description.certIssuerPublicKey,
+    }));
+    if (rotationProgress(ca, nodes).waiting.length > 0) return;
+    const { version } = clusterOf(this.#scope);
+    const finished = finishRotation(ca, now());
+    const { rootPem } = finished;
+    await propose({
+      kind: 'ca_rotation_finish',
+      version,
+      ca: finished,
+      trust: await publicTrust(finished),
+      joinTokens: { worker: newJoinToken(rootPem), manager: newJoinToken(rootPem) },
+    });
+    log.info({}, 'all nodes have certificates of the new root: the old one is retired');
+  }
+}

@@ -1,0 +1,62 @@
+import { saveIdentity } from '../identity/index.js';
+import { savedBy } from './manager-disk.js';
+import type { ManagerGroup } from './manager-group.js';
+import { secretsOf } from './manager-scope.js';
+
+/**
+ * Keeps the lock of this manager's disk what the swarm has decided: autolock on or off, and which
+ * key. What earlier keys have sealed is replaced by a snapshot, and the keys are forgotten.
+ */
+export class ManagerLock {
+  readonly #group: ManagerGroup;
+  #key: string | undefined;
+  #running: Promise<void> | undefined;
+  #again = false;
+  #closed = false;
+
+  constructor(group: ManagerGroup, unlockKey: string | undefined) {
+    this.#group = group;
+    this.#key = unlockKey;
+  }
+
+  /** The secrets of the swarm may have changed. */
+  follow(): void {
+    if (this.#closed) return;
+    if (this.#running !== undefined) {
+      this.#again = true;
+      return;
+    }
+    this.#running = this.#apply()
+      .catch((error: unknown) =>
+        this.#group.place.log.error({ err: error }, 'the lock of the disk was not changed'),
+      )
+      .finally(() => {
+        this.#running = undefined;
+        if (!this.#again) return;
+        this.#again = false;
+        this.follow();
+      });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#running;
+  }
+
+  async #apply(): Promise<void> {
+    const { vault, storage, replica, place } = this.#group;
+    const wanted = secretsOf(this.#group).unlockKey;
+    if (wanted === this.#key) return;
+    await vault.lock(wanted);
+    this.#key = wanted;
+    await saveIdentity(place.dataDir, this.#group.identity, savedBy(vault));
+    await vault.forgetNodeKeys();
+    place.log.info({ autolock: wanted !== undefined }, 'the lock of the disk was changed');
+    if (this.#closed) return;
+    // Whatever lies on the disk is sealed with the new keys from here on.
+    await replica.raft.snapshot();
+    const used = storage.keyIds();
+    const { id } = vault.currentKey();
+    await vault.forget(vault.keyIds().filter((one) => one !== id && !used.has(one)));
+  }
+}
