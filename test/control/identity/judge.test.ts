@@ -146,6 +146,36 @@ t.test('a node cannot sign for others, whatever chain it shows', async (t) => {
   }
 });
 
+t.test('a twin of the root, with its name and key id but another key, signs nothing', async (t) => {
+  await import('reflect-metadata');
+  const x509 = await import('@peculiar/x509');
+  const state = await newState();
+  const root = new x509.X509Certificate(state.rootPem);
+  const keyId = root.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId ?? '';
+  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+  const twin = await x509.X509CertificateGenerator.create({
+    issuer: root.subjectName,
+    subject: root.subjectName,
+    publicKey: keys.publicKey,
+    signingKey: keys.privateKey,
+    signingAlgorithm: algorithm,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.SubjectKeyIdentifierExtension(keyId),
+    ],
+  });
+  const rootPem = `${twin.toString('pem')}\n`;
+  const keyPem = KeyObject.from(keys.privateKey).export({ format: 'pem', type: 'pkcs8' });
+  const forged = await made({ rootPem, rootKeyPem: `${keyPem}`, forceRotate: 0 });
+  const leaf = new X509Certificate(forged.certPem);
+  t.ok(leaf.checkIssued(new X509Certificate(state.rootPem)), 'by its names it could be');
+  t.equal(verdictOf(shows(forged.certPem), ruleOf(state)), 'foreign_ca');
+  t.equal(verdictOf(shows(forged.certPem, rootPem), ruleOf(state)), 'foreign_ca');
+  const good = await made(state);
+  t.match(verdictOf(shows(good.certPem, rootPem), ruleOf(state)), 'worker', 'nor is it in the way');
+});
+
 t.test('the order of a chain, and what else is in it, does not matter', async (t) => {
   const states = [await newState()];
   for (let i = 1; i < 4; i++) {
