@@ -108,7 +108,10 @@ function restartOf(replay: Replay, snapshot: SnapshotMeta, last: RecoveredSegmen
   const { base } = replay;
   // A group that has no snapshot yet begins with members that only the log knows.
   const start = base.index === snapshot.index ? base : snapshot;
-  const begins = replay.termAt(start.index) !== start.term;
+  const term = replay.termAt(start.index);
+  if (term !== undefined && term !== start.term && replay.hardState.commitIndex >= start.index)
+    return refused(last.file, 0, 'what was committed contradicts the snapshot');
+  const begins = term !== start.term;
   const entries = begins ? [] : replay.entriesAfter(start.index);
   const hardState = notBehind(replay.hardState, start);
   const end = entries[entries.length - 1] ?? start;

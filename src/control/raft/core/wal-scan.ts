@@ -101,7 +101,7 @@ function endAt(bytes: Buffer, offset: number, sequence: number, crc32: Crc32): S
 
 function lacksBody(bytes: Buffer, offset: number, sequence: number, crc32: Crc32): boolean {
   const read = readFrame(bytes, offset, sequence, crc32);
-  return read.kind === 'broken' && lacksSector(bytes, offset, read.endOffset);
+  return read.kind === 'broken' && lacksSector(bytes, offset, read.nextOffset);
 }
 
 /** True if what one of the sectors has of this range is zero, or is not there. */

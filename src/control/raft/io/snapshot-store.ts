@@ -49,6 +49,8 @@ export class SnapshotStore {
   #newest: SnapshotMeta = NO_SNAPSHOT;
   #receiving: ReceivedSnapshot | undefined;
   #temporaries = 0;
+  /** Of snapshots that are being written. */
+  readonly #writing: string[] = [];
   /** Damaged ones, which go when there is a new one. */
   readonly #broken: string[] = [];
   /** Set if the newest was damaged and an older one stands in for it. */
@@ -86,8 +88,11 @@ export class SnapshotStore {
     return this.#stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   }
 
+  /** What something here is sealed with, or is being sealed with. */
   keyIds(): string[] {
-    return this.#stored.map(({ keyId }) => keyId);
+    const ids = [...this.#stored.map(({ keyId }) => keyId), ...this.#writing];
+    if (this.#receiving?.over === false) ids.push(this.#receiving.keyId);
+    return ids;
   }
 
   async save(
@@ -96,9 +101,11 @@ export class SnapshotStore {
   ): Promise<void> {
     const { folder, files, keys } = this.#config;
     const path = join(folder, `${nameOf(meta)}.${this.#temporaries++}.tmp`);
+    const key = keys.currentKey();
+    this.#writing.push(key.id);
     try {
       const description = { meta, sizeBytes: 0, digest: new Uint8Array(0) };
-      const writer = await SnapshotFileWriter.create(files, path, keys.currentKey(), description);
+      const writer = await SnapshotFileWriter.create(files, path, key, description);
       try {
         for await (const chunk of data) await writer.append(chunk);
         await writer.finish();
@@ -109,6 +116,8 @@ export class SnapshotStore {
     } catch (error) {
       await files.remove(path);
       throw isSpaceError(error) ? diskFull(path, error) : error;
+    } finally {
+      this.#writing.splice(this.#writing.indexOf(key.id), 1);
     }
   }
 
@@ -220,11 +229,14 @@ export class SnapshotStore {
 
 class ReceivedSnapshot implements SnapshotWriter {
   readonly offsetBytes: number;
+  readonly keyId: string;
   readonly #writer: SnapshotFileWriter;
   readonly #sizeBytes: number;
   readonly #digest: Uint8Array;
   readonly #files: FileLayer;
   readonly #install: () => Promise<void>;
+  /** Nothing of it is under way any more. */
+  over = false;
   #open = true;
 
   constructor(
@@ -234,6 +246,7 @@ class ReceivedSnapshot implements SnapshotWriter {
     install: () => Promise<void>,
   ) {
     this.offsetBytes = writer.sizeBytes;
+    this.keyId = writer.keyId;
     this.#writer = writer;
     this.#sizeBytes = announced.sizeBytes;
     this.#digest = announced.digest;
@@ -262,6 +275,7 @@ class ReceivedSnapshot implements SnapshotWriter {
         throw new Error('the content of the snapshot is not what was announced');
       this.#open = false;
       await this.#install();
+      this.over = true;
     } catch (error) {
       await this.#giveUp(isSpaceError(error) ? diskFull(this.#writer.path, error) : error);
     }
@@ -271,6 +285,7 @@ class ReceivedSnapshot implements SnapshotWriter {
     if (!this.#open) return;
     this.#open = false;
     await this.#writer.close();
+    this.over = true;
   }
 
   /** What is there is of no use, or is what fills the disk. */
@@ -278,6 +293,7 @@ class ReceivedSnapshot implements SnapshotWriter {
     this.#open = false;
     await this.#writer.close();
     await this.#files.remove(this.#writer.path);
+    this.over = true;
     throw error;
   }
 

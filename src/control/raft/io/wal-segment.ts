@@ -10,7 +10,6 @@ import {
   frameBytes,
   SALT_BYTES,
   SEGMENT_HEADER_BYTES,
-  TAG_BYTES,
 } from '../wire/wal-frame.js';
 import type { Spare } from './segment-pool.js';
 import { fileKey, frameNonce, openSealed, type StorageKey, sealInto } from './wal-seal.js';
@@ -104,7 +103,6 @@ export class Segment {
     const bound = target.subarray(offset, offset + FRAME_BOUND_BYTES);
     const at = offset + FRAME_HEADER_BYTES;
     sealInto(target, at, this.#key, frameNonce(counter), bound, plain);
-    target.fill(0, at + plainBytes + TAG_BYTES);
     return finishFrame(target, offset, this.sequence, crc32);
   }
 

@@ -22,6 +22,7 @@ import { type ClosedSegment, WalWriter } from './wal-writer.js';
 const SEGMENT_BYTES = 16 * 1024 * 1024;
 /** A second snapshot, with the log after it, stands in for one that turns out to be damaged. */
 const KEEP_SNAPSHOTS = 2;
+const SPACE_RETRY_MS = 1_000;
 
 export interface RaftStorageConfig {
   /** Made, with mode 0700, if it is not there. Nobody else may use it. */
@@ -32,6 +33,8 @@ export interface RaftStorageConfig {
   readonly keepSnapshots?: number;
   /** Called when a write was refused for want of space (false), and when there is space again (true). */
   readonly onDiskSpace?: (free: boolean) => void;
+  /** On a full disk: how often it is looked whether there is space again. */
+  readonly spaceRetryMs?: number;
   readonly files?: FileLayer;
 }
 
@@ -132,6 +135,7 @@ class WalStorage implements DiskStorage {
       begins: recovered.begins,
       sequence,
       link: scanned.run[scanned.run.length - 1]?.endCrc ?? 0,
+      spaceRetryMs: config.spaceRetryMs ?? SPACE_RETRY_MS,
       onDiskSpace: (free) => this.#onDiskSpace(free, config.onDiskSpace),
       onClosed: (segment) => void this.#segments.push(segment),
       onBegun: (first) => this.#removeWhere((segment) => segment.sequence < first),
@@ -190,8 +194,8 @@ class WalStorage implements DiskStorage {
   keyIds(): ReadonlySet<string> {
     const ids = new Set(this.#snapshots.keyIds());
     for (const { keyId } of this.#segments) ids.add(keyId);
+    for (const keyId of this.#writer.keyIds()) ids.add(keyId);
     ids.delete('');
-    if (this.#writer.segment !== undefined) ids.add(this.#writer.segment.keyId);
     return ids;
   }
 

@@ -16,7 +16,6 @@ const FLUSH_BYTES_MAX = 1024 * 1024;
  * whose disk is full can still vote.
  */
 const RESERVE_BYTES = 256 * 1024;
-const SPACE_RETRY_MS = 1_000;
 
 interface Queued {
   readonly write: StorageWrite;
@@ -44,6 +43,8 @@ export interface WalWriterConfig {
   /** Of the next segment. */
   readonly sequence: number;
   readonly link: number;
+  /** How long after a write was refused for want of space it is looked whether there is some. */
+  readonly spaceRetryMs: number;
   /** Called when the disk is full, and when it has room again. */
   readonly onDiskSpace: (free: boolean) => void;
   readonly onClosed: (segment: ClosedSegment) => void;
@@ -68,6 +69,8 @@ export class WalWriter {
   #queuedIndex: number;
   #begins: boolean;
   #segment: Segment | undefined;
+  /** Of the segment that is being begun, which `segment` is not yet. */
+  #beginningKeyId: string | undefined;
   #segmentLastIndex = 0;
   #sequence: number;
   readonly #link: number;
@@ -94,6 +97,11 @@ export class WalWriter {
   /** The one that is written to; `undefined`: nothing was written yet. */
   get segment(): Segment | undefined {
     return this.#segment;
+  }
+
+  /** What the log is being sealed with. */
+  keyIds(): string[] {
+    return [this.#segment?.keyId, this.#beginningKeyId].filter((id) => id !== undefined);
   }
 
   counters() {
@@ -230,6 +238,7 @@ export class WalWriter {
       await current.append([content]);
       return true;
     }
+    this.#beginningKeyId = key.id;
     const spare = await this.#takeSpare();
     if (spare === undefined) {
       if (!usable || !small || !fits) return false;
@@ -261,6 +270,7 @@ export class WalWriter {
   async #switchTo(next: Segment, begins: boolean): Promise<void> {
     const before = this.#segment;
     this.#segment = next;
+    this.#beginningKeyId = undefined;
     this.#begins = false;
     this.#sequence = next.sequence + 1;
     void this.#config.pool.prepare(this.#sequence);
@@ -285,7 +295,7 @@ export class WalWriter {
 
   #setFull(full: boolean): void {
     if (full && this.#retry === undefined && !this.#closed) {
-      this.#retry = setTimeout(() => void this.#tryAgain(), SPACE_RETRY_MS);
+      this.#retry = setTimeout(() => void this.#tryAgain(), this.#config.spaceRetryMs);
       this.#retry.unref();
     }
     if (full === this.#full) return;
