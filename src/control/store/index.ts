@@ -34,5 +34,4 @@ export type {
 } from './core/rows.js';
 export { type Change, ONLY_ROW, type ReadonlyState } from './core/state.js';
 export { checkDefaultPools } from './core/subnets.js';
-export { Store, type StoreConfig } from './io/store.js';
 export type { BatchItem } from './wire/batch.js';
