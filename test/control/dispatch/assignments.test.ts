@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import t from 'tap';
-import type { NetworkObject, NodeObject } from '../../../src/base/swarm-model.js';
+import type { NetworkObject, NodeId, NodeObject } from '../../../src/base/swarm-model.js';
 import {
   type Assignments,
   applyChange,
+  changeSince,
   diffAttachments,
   diffShared,
   formatControlAddress,
@@ -12,11 +13,13 @@ import {
   projectShared,
   splitChange,
 } from '../../../src/control/dispatch/core/assignments.js';
+import { type Removal, Removals } from '../../../src/control/dispatch/core/removals.js';
 import {
   parseAgentMessage,
   parseAssignmentsChange,
   parseManagerMessage,
 } from '../../../src/control/dispatch/wire/messages.js';
+import type { CommandBody } from '../../../src/control/store/core/command.js';
 import { ONLY_ROW } from '../../../src/control/store/core/state.js';
 import { ASSIGNMENTS_BYTES_MAX, encodeFrame } from '../../../src/control/wire/frame.js';
 import {
@@ -132,6 +135,117 @@ function onTheWire(change: unknown) {
   if (read === undefined) throw new Error(`not read: ${JSON.stringify(change)}`);
   return read;
 }
+
+t.test(
+  'what is new since any version is all that is lacking, whoever told that version',
+  async (t) => {
+    const action = fc.tuple(
+      fc.constantFrom('network', 'unnetwork', 'attach', 'detach', 'state', 'session', 'unnode'),
+      fc.nat(4),
+    );
+    fc.assert(
+      fc.property(
+        fc.array(action, { minLength: 2, maxLength: 40 }),
+        fc.nat(),
+        fc.nat(),
+        (actions, since, start) => {
+          const bench = new Bench();
+          bench.do({ kind: 'node_create', node: node(nodeId(1)) });
+          const then: Assignments[] = [assignmentsOf(bench)];
+          // A manager that starts in the middle knows of removals from there on.
+          const startAt = start % actions.length;
+          let removals: Removals | undefined;
+          for (const [n, [what, m]] of actions.entries()) {
+            if (n === startAt) removals = new Removals(bench.state.version);
+            const before = rowsOf(bench);
+            bench.refusal(commandOf(what, m));
+            for (const [key, removal] of before)
+              if (!rowsOf(bench).has(key)) removals?.add(removal, bench.state.version);
+            then.push(assignmentsOf(bench));
+          }
+          const now = then.at(-1) as Assignments;
+          const had = received(then[since % then.length] as Assignments);
+          const removed = removals?.since(had.version);
+          if (removed === undefined) return since % then.length < startAt;
+          const source = { networks: bench.state.rows('network'), nodes: bench.state.rows('node') };
+          const change = changeSince(had.version, now, source, nodeId(1), removed);
+          let held: Assignments | undefined = had;
+          for (const part of splitChange(change)) held = applyChange(held, onTheWire(part));
+          return held !== undefined && plain(held) === plain(received(now));
+        },
+      ),
+      { numRuns: 150 * FUZZ_FACTOR },
+    );
+    t.pass('held');
+  },
+);
+
+function commandOf(what: string, n: number): CommandBody {
+  switch (what) {
+    case 'network':
+      return { kind: 'network_create', id: networkId(n), spec: networkSpec(`net${n}`) };
+    case 'unnetwork':
+      return { kind: 'network_remove', ref: networkId(n) };
+    case 'attach':
+      return {
+        kind: 'attachment_create',
+        id: attachmentId(n),
+        nodeId: nodeId(1 + (n % 2)),
+        request: { key: `${n}`, network: networkId(n), addresses: [], name: 'x', aliases: [] },
+      };
+    case 'detach':
+      return { kind: 'attachment_remove', id: attachmentId(n) };
+    case 'state':
+      return n < 2
+        ? { kind: 'node_observe', nodeId: nodeId(1), observation: { state: n ? 'ready' : 'down' } }
+        : { kind: 'node_create', node: node(nodeId(n)) };
+    case 'session':
+      return {
+        kind: 'node_observe',
+        nodeId: nodeId(1),
+        observation: { session: { manager: nodeId('m'), number: n + 1 } },
+      };
+    default:
+      return { kind: 'node_remove', nodeId: nodeId(2 + n), force: true };
+  }
+}
+
+function rowsOf(bench: Bench): Map<string, Removal> {
+  const rows = new Map<string, Removal>();
+  for (const { id } of bench.state.rows('network')) rows.set(id + 1, { table: 'network', id });
+  for (const { id } of bench.state.rows('node')) rows.set(id + 2, { table: 'node', id });
+  for (const { id, nodeId: of } of bench.state.rows('attachment'))
+    rows.set(id + 3, { table: 'attachment', id, nodeId: of });
+  return rows;
+}
+
+t.test('who serves a node is not told, and costs no message', async (t) => {
+  const bench = new Bench();
+  bench.do({ kind: 'node_create', node: node(nodeId(1)) });
+  const before = assignmentsOf(bench);
+  bench.do(commandOf('session', 1));
+  const cluster = bench.state.row('cluster', ONLY_ROW);
+  if (cluster === undefined) throw new Error('no cluster');
+  const source = (leader?: NodeId) => ({
+    version: bench.state.version,
+    leader,
+    cluster,
+    gossipKeys: before.gossipKeys,
+    networks: bench.state.rows('network'),
+    nodes: bench.state.rows('node'),
+  });
+  t.equal(diffShared(before, projectShared(source(), before)), undefined);
+  bench.do({
+    kind: 'node_observe',
+    nodeId: nodeId(1),
+    observation: { manager: { raftId: 1, address: '10.0.0.7:2377' } },
+  });
+  t.strictSame(diffShared(before, projectShared(source(nodeId(1)), before))?.cluster, {
+    ...before.cluster,
+    managers: [{ address: '10.0.0.7', port: 2377 }],
+    leader: { address: '10.0.0.7', port: 2377 },
+  });
+});
 
 t.test('a large swarm is told in parts', async (t) => {
   const bench = new Bench();
