@@ -28,7 +28,6 @@ export {
   type RenewOptions,
   renewIdentity,
 } from './io/ca-client.js';
-export { type CaBackend, serveCa } from './io/ca-server.js';
 export {
   type CaMember,
   type CaRefusal,
