@@ -109,6 +109,20 @@ export class Applier {
 
   #pump(): void {
     if (this.#busy || this.#stopped) return;
+    try {
+      this.#applySome();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.#stopped = true;
+    this.#config.onFailed(error);
+  }
+
+  /** What fits into a slice. */
+  #applySome(): void {
     const untilMs = nowMs() + SLICE_MS;
     for (let work = this.#work[0]; work !== undefined; work = this.#work[0]) {
       if (work.kind === 'restore') {
@@ -179,7 +193,7 @@ export class Applier {
       this.#busy = false;
       this.#pump();
     } catch (error) {
-      this.#config.onFailed(error);
+      this.#fail(error);
     }
   }
 }

@@ -4,6 +4,7 @@ import { nowMs } from '../../../base/io/driver.js';
 import { Prng } from '../../../base/prng.js';
 import type { Logger } from '../../core/logger.js';
 import { raftConfig } from '../core/config.js';
+import type { RaftDropCounts } from '../core/drops.js';
 import { Raft } from '../core/raft.js';
 import type {
   FollowerStatus,
@@ -76,6 +77,8 @@ export interface RaftNodeStatus extends RaftStatus {
   };
   /** What was not sent, refused or cut off, by reason. */
   readonly dropped: Readonly<Partial<Record<TransportDrop, number>>>;
+  /** Messages that arrived and went nowhere, by reason. */
+  readonly ignored: Readonly<RaftDropCounts>;
   /** Stalls of the event loop while leading. */
   readonly stalls: number;
 }
@@ -336,6 +339,7 @@ export class RaftNode {
         receiving: this.#receiver.stats(),
       },
       dropped: this.#transport.dropped,
+      ignored: { ...this.#core.drops },
       stalls: this.#stalls,
     };
   }

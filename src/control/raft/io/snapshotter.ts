@@ -114,6 +114,8 @@ export class Snapshotter {
   async #save(): Promise<SnapshotMeta> {
     const { applier, machine, storage, onSaved } = this.#config;
     const { meta, appliedBytes } = applier;
+    // Nothing was ever applied, so there is nothing to keep.
+    if (meta.index === 0) return meta;
     const startMs = nowMs();
     const capture = machine.capture();
     try {
