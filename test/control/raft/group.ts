@@ -94,6 +94,9 @@ export class GroupMember {
   up = true;
   /** Sees every input before the core does. */
   onInput: (input: RaftInput) => void = () => {};
+  /** Sees every Ready before it is performed, and every write when it is on disk. */
+  onReady: (ready: RaftReady) => void = () => {};
+  onPersisted: (write: RaftPersist) => void = () => {};
 
   constructor(config: RaftConfig, disk: Disk, nowMs: number) {
     this.id = config.id;
@@ -119,6 +122,7 @@ export class GroupMember {
   /** Does what is to be done at once, and answers with the messages that may leave. */
   perform(nowMs: number): RaftMessage[] {
     const ready = this.raft.takeReady();
+    this.onReady(ready);
     if (ready.persist !== undefined) this.writes.push(ready.persist);
     if (ready.restore !== undefined) this.#begin(ready.restore);
     for (const entry of ready.committed) {
@@ -142,7 +146,10 @@ export class GroupMember {
     const done = this.writes.splice(0, count);
     const last = done.at(-1);
     if (last === undefined) return [];
-    for (const write of done) this.disk.write(write);
+    for (const write of done) {
+      this.disk.write(write);
+      this.onPersisted(write);
+    }
     this.raft.step({ kind: 'persisted', persistId: last.persistId }, nowMs);
     return done.flatMap(({ messages }) => messages);
   }
@@ -184,6 +191,10 @@ export class Group {
   readonly members = new Map<number, GroupMember>();
   /** In flight, oldest first. */
   network: RaftMessage[] = [];
+  /** Members that nothing gets to or from. */
+  readonly cutOff = new Set<number>();
+  /** Members that nothing gets to. */
+  readonly deaf = new Set<number>();
   nowMs = 0;
   promptDisks: boolean;
   readonly #config: Partial<RaftConfig>;
@@ -236,7 +247,7 @@ export class Group {
 
   persist(id: number, count?: number): void {
     const member = this.member(id);
-    this.network.push(...member.persist(this.nowMs, count));
+    this.#post(member.persist(this.nowMs, count));
     this.#perform(member);
   }
 
@@ -337,12 +348,20 @@ export class Group {
       .map(({ data }) => Buffer.from(data).toString());
   }
 
+  #post(messages: readonly RaftMessage[]): void {
+    for (const message of messages) {
+      const { from, to } = message;
+      const isLost = this.cutOff.has(from) || this.cutOff.has(to) || this.deaf.has(to);
+      if (!isLost) this.network.push(message);
+    }
+  }
+
   #perform(member: GroupMember): void {
     // An only voter commits by its own disk, so that one Ready leads to the next.
     for (let round = 0; round < 100; round++) {
-      this.network.push(...member.perform(this.nowMs));
+      this.#post(member.perform(this.nowMs));
       if (!this.promptDisks || member.writes.length === 0) return;
-      this.network.push(...member.persist(this.nowMs));
+      this.#post(member.persist(this.nowMs));
     }
     assert(false, 'a member comes to rest');
   }

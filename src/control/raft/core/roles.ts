@@ -205,10 +205,10 @@ export class Roles implements Outbox {
   #setRole(role: RaftRole): void {
     for (const { from, request } of this.leadership?.rounds.abandon() ?? [])
       if (from === 0) this.reads.push({ request, index: undefined });
+    if (role !== this.role) this.statusChanged = true;
     this.leadership = undefined;
     this.leaderReady = false;
     this.role = role;
-    this.statusChanged = true;
     this.election.begin(this.nowMs);
   }
 }
