@@ -16,6 +16,9 @@ export interface ClientConfig {
   readonly dedupes: number;
 }
 
+const CALM_THINK = 3;
+const CALM_TIMEOUT = 30;
+
 type History = {
   -readonly [K in keyof Operation<Request, string>]: Operation<Request, string>[K];
 } & {
@@ -35,6 +38,8 @@ export interface ClientWorld {
 export class Clients {
   readonly history: History[] = [];
   isStopped = false;
+  /** They wait longer, and for longer: what is left of an overload passes. */
+  isCalm = false;
   readonly #world: ClientWorld;
   readonly #prng: Prng;
   readonly #config: ClientConfig;
@@ -61,7 +66,8 @@ export class Clients {
   }
 
   #think(client: number, leader: RaftId | 0): void {
-    const forMs = this.#prng.nextFloat() * 2 * this.#config.thinkMs;
+    const thinkMs = this.#config.thinkMs * (this.isCalm ? CALM_THINK : 1);
+    const forMs = this.#prng.nextFloat() * 2 * thinkMs;
     this.#world.scheduler.after(forMs, () => {
       if (!this.isStopped) this.#begin(client, leader);
     });
@@ -90,7 +96,7 @@ export class Clients {
   #request(): Request {
     const prng = this.#prng;
     const key = `k${prng.nextBelow(this.#config.keys)}`;
-    if (prng.chance(this.#config.reads)) return { kind: 'read', key };
+    if (!this.isCalm && prng.chance(this.#config.reads)) return { kind: 'read', key };
     const value = `v${this.#count + 1}`;
     const kind = prng.nextBelow(4);
     if (kind === 0) return { kind: 'put', key, value };
@@ -123,7 +129,8 @@ export class Clients {
     };
     const onReply = (reply: Reply) =>
       scheduler.after(this.#world.clientDelayMs(), () => once(reply));
-    scheduler.after(this.#config.timeoutMs, () => once({ kind: 'unknown' }));
+    const timeoutMs = this.#config.timeoutMs * (this.isCalm ? CALM_TIMEOUT : 1);
+    scheduler.after(timeoutMs, () => once({ kind: 'unknown' }));
     if (node === undefined) {
       onReply({ kind: 'refused', why: 'no_leader', leader: 0 });
       return;

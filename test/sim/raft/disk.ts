@@ -205,19 +205,22 @@ export class Disk {
     this.durable.apply(write);
   }
 
-  /** Records of one write: each may survive without those after it. */
+  /**
+   * Records of one write: each may survive without those after it. The hard state is the last, since a commit
+   * index without the entries that it is about would be said of whatever they were to replace.
+   */
   #encode({ entries, reset, hardState }: StorageWrite): Buffer {
     const records: Buffer[] = [];
-    const { lie } = this.#config;
-    if (hardState !== undefined && lie !== 'forgets_term') {
-      const kept = lie === 'forgets_vote' ? { ...hardState, vote: 0 as const } : hardState;
-      records.push(this.#record(HARD_STATE, encodeHardState(kept)));
-    }
     if (reset !== undefined) records.push(this.#record(RESET, encodeSnapshotMeta(reset)));
     for (let i = 0; i < entries.length; ) {
       const count = 1 + this.#prng.nextBelow(4);
       records.push(this.#record(ENTRIES, encodeEntries(entries.slice(i, i + count))));
       i += count;
+    }
+    const { lie } = this.#config;
+    if (hardState !== undefined && lie !== 'forgets_term') {
+      const kept = lie === 'forgets_vote' ? { ...hardState, vote: 0 as const } : hardState;
+      records.push(this.#record(HARD_STATE, encodeHardState(kept)));
     }
     return Buffer.concat(records);
   }

@@ -186,6 +186,8 @@ export class Ledger {
     if ((persist.entries[0]?.index ?? Number.MAX_VALUE) <= log.lastIndex)
       this.#sights.see('log_cut');
     log.apply(persist);
+    if ((persist.hardState?.commitIndex ?? 0) > log.lastIndex)
+      fail(`${nameOf(id)} calls committed on disk what it does not have`);
     for (const entry of persist.entries)
       this.#expectMatching(account, entry, log.termAt(entry.index - 1));
   }

@@ -38,7 +38,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: edit(
       'leadership.ts',
       'voter === config.id ? writes.stableIndex',
-      'voter === config.id ? log.lastIndex',
+      'voter === config.id ? this.#state.log.lastIndex',
     ),
     seeds: 100,
   },
@@ -55,8 +55,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'an append is taken without looking at the entry before',
     edits: edit(
       'inbox.ts',
-      'if (!state.log.has(prev)) {',
-      'if (prev.index > state.log.lastIndex) {',
+      'else if (state.log.has(prev))',
+      'else if (prev.index <= state.log.lastIndex)',
     ),
     seeds: 300,
   },

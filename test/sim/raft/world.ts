@@ -254,6 +254,7 @@ export class RaftWorld implements Surroundings, Victims {
     this.trace(() => 'all is healed');
     this.#isHealed = true;
     this.nemesis.isStopped = true;
+    this.clients.isCalm = true;
     this.network.heal();
     this.network.config = {
       latencyMs: [0.1, 1],
@@ -278,7 +279,7 @@ export class RaftWorld implements Surroundings, Victims {
   /** In time that does not depend on luck: a leader, and every client gets a write done. */
   #expectProgress(): void {
     const startMs = this.scheduler.nowMs;
-    const limitMs = this.electionTimeoutMs * 40;
+    const limitMs = this.electionTimeoutMs * 80;
     const before = [...this.clients.acknowledged];
     const isServed = () =>
       this.leader() !== undefined &&
