@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { CoreDriver } from '../../../base/io/driver.js';
 import type { AttachmentId, NodeId, NodeObject, NodeSession } from '../../../base/swarm-model.js';
 import type { Logger } from '../../core/logger.js';
@@ -111,6 +112,11 @@ export class Dispatcher {
   readonly #waiters = new Set<() => void>();
   #shared: SharedAssignments;
   #publishing: NodeJS.Timeout | undefined;
+  #managers: { readonly leading: boolean; readonly reachable: ReadonlySet<NodeId> } = {
+    leading: false,
+    reachable: new Set(),
+  };
+  #leader: NodeId | undefined;
   #closed = false;
   #stale = false;
   #refusedSessions = 0;
@@ -146,10 +152,20 @@ export class Dispatcher {
 
   /**
    * Whether this manager leads, and which managers (itself included) look after the nodes that they
-   * serve: members of the raft group that the leader hears of. To be called at every change.
+   * serve: members of the raft group that the leader hears of. To be called at every change of that,
+   * and of who leads; once too often is harmless.
    */
   setManagers(leading: boolean, reachable: ReadonlySet<NodeId>): void {
-    this.#liveness.input({ kind: 'managers', leading, reachable });
+    if (this.#closed) return;
+    const before = this.#managers;
+    if (leading !== before.leading || !isSameSet(reachable, before.reachable)) {
+      this.#managers = { leading, reachable: new Set(reachable) };
+      this.#liveness.input({ kind: 'managers', ...this.#managers });
+    }
+    const { leader } = this.#backend.source();
+    // Agents prefer the others, so that they are told.
+    if (leader !== this.#leader) this.changed([]);
+    this.#leader = leader;
     this.pulse();
   }
 
@@ -187,7 +203,8 @@ export class Dispatcher {
 
   /**
    * The cluster's state has changed.
-   * @param changes All rows that changed since the last call; absent: the state is another one.
+   * @param changes All rows that changed since the last call, also those that were made and removed
+   *   since; absent: that is not known, as after a snapshot took the place of the state.
    */
   changed(changes?: readonly RowChange[]): void {
     const { version } = this.#backend.source();
@@ -301,14 +318,19 @@ export class Dispatcher {
     if (!(await this.#hasSeen(era, version))) return 'behind';
     // A node that joined elsewhere a moment ago may not be known here yet.
     if (this.#backend.node(nodeId) === undefined) {
-      try {
-        await this.#backend.current?.();
-      } catch {
-        return 'behind';
-      }
+      if (!(await this.#isCurrent())) return 'behind';
     }
     if (this.#backend.node(nodeId) === undefined) return 'removed';
     return number < this.#latestOf(nodeId) ? 'replaced' : undefined;
+  }
+
+  async #isCurrent(): Promise<boolean> {
+    const late = delay(BEHIND_MS_MAX, false, { ref: false });
+    const current = (this.#backend.current?.() ?? Promise.resolve()).then(
+      () => true,
+      () => false,
+    );
+    return Promise.race([current, late]);
   }
 
   #turnAway(session: AgentSession, reason: GoodbyeReason): void {
@@ -485,6 +507,10 @@ export class Dispatcher {
         this.#backend.log.warn({ node: nodeId, err: error }, 'state of a node was not kept yet');
     }
   }
+}
+
+function isSameSet<Item>(a: ReadonlySet<Item>, b: ReadonlySet<Item>): boolean {
+  return a.size === b.size && [...a].every((item) => b.has(item));
 }
 
 const NOT_NOW = {
