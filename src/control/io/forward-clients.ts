@@ -1,7 +1,7 @@
 import type { TLSSocket } from 'node:tls';
 import type { NodeId } from '../../base/swarm-model.js';
 import type { Logger } from '../core/logger.js';
-import { readNodeCertificate } from '../identity/index.js';
+import { readPeerCertificate } from '../identity/index.js';
 import { ALPN_FORWARD, type LeaderHint } from '../wire/forward-messages.js';
 import type { ControlAddress } from '../wire/model.js';
 import { connectTls } from './connect.js';
@@ -80,9 +80,7 @@ export class ForwardClients {
       timeoutMs: CONNECT_MS_MAX,
       signal,
     });
-    const certificate = socket.getPeerX509Certificate();
-    const peer = certificate && readNodeCertificate(certificate, credentials.caPem);
-    if (peer?.nodeId === nodeId) return socket;
+    if (readPeerCertificate(socket, credentials.caPem)?.nodeId === nodeId) return socket;
     socket.on('error', () => {});
     socket.destroy();
     throw new Error('another node is at the address of the manager');

@@ -14,7 +14,7 @@ import {
   makeIdentity,
   type NodeIdentity,
   rawPublicKeyOf,
-  readNodeCertificate,
+  readPeerCertificate,
 } from '../../../src/control/identity/index.js';
 import { newId } from '../../../src/control/io/ids.js';
 import type { CommandBody } from '../../../src/control/store/core/command.js';
@@ -96,8 +96,7 @@ export class TestManager {
     this.#server.on('secureConnection', (socket) => {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
-      const certificate = socket.getPeerX509Certificate();
-      const peer = certificate && readNodeCertificate(certificate, caPem);
+      const peer = readPeerCertificate(socket, caPem);
       if (peer === undefined) socket.destroy();
       else this.dispatcher.accept(socket, peer.nodeId, HOST, peer);
     });
