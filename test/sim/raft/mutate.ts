@@ -40,13 +40,24 @@ export async function loadMutant(
     }
     const output = join(folder, relative(root, path).replace(/\.ts$/, '.js'));
     mkdirSync(dirname(output), { recursive: true });
-    writeFileSync(output, ts.transpileModule(text, { compilerOptions: OPTIONS }).outputText);
+    writeFileSync(output, translated(text));
   }
   for (const { file } of unused) throw new Error(`${file} is not part of the core`);
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }\n');
   const url = pathToFileURL(join(folder, CORE, 'raft.js')).href;
   const loaded = (await import(url)) as { readonly Raft: RaftClass };
   return loaded.Raft;
+}
+
+const translations = new Map<string, string>();
+
+/** Most of the text is the same for every mutant. */
+function translated(text: string): string {
+  const known = translations.get(text);
+  if (known !== undefined) return known;
+  const { outputText } = ts.transpileModule(text, { compilerOptions: OPTIONS });
+  translations.set(text, outputText);
+  return outputText;
 }
 
 function replaced(text: string, { file, find, put }: Edit): string {

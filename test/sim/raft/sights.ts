@@ -25,7 +25,7 @@ export type Sight = (typeof SIGHTS)[number];
 export class Sights {
   readonly counts = new Map<Sight, number>(SIGHTS.map((sight) => [sight, 0]));
 
-  see(sight: Sight): void {
-    this.counts.set(sight, (this.counts.get(sight) ?? 0) + 1);
+  see(sight: Sight, times = 1): void {
+    this.counts.set(sight, (this.counts.get(sight) ?? 0) + times);
   }
 }

@@ -6,6 +6,7 @@ import type {
   RaftId,
   RaftMessage,
 } from '../../../src/control/raft/core/types.js';
+import { decodeMessages, encodeMessages } from '../../../src/control/raft/wire/message.js';
 import { Clients } from './clients.js';
 import type { RunConfig } from './config.js';
 import { Disk } from './disk.js';
@@ -119,7 +120,9 @@ export class RaftWorld implements Surroundings, Victims {
     this.digest = hashOf(this.digest, `${message.kind}${message.from}${message.to}`);
     this.trace(() => describe(message));
     if (message.kind === 'timeout_now') this.see('handed_over');
-    this.network.send(message);
+    const [arrives] = decodeMessages(encodeMessages([message])) ?? [];
+    if (arrives === undefined) throw new Violation(`what does not decode: ${describe(message)}`);
+    this.network.send(arrives);
   }
 
   sendSnapshot(from: SimNode, to: RaftId): void {
