@@ -52,6 +52,14 @@ t.test('the one that was lost is last in the next round, and only in that', asyn
   t.equal(round(choice, KNOWN).at(-1), '9');
 });
 
+t.test('one that is to be skipped is not tried in this round', async (t) => {
+  const choice = new ManagerChoice(new Prng(1));
+  choice.skip(at(3));
+  t.notOk(round(choice, KNOWN).includes('3'));
+  choice.startRound();
+  t.ok(round(choice, KNOWN).includes('3'));
+});
+
 t.test('whoever was listed once is tried when nobody else answers, once each', async (t) => {
   const choice = new ManagerChoice(new Prng(1));
   round(choice, KNOWN);

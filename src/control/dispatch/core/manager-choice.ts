@@ -69,6 +69,11 @@ export class ManagerChoice {
     this.#avoided = avoided && keyOf(avoided);
   }
 
+  /** Not in this round again. */
+  skip(remote: ControlAddress): void {
+    this.#tried.add(keyOf(remote));
+  }
+
   #remember(remote: ControlAddress): void {
     const key = keyOf(remote);
     this.#former.delete(key);

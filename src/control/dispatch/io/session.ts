@@ -452,6 +452,7 @@ export class Session {
     if (this.managers().length < 2) return false;
     this.#staleSinceMs = undefined;
     this.#leftStale = true;
+    if (this.#remote) this.#choice.skip(this.#remote);
     return true;
   }
 
