@@ -16,11 +16,21 @@ export type FileOperation =
 class Inode {
   content: Buffer;
   #durable: Buffer;
-  readonly #dirty = new Set<number>();
+  readonly #dirty: Set<number>;
 
-  constructor(durable: Buffer) {
+  constructor(durable: Buffer, content = Buffer.from(durable), dirty = new Set<number>()) {
     this.#durable = durable;
-    this.content = Buffer.from(durable);
+    this.content = content;
+    this.#dirty = dirty;
+  }
+
+  copy(): Inode {
+    return new Inode(Buffer.from(this.#durable), Buffer.from(this.content), new Set(this.#dirty));
+  }
+
+  /** A flush that failed: the pages count as clean afterwards, and the disk does not have them. */
+  failSync(): void {
+    this.#dirty.clear();
   }
 
   write(bytes: Uint8Array, offset: number): void {
@@ -38,8 +48,12 @@ class Inode {
   }
 
   sync(): void {
-    if (this.#durable.length !== this.content.length) this.#durable = Buffer.from(this.content);
-    else for (const sector of this.#dirty) copySector(this.content, this.#durable, sector);
+    if (this.#durable.length !== this.content.length) {
+      const resized = Buffer.alloc(this.content.length);
+      this.#durable.copy(resized);
+      this.#durable = resized;
+    }
+    for (const sector of this.#dirty) copySector(this.content, this.#durable, sector);
     this.#dirty.clear();
   }
 
@@ -53,6 +67,8 @@ class Inode {
 }
 
 function copySector(from: Buffer, to: Buffer, sector: number): void {
+  // A file that was cut off ends before it.
+  if (sector * SECTOR_BYTES >= from.length) return;
   from.copy(to, sector * SECTOR_BYTES, sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
 }
 
@@ -81,9 +97,9 @@ export class MemoryFiles implements FileLayer {
   readonly cut: Promise<void>;
   #atCut: () => void = () => {};
 
-  constructor(names = new Map<string, Inode>()) {
-    this.#names = new Map(names);
-    this.#durableNames = names;
+  constructor(durableNames = new Map<string, Inode>(), names = new Map(durableNames)) {
+    this.#names = names;
+    this.#durableNames = durableNames;
     this.cut = new Promise((resolve) => {
       this.#atCut = resolve;
     });
@@ -100,11 +116,27 @@ export class MemoryFiles implements FileLayer {
     return new MemoryFiles(left);
   }
 
-  /** As a process that ends without a power cut: all that was written is there. */
+  /** As a process that ends without a power cut: all that was written is there, and not all is flushed. */
   afterKill(): MemoryFiles {
-    const left = new Map<string, Inode>();
-    for (const [path, { content }] of this.#names) left.set(path, new Inode(Buffer.from(content)));
-    return new MemoryFiles(left);
+    const copies = new Map<Inode, Inode>();
+    const copyOf = (names: ReadonlyMap<string, Inode>) => {
+      const left = new Map<string, Inode>();
+      for (const [path, inode] of names) {
+        const copy = copies.get(inode) ?? inode.copy();
+        copies.set(inode, copy);
+        left.set(path, copy);
+      }
+      return left;
+    };
+    const next = new MemoryFiles(copyOf(this.#durableNames), copyOf(this.#names));
+    // Where the names will be once the folder is flushed.
+    const names = new Map(next.#names);
+    if (this.#changes.length > 0)
+      next.#changes.push((durable) => {
+        durable.clear();
+        for (const [path, inode] of names) durable.set(path, inode);
+      });
+    return next;
   }
 
   get usedBytes(): number {
@@ -146,31 +178,32 @@ export class MemoryFiles implements FileLayer {
   }
 
   async open(path: string, mode: OpenMode): Promise<StorageFile> {
-    if (mode === 'create') {
-      await this.#operation('open', path);
-      const created = new Inode(Buffer.alloc(0));
-      this.#change((names) => names.set(path, created));
-    }
+    if (mode === 'create')
+      await this.#operation('open', path, () => {
+        const created = new Inode(Buffer.alloc(0));
+        this.#change((names) => names.set(path, created));
+      });
     return this.#fileOf(path, this.#inode(path), mode);
   }
 
-  async rename(from: string, to: string): Promise<void> {
-    await this.#operation('rename', to);
-    const inode = this.#inode(from);
-    this.#change((names) => {
-      names.delete(from);
-      names.set(to, inode);
+  rename(from: string, to: string): Promise<void> {
+    return this.#operation('rename', to, () => {
+      const inode = this.#inode(from);
+      this.#change((names) => {
+        names.delete(from);
+        names.set(to, inode);
+      });
     });
   }
 
-  async remove(path: string): Promise<void> {
-    await this.#operation('remove', path);
-    this.#change((names) => names.delete(path));
+  remove(path: string): Promise<void> {
+    return this.#operation('remove', path, () => this.#change((names) => names.delete(path)));
   }
 
-  async syncFolder(path: string): Promise<void> {
-    await this.#operation('sync_folder', path);
-    for (const change of this.#changes.splice(0)) change(this.#durableNames);
+  syncFolder(path: string): Promise<void> {
+    return this.#operation('sync_folder', path, () => {
+      for (const change of this.#changes.splice(0)) change(this.#durableNames);
+    });
   }
 
   #fileOf(path: string, inode: Inode, mode: OpenMode): StorageFile {
@@ -178,6 +211,13 @@ export class MemoryFiles implements FileLayer {
     const check = () => {
       if (!open) throw errno('EBADF', path);
     };
+    const flush = () =>
+      this.#operation(
+        'sync',
+        path,
+        () => inode.sync(),
+        () => inode.failSync(),
+      );
     return {
       read: async (offset, length) => {
         check();
@@ -187,29 +227,23 @@ export class MemoryFiles implements FileLayer {
       write: async (bytes, offset) => {
         check();
         if (mode === 'read') throw errno('EBADF', path);
-        // The cut may come while the sectors are on their way: before this one, or before the flush.
-        await this.#operation('write', path);
-        const room = this.capacityBytes - this.usedBytes;
-        const grows = offset + bytes.length - inode.content.length;
-        if (grows > room) {
-          const fits = bytes.length - grows + Math.max(0, room);
-          if (fits > 0) inode.write(bytes.subarray(0, fits), offset);
-          throw errno('ENOSPC', path);
-        }
-        inode.write(bytes, offset);
-        if (mode !== 'durable' || this.lies) return;
-        await this.#operation('sync', path);
-        inode.sync();
+        await this.#operation(
+          'write',
+          path,
+          () => this.#write(inode, path, bytes, offset),
+          // Half of it got there.
+          () => inode.write(bytes.subarray(0, bytes.length >> 1), offset),
+        );
+        // The cut may come here, while the sectors are on their way.
+        if (mode === 'durable' && !this.lies) await flush();
       },
       sync: async () => {
         check();
-        await this.#operation('sync', path);
-        inode.sync();
+        await flush();
       },
       truncate: async (sizeBytes) => {
         check();
-        await this.#operation('truncate', path);
-        inode.resize(sizeBytes);
+        await this.#operation('truncate', path, () => inode.resize(sizeBytes));
       },
       close: async () => {
         check();
@@ -218,14 +252,32 @@ export class MemoryFiles implements FileLayer {
     };
   }
 
-  async #operation(operation: FileOperation, path: string): Promise<void> {
+  #write(inode: Inode, path: string, bytes: Uint8Array, offset: number): void {
+    const room = this.capacityBytes - this.usedBytes;
+    const grows = offset + bytes.length - inode.content.length;
+    const fits = grows <= Math.max(0, room) ? bytes.length : bytes.length - grows + room;
+    if (fits > 0) inode.write(bytes.subarray(0, fits), offset);
+    if (fits < bytes.length) throw errno('ENOSPC', path);
+  }
+
+  /** The effect comes at once with the count: after the cut nothing happens any more. */
+  async #operation(
+    operation: FileOperation,
+    path: string,
+    effect: () => void,
+    failed?: () => void,
+  ): Promise<void> {
     await Promise.resolve();
     await this.#alive();
     this.operations++;
-    if (this.operations >= this.cutAt) this.#atCut();
-    await this.#alive();
+    if (this.operations >= this.cutAt) {
+      this.#atCut();
+      await new Promise<never>(() => {});
+    }
     const fault = this.fault?.(operation, path);
-    if (fault !== undefined) throw fault;
+    if (fault === undefined) return effect();
+    failed?.();
+    throw fault;
   }
 
   async #alive(): Promise<void> {

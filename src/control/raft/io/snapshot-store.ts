@@ -160,6 +160,8 @@ export class SnapshotStore {
   async #open(): Promise<void> {
     const { folder, files, keys, log } = this.#config;
     await files.makeFolder(folder);
+    // A name that is there is on the disk only after this, if the process ended after a rename.
+    await files.syncFolder(folder);
     const found: { path: string; index: number; term: number; sizeBytes: number }[] = [];
     for (const { name, sizeBytes } of await files.list(folder)) {
       const path = join(folder, name);

@@ -44,6 +44,8 @@ interface Tools {
  * @throws RaftStorageError RAFT_STORAGE_CORRUPT, RAFT_STORAGE_KEY, RAFT_STORAGE_SCHEMA
  */
 export async function scanLog(tools: Tools, snapshot: SnapshotMeta): Promise<ScannedLog> {
+  // Names that are there are on the disk only after this, if the process ended after a rename.
+  await tools.files.syncFolder(tools.folder);
   const found: FoundSegment[] = [];
   for (const { name, sizeBytes } of await tools.files.list(tools.folder)) {
     const path = join(tools.folder, name);

@@ -117,7 +117,7 @@ export class WalWriter {
 
   write(write: StorageWrite, durable: (failure?: StorageFailure) => void): void {
     assert(!this.#closed, 'nothing is written after close');
-    this.#check(write);
+    if (this.#failure === undefined) this.#check(write);
     this.#queue.push({ write, durable });
     this.#start();
   }
