@@ -1,3 +1,4 @@
+import type { Manager } from '../control/index.js';
 import { STATS_FIELDS } from '../dataplane/io/index.js';
 import { tablesDigest } from '../dataplane/overlay/index.js';
 import { Metrics, type Sample } from '../observe/index.js';
@@ -132,6 +133,7 @@ export function describeNode(node: SwarmNode): Record<string, unknown> {
   return {
     state: 'active',
     ...swarm.describe(),
+    ...(swarm.manager && { raft: describeRaft(swarm.manager) }),
     networks: swarm.assignments.networks.map((network) => ({
       id: network.id,
       name: network.spec.name,
@@ -146,5 +148,32 @@ export function describeNode(node: SwarmNode): Record<string, unknown> {
     counters: { io: swarm.dataplane.ioStats(), drops, replies, totals },
     names: swarm.nameStats(),
     gossip: swarm.gossip.stats(),
+  };
+}
+
+/** This manager's place among the managers. */
+function describeRaft(manager: Manager): Record<string, unknown> {
+  const { raft } = manager.stats();
+  const { members, version } = manager.group.holds();
+  const nodeOf = (raftId: number) => members.find((member) => member.raftId === raftId);
+  const known = new Map<number, { connected?: boolean; matchIndex?: number; mode?: string }>();
+  for (const { id, connected } of raft.peers) known.set(id, { connected });
+  for (const { id, matchIndex, mode, active } of raft.followers)
+    known.set(id, { ...known.get(id), connected: active, matchIndex, mode });
+  return {
+    id: raft.id,
+    role: raft.role,
+    term: raft.term,
+    leader: nodeOf(raft.leader)?.nodeId ?? '',
+    lastIndex: raft.lastIndex,
+    commitIndex: raft.commitIndex,
+    appliedIndex: raft.appliedIndex,
+    version,
+    readOnly: raft.readOnly,
+    peers: members
+      .filter(({ raftId }) => raftId !== raft.id)
+      .map((member) => ({ ...member, ...known.get(member.raftId) })),
+    storage: raft.storage,
+    dropped: raft.dropped,
   };
 }

@@ -33,7 +33,7 @@ createServer((request, response) => {
   request.on('data', (chunk) => { body += chunk; });
   request.on('end', () => {
     if (request.url === '/_ping') return response.end('OK');
-    if (request.url === '/info') return response.end(JSON.stringify({ Swarm: { LocalNodeState: state } }));
+    if (request.url === '/info') return response.end(JSON.stringify({ Swarm: { LocalNodeState: state, ControlAvailable: state === 'active' } }));
     if (request.method === 'POST') { state = 'active'; console.log(request.url, body); return response.end('""'); }
     if (request.url === '/swarm') return response.end(JSON.stringify({ JoinTokens: { Worker: 'token' } }));
     const nodes = ['node1', 'node2'].map((name) => ({ ID: name, Description: { Hostname: name }, Status: { State: 'ready' } }));
@@ -167,12 +167,26 @@ t.test('agents are started, form a swarm, and are ended', { skip }, async (t) =>
     'who runs stays',
   );
 
+  t.equal(await lab.signalAgent('node2', 'SIGSTOP'), true, 'it runs on');
+  t.equal(await lab.signalAgent('node2', 'SIGCONT'), true);
+  t.equal(await lab.signalAgent('node2', 'SIGKILL'), false, 'it has ended');
+  t.match((await lab.status()).nodes[1], { state: 'stopped', pid: undefined });
+  await t.rejects(lab.signalAgent('node2', 'SIGTERM'), { message: /no agent of node2 runs/ });
+  await lab.startAgent('node2', options);
+  const { pid } = (await lab.status()).nodes[1] ?? {};
+  t.not(pid, pids[1], 'another agent');
+  await lab.startAgent('node2', options);
+  t.equal((await lab.status()).nodes[1]?.pid, pid, 'who runs stays');
+
   await lab.stopAgent('node2', 'SIGKILL');
   t.match((await lab.status()).nodes[1], { state: 'stopped', pid: undefined });
   await lab.up(options);
   t.match((await lab.status()).nodes, [{ pid: pids[0] }, { state: 'ready' }]);
   const ran = await lab.status();
+  await lab.signalAgent('node1', 'SIGSTOP');
+  const beganMs = performance.now();
   await lab.down();
+  t.ok(performance.now() - beganMs < 9_000, 'one that is stopped is ended kindly too');
   for (const { pid } of ran.nodes) t.notOk(existsSync(`/proc/${pid}`), `${pid} has ended`);
 });
 
@@ -221,7 +235,7 @@ t.test('exec has the network, the variables and the exit code of the node', { sk
   t.match((await shoal(['lab', 'env', 'node9', '--dir', dir])).stderr, /no node node9.*node1/);
   t.match(
     (await shoal(['lab', 'status', '--dir', dir])).stdout,
-    /^node1 +stopped +- +10\.213\.0\.11/m,
+    /^node1 +stopped +- +- +10\.213\.0\.11/m,
   );
   t.equal((await shoal(['lab', 'down', '--dir', dir])).code, 0);
   t.match((await shoal(['lab', 'status', '--dir', dir])).stderr, /no lab is up in/);

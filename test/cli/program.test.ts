@@ -57,6 +57,8 @@ t.test('help names every command and shows examples', async (t) => {
     'status',
     'lab up',
     'lab down',
+    'lab kill',
+    'lab start',
     'lab exec',
     'lab env',
     'lab status',
@@ -140,7 +142,7 @@ t.test('lab up refuses what this version cannot do', async (t) => {
     logLevel: 'info',
   };
   t.match(upOptionsOf({ ...flags, nodes: '5' }), { nodes: 5, mtuBytes: 1500, driver: 'auto' });
-  for (const wrong of [{ managers: '3' }, { nodes: 'many' }, { driver: 'kernel' }, { mtu: '' }])
+  for (const wrong of [{ managers: 'x' }, { nodes: 'many' }, { driver: 'kernel' }, { mtu: '' }])
     t.ok(
       isUsageError(() => upOptionsOf({ ...flags, ...wrong })),
       JSON.stringify(wrong),

@@ -112,7 +112,10 @@ t.test('exec, env, status, partition and heal', { skip }, async (t) => {
   const script = `${env}\nprintf '%s %s' "$DOCKER_HOST" "$SHOAL_LAB_NODE"`;
   const evaluated = (await run(['sh', '-c', script])).stdout;
   t.equal(evaluated, `unix://${status.nodes[1]?.socket} node2`, 'what env prints can be evaluated');
-  t.match((await lab(dir, 'status')).stdout, /^NODE +STATE +PID +ADDRESS +NAMESPACE +SOCKET$/m);
+  t.match(
+    (await lab(dir, 'status')).stdout,
+    /^NODE +STATE +MANAGER +PID +ADDRESS +NAMESPACE +SOCKET$/m,
+  );
 
   const pings = async () => (await exec('ping', '-c1', '-W0.3', '10.213.0.12')).code === 0;
   t.ok(await pings());
@@ -134,7 +137,11 @@ t.test('exec, env, status, partition and heal', { skip }, async (t) => {
     [['up', '--mtu', '100'], 2, /MTU of the wire is 1400 to/],
     [['up', '--mtu', '9000'], 1, /is up with other settings: 'shoal lab down' it first/],
     [['up', '--driver', 'magic'], 2, /--driver must be auto, native or portable/],
-    [['up', '--managers', '3'], 2, /exactly one manager/],
+    [['up', '--managers', '3'], 2, /3 managers need as many nodes, and the lab is to have 2/],
+    [['up', '--managers', '8'], 2, /a lab has 1 to 7 managers, not 8/],
+    [['kill', 'node9'], 2, /there is no node node9/],
+    [['kill', 'node1', '--signal', 'HUH'], 2, /--signal must be one of SIGKILL, .*, not 'HUH'/],
+    [['start', 'node9'], 2, /there is no node node9/],
   ];
   for (const [args, code, text] of refusals) {
     const ran = await lab(dir, ...args);

@@ -3,7 +3,7 @@ import { CliError, usage } from '../error.js';
 import { exitCodeOfSignal, runForeground } from '../foreground.js';
 import { formatTable, printJson } from '../output.js';
 import type { LabDriver } from './agent.js';
-import { Lab, type LabStatus, type LabUpOptions } from './lab.js';
+import { LAB_SIGNALS, Lab, type LabSignal, type LabStatus, type LabUpOptions } from './lab.js';
 
 /** Under the current folder. */
 const LAB_DIR_DEFAULT = '.shoal/lab';
@@ -15,7 +15,7 @@ interface LabFlags {
 
 export interface UpFlags extends LabFlags {
   readonly nodes?: string;
-  readonly managers: string;
+  readonly managers?: string;
   readonly swarm: boolean;
   readonly mtu: string;
   readonly ipv6?: boolean;
@@ -35,12 +35,9 @@ function driverOf(text: string): LabDriver {
 
 /** Checks the flags of `lab up`. */
 export function upOptionsOf(flags: UpFlags): LabUpOptions {
-  const managers = numberOf('--managers', flags.managers);
-  if (managers !== 1) {
-    throw usage(`--managers ${managers}: a swarm of this version has exactly one manager`);
-  }
   return {
     nodes: flags.nodes === undefined ? undefined : numberOf('--nodes', flags.nodes),
+    managers: flags.managers === undefined ? undefined : numberOf('--managers', flags.managers),
     swarm: flags.swarm,
     mtuBytes: numberOf('--mtu', flags.mtu),
     ipv6: flags.ipv6 ?? false,
@@ -86,10 +83,11 @@ function printStatus(status: LabStatus, flags: LabFlags): void {
   }
   console.log(
     formatTable(
-      ['NODE', 'STATE', 'PID', 'ADDRESS', 'NAMESPACE', 'SOCKET'],
+      ['NODE', 'STATE', 'MANAGER', 'PID', 'ADDRESS', 'NAMESPACE', 'SOCKET'],
       status.nodes.map((node) => [
         node.name,
         node.state,
+        node.manager ?? '-',
         node.pid === undefined ? '-' : String(node.pid),
         [node.address, node.address6].filter(Boolean).join(','),
         node.namespace,
@@ -130,9 +128,11 @@ Examples:
   shoal lab exec node1 -- docker network create -d overlay --attachable mesh
   shoal lab exec node2 -- shoal run --network mesh --name web -- python3 -m http.server 80
   shoal lab partition node1,node2 node3 && shoal lab heal
+  shoal lab kill node1 && shoal lab start node1
   shoal lab down`,
     );
   addUpCommand(lab);
+  addAgentCommands(lab);
   addUseCommands(lab, setExitCode);
   addWireCommands(lab);
 }
@@ -142,7 +142,7 @@ function addUpCommand(lab: Command): void {
     .command('up')
     .description('bring a lab up, or complete one that is')
     .option('--nodes <n>', 'number of nodes (default: 3)')
-    .option('--managers <n>', 'number of managers', '1')
+    .option('--managers <n>', 'the first so many nodes are managers, 1 to 7 (default: 1)')
     .option('--no-swarm', 'only start the agents, in no swarm')
     .option('--mtu <bytes>', 'MTU of the wire', '1500')
     .option('--ipv6', 'give the nodes IPv6 addresses too')
@@ -153,11 +153,12 @@ function addUpCommand(lab: Command): void {
     .addHelpText(
       'after',
       `
-Repeating it is harmless: nodes that are up stay, what is missing is made. A second lab beside the
-first needs a folder of its own (--dir).
+Repeating it is harmless: nodes that are up stay, what is missing is made, workers that are to be
+managers are promoted. A second lab beside the first needs a folder of its own (--dir).
 
 Examples:
   shoal lab up
+  shoal lab up --nodes 3 --managers 3
   shoal lab up --nodes 5 --mtu 9000 --dir /tmp/lab5
   shoal lab up --nodes 2 --no-swarm --driver portable`,
     )
@@ -168,6 +169,62 @@ Examples:
     .option(...DIR_FLAG)
     .addHelpText('after', '\nExamples:\n  shoal lab down\n  shoal lab down --dir /tmp/lab5')
     .action((flags: LabFlags) => labOf(flags).down());
+}
+
+function signalOf(text: string): LabSignal {
+  const name = text.toUpperCase().replace(/^(SIG)?/, 'SIG');
+  const found = LAB_SIGNALS.find((signal) => signal === name);
+  if (found !== undefined) return found;
+  throw usage(`--signal must be one of ${LAB_SIGNALS.join(', ')}, not '${text}'`);
+}
+
+function addAgentCommands(lab: Command): void {
+  lab
+    .command('kill')
+    .description('send a signal to the agent of a node: a crash, unless another is named')
+    .argument('<node>')
+    .option('--signal <name>', 'KILL, TERM, INT, QUIT, ABRT, STOP or CONT', 'KILL')
+    .option(...DIR_FLAG)
+    .addHelpText(
+      'after',
+      `
+Its network and its data stay; 'shoal lab start' brings it back.
+
+Examples:
+  shoal lab kill node1
+  shoal lab kill node1 --signal TERM
+  shoal lab kill node2 --signal STOP && sleep 5 && shoal lab kill node2 --signal CONT`,
+    )
+    .action(async (node: string, flags: LabFlags & { readonly signal: string }) => {
+      const signal = signalOf(flags.signal);
+      const runs = await labOf(flags).signalAgent(node, signal);
+      console.log(`${node}: ${signal}${runs ? '' : ', its agent has ended'}`);
+    });
+  lab
+    .command('start')
+    .description('start the agent of a node that was killed')
+    .argument('<node>')
+    .option('--driver <driver>', 'packet driver: auto, native or portable', 'auto')
+    .option('--log-level <level>', 'log level of the agent', 'info')
+    .option(...DIR_FLAG)
+    .addHelpText(
+      'after',
+      `
+One that runs stays as it is.
+
+Examples:
+  shoal lab start node1
+  shoal lab start node1 --log-level debug`,
+    )
+    .action(
+      async (
+        node: string,
+        flags: LabFlags & { readonly driver: string; readonly logLevel: string },
+      ) => {
+        const options = { driver: driverOf(flags.driver), logLevel: flags.logLevel };
+        await labOf(flags).startAgent(node, options);
+      },
+    );
 }
 
 function addUseCommands(lab: Command, setExitCode: (code: number) => void): void {

@@ -14,6 +14,7 @@ import {
   hasWords,
   type ProcessRecord,
   recordProcess,
+  untilEnded,
 } from './process.js';
 import {
   type LabNode,
@@ -26,7 +27,7 @@ import {
   removeState,
   writeState,
 } from './state.js';
-import { formSwarm, localState, statesAtManager } from './swarm.js';
+import { formSwarm, localState, type NodeAtManager, nodesAtManagers } from './swarm.js';
 import { netnsExists, netnsNames, netnsPath } from './tools.js';
 import { healWire, partitionWire, pidsIn, raiseWire, removeWire } from './wire.js';
 
@@ -44,6 +45,8 @@ export interface LabUpOptions extends Partial<LabShape>, Partial<LabAgentOptions
   readonly nodes?: number | undefined;
   /** Default true: make one swarm of all. */
   readonly swarm?: boolean | undefined;
+  /** The first so many nodes are managers; default: one of a new swarm. Managers are added, never taken away. */
+  readonly managers?: number | undefined;
   /** Stops it between two steps. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -58,6 +61,10 @@ export interface LabNodeStatus {
   readonly logFile: string;
   /** `gone`: no namespace; `stopped`: no agent; `starting`: it does not answer; else the swarm's word. */
   readonly state: string;
+  /** `manager` or `worker`, as the managers have it. */
+  readonly role: string | undefined;
+  /** Of a manager: `leader`, `reachable`, `unreachable`. */
+  readonly manager: string | undefined;
 }
 
 export interface LabStatus {
@@ -73,6 +80,21 @@ const SHAPE_DEFAULT: LabShape = {
   mtuBytes: 1500,
   ipv6: false,
 };
+
+/** As many as Docker advises against exceeding. */
+const LAB_MANAGERS_MAX = 7;
+
+/** What an agent may be sent: a crash, a shutdown, a pause and its end. */
+export const LAB_SIGNALS = [
+  'SIGKILL',
+  'SIGTERM',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGABRT',
+  'SIGSTOP',
+  'SIGCONT',
+] as const;
+export type LabSignal = (typeof LAB_SIGNALS)[number];
 
 /** Smallest MTU on which IPv6 works (RFC 8200 §5) inside a tunnel; largest of an Ethernet link. */
 const MTU_BYTES_MIN = 1400;
@@ -110,7 +132,7 @@ export class Lab {
     await this.startAgents(options);
     if (options.swarm ?? true) {
       this.#say('forming the swarm');
-      await formSwarm(this.#state().nodes, options.signal);
+      await formSwarm(this.#state().nodes, options.managers, options.signal);
     }
     this.#say(`${this.#state().nodes.length} nodes are up`);
     return this.status();
@@ -124,6 +146,7 @@ export class Lab {
     const shape = shapeOf(options);
     const held = readState(this.#dir);
     const count = options.nodes ?? held?.nodes.length ?? (shape.wire === 'direct' ? 2 : 3);
+    checkManagers(options.managers, Math.max(count, held?.nodes.length ?? 0));
     const state = planLab(this.#dir, this.#prefix, held, count, shape);
     writeState(this.#dir, state);
     this.#say(`wiring ${state.nodes.length} namespaces ${this.#prefix}-…`);
@@ -156,6 +179,39 @@ export class Lab {
       extraFlags: options.extraFlags,
     });
     this.#replaceNode({ ...node, agent });
+  }
+
+  /**
+   * Starts the agent of a node, if it does not run, and waits until it answers.
+   *
+   * @throws CliError CLI_USAGE, LAB_STATE, LAB_AGENT_FAILED, CLI_TOOL_FAILED.
+   */
+  async startAgent(name: string, options: LabUpOptions = {}): Promise<void> {
+    const node = this.node(name);
+    this.commandIn(name, []);
+    if (!agentRuns(node)) this.#start(node, options);
+    await untilAgentAnswers(this.node(name), options.signal);
+  }
+
+  /**
+   * Sends a signal to the agent of a node. One that ends it is waited for, as long as it takes.
+   *
+   * @returns Whether the agent runs on: it was only stopped, or made to continue.
+   * @throws CliError LAB_STATE if no agent runs there.
+   */
+  async signalAgent(name: string, signal: LabSignal): Promise<boolean> {
+    const node = this.node(name);
+    if (node.agent === undefined || !agentRuns(node)) {
+      throw new CliError(
+        { code: 'LAB_STATE' },
+        `no agent of ${name} runs: 'shoal lab start ${name}'`,
+      );
+    }
+    process.kill(node.agent.pid, signal);
+    if (signal === 'SIGSTOP' || signal === 'SIGCONT') return true;
+    await untilEnded(node.agent, wordsOf(node));
+    this.#replaceNode({ ...this.node(name), agent: undefined });
+    return false;
   }
 
   /** Ends the agent of a node. @param signal `SIGKILL` is a crash, `SIGTERM` a shutdown. */
@@ -226,7 +282,8 @@ export class Lab {
 
   async status(): Promise<LabStatus> {
     const state = this.#state();
-    const atManager = await this.#statesAtManager(state);
+    const running = state.nodes.filter(agentRuns);
+    const known = await nodesAtManagers(running);
     const nodes = await Promise.all(
       state.nodes.map(async (node) => ({
         name: node.name,
@@ -236,20 +293,12 @@ export class Lab {
         socket: node.socket,
         namespace: node.netns,
         logFile: node.logFile,
-        state: await stateOf(node, atManager),
+        state: await stateOf(node, known),
+        role: known.get(node.name)?.role,
+        manager: known.get(node.name)?.manager,
       })),
     );
     return { dir: this.#dir, prefix: state.prefix, partition: state.partition, nodes };
-  }
-
-  async #statesAtManager(state: LabState): Promise<ReadonlyMap<string, string>> {
-    const [manager] = state.nodes;
-    try {
-      if (manager !== undefined && agentRuns(manager)) return await statesAtManager(manager);
-    } catch (error) {
-      if (!(error instanceof CliError)) throw error;
-    }
-    return new Map();
   }
 
   /**
@@ -316,11 +365,20 @@ function shapeOf(options: LabUpOptions): LabShape {
   return shape;
 }
 
-async function stateOf(node: LabNode, atManager: ReadonlyMap<string, string>): Promise<string> {
+/** @throws CliError CLI_USAGE. */
+function checkManagers(managers: number | undefined, nodes: number): void {
+  if (managers === undefined) return;
+  if (!Number.isInteger(managers) || managers < 1 || managers > LAB_MANAGERS_MAX)
+    throw usage(`a lab has 1 to ${LAB_MANAGERS_MAX} managers, not ${managers}`);
+  if (managers > nodes)
+    throw usage(`${managers} managers need as many nodes, and the lab is to have ${nodes}`);
+}
+
+async function stateOf(node: LabNode, known: ReadonlyMap<string, NodeAtManager>): Promise<string> {
   if (!netnsExists(node.netns)) return 'gone';
   if (!agentRuns(node)) return 'stopped';
-  const known = atManager.get(node.name);
-  if (known !== undefined) return known;
+  const said = known.get(node.name);
+  if (said !== undefined) return said.state;
   try {
     return await localState(node, 2_000);
   } catch (error) {

@@ -69,6 +69,8 @@ export async function endProcess(record: ProcessRecord, words: readonly string[]
     if (!isRunning(record, words)) return;
     try {
       process.kill(record.pid, signal);
+      // One that is stopped would hear of it only then.
+      process.kill(record.pid, 'SIGCONT');
     } catch {
       return;
     }
@@ -77,4 +79,9 @@ export async function endProcess(record: ProcessRecord, words: readonly string[]
       await delay(POLL_INTERVAL_MS);
     }
   }
+}
+
+/** Waits for the end of a recorded process, however long it takes. */
+export async function untilEnded(record: ProcessRecord, words: readonly string[]): Promise<void> {
+  while (isRunning(record, words)) await delay(POLL_INTERVAL_MS);
 }
