@@ -14,6 +14,8 @@ export const RAFT_DROPS = [
   'entries_invalid',
   /** A membership that cannot be read, or has no voter. */
   'members_invalid',
+  /** A snapshot of no place in a log, or without a voter. */
+  'snapshot_invalid',
   /** Would replace an entry that is committed. */
   'committed_conflict',
   /** Speaks of an index or a round that does not exist here. */

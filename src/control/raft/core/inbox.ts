@@ -87,7 +87,7 @@ export class Inbox {
       this.#roles.send(from, { kind: 'pre_vote_reply', granted: false });
     else if (kind === 'vote') this.#roles.sendDurably(from, { kind: 'vote_reply', granted: false });
     // What a snapshot holds is committed, whoever leads now.
-    else if (kind === 'snapshot' && this.#isAhead(message.meta)) this.#restore(message.meta);
+    else if (this.#isUseful(message)) this.#restore(message.meta);
     else return 'stale_term';
     return undefined;
   }
@@ -214,7 +214,7 @@ export class Inbox {
 
   #onSnapshot(message: Message<'snapshot'>): RaftDrop | undefined {
     const { state } = this.#roles;
-    if (!isUsable(message.meta.members)) return 'members_invalid';
+    if (!isSound(message)) return 'snapshot_invalid';
     if (!this.#follow(message)) return 'second_leader';
     if (this.#isAhead(message.meta)) this.#restore(message.meta);
     // The log has it all, so it stays, with what comes after.
@@ -223,9 +223,15 @@ export class Inbox {
     return undefined;
   }
 
+  /** Even of an earlier term. A leader needs none: it has all that was committed before its own. */
+  #isUseful(message: RaftMessage): message is Message<'snapshot'> {
+    if (message.kind !== 'snapshot' || this.#roles.role !== 'follower') return false;
+    return isSound(message) && this.#isAhead(message.meta);
+  }
+
   #isAhead(meta: SnapshotMeta): boolean {
-    const { state } = this.#roles;
-    return isUsable(meta.members) && meta.index > state.commitIndex && !state.log.has(meta);
+    const { commitIndex, log } = this.#roles.state;
+    return meta.index > commitIndex && !log.has(meta);
   }
 
   #accept(to: RaftMessage['from'], index: LogIndex): void {
@@ -265,6 +271,10 @@ export class Inbox {
     this.#roles.tryCommit();
     return drop;
   }
+}
+
+function isSound({ term, meta }: Message<'snapshot'>): boolean {
+  return meta.index > 0 && meta.term > 0 && meta.term <= term && isUsable(meta.members);
 }
 
 function isContiguous({ term, prevIndex, prevTerm, entries }: Message<'append'>): boolean {
