@@ -67,7 +67,7 @@ export function clusterCreate(
       rootRotationInProgress: false,
     },
     secrets: {
-      caKeyPem: 'key',
+      ca: {},
       gossipKeys: [
         { id: 0, secret: 'a' },
         { id: 1, secret: 'b' },

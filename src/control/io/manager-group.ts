@@ -12,8 +12,7 @@ import {
   trustBundle,
 } from '../identity/index.js';
 import type { DiskStorage, RaftPurpose, Vault } from '../raft/index.js';
-import type { Command } from '../store/index.js';
-import { ONLY_ROW } from '../store/index.js';
+import { isCommand, ONLY_ROW } from '../store/index.js';
 import { ALPN_FORWARD, type LeaderHint } from '../wire/forward-messages.js';
 import { formatMemberContext, parseMemberContext } from '../wire/member-context.js';
 import type { ControlAddress } from '../wire/model.js';
@@ -25,6 +24,7 @@ import { ForwardClients } from './forward-clients.js';
 import { type ForwardMethod, ForwardServer, NotLeader } from './forward-server.js';
 import { LeaderClient, type LeaderPlace } from './leader-client.js';
 import { Listener } from './listener.js';
+import { certifiedRoleOf } from './manager-ca.js';
 import { type MemberFile, openStorage, writeMember } from './manager-disk.js';
 import { caOf } from './manager-scope.js';
 import { outcomeOf } from './propose-outcome.js';
@@ -96,7 +96,10 @@ export class ManagerGroup {
   member: MemberFile;
   readonly storage: DiskStorage;
   readonly leader: LeaderClient;
+  /** Of other managers. */
   readonly judge: PeerJudge;
+  /** Of agents: one that was removed is let in to be told so. */
+  readonly agentJudge: PeerJudge;
   readonly replica: Replica;
   readonly #clients: ForwardClients;
   readonly #server: ForwardServer;
@@ -125,26 +128,33 @@ export class ManagerGroup {
       'raft.join': (params, from) => this.#onJoin(params, from),
       'raft.holds': () => Promise.resolve(this.holds()),
     };
-    this.judge = new PeerJudge({
+    const rules = {
       clusterId: parts.identity.clusterId,
       log,
       nowMs: place.now ?? Date.now,
       trust: () => this.trust,
+    };
+    this.judge = new PeerJudge({
+      ...rules,
       isRemoved: (nodeId) => this.replica.state.row('removed', nodeId) !== undefined,
       roleOf: (nodeId) => {
         const node = this.replica.state.row('node', nodeId);
-        return node && (node.manager === undefined ? node.spec.role : 'manager');
+        return node && certifiedRoleOf(node);
       },
     });
+    this.agentJudge = new PeerJudge({ ...rules, isRemoved: () => false });
     this.#clients = new ForwardClients({
       log,
       credentials: () => this.credentials,
       addressOf: (nodeId) => this.addressesOf(nodeId)[0],
     });
-    const propose = (dedupe: string, command: unknown) =>
-      outcomeOf(this.replica.propose({ dedupe, command: command as Command }), () =>
-        this.leaderHint(),
-      );
+    const propose = (dedupe: string, command: unknown) => {
+      // One that only a newer manager knows would stop this one, and all of its age, once in the log.
+      const taken = isCommand(command)
+        ? this.replica.propose({ dedupe, command })
+        : Promise.reject(unknownCommand());
+      return outcomeOf(taken, () => this.leaderHint());
+    };
     this.#server = new ForwardServer({ log, propose, methods: this.#methods });
     this.leader = new LeaderClient({
       self: parts.identity.nodeId,
@@ -488,4 +498,11 @@ function refuse(socket: TLSSocket): void {
 
 function cancelled(): SwarmError {
   return new SwarmError({ code: 'SWARM_NO_MANAGER' }, 'the attempt to join was cancelled');
+}
+
+function unknownCommand(): SwarmError {
+  return new SwarmError(
+    { code: 'SWARM_UNSUPPORTED' },
+    'the leader does not know this kind of change: update it',
+  );
 }

@@ -254,7 +254,6 @@ function firstCommands(
         ...trust,
       },
       secrets: {
-        caKeyPem: ca.rootKeyPem,
         ca,
         gossipKeys: [key(0), key(1)],
         gossipKeysRotatedAtMs: (o.now ?? Date.now)(),

@@ -1,12 +1,7 @@
 import { assert } from '../../base/assert.js';
 import type { ClusterId, ClusterObject, NodeId } from '../../base/swarm-model.js';
 import type { Logger } from '../core/logger.js';
-import {
-  type CaState,
-  initialCaState,
-  type NodeIdentity,
-  parseCaState,
-} from '../identity/index.js';
+import { type CaState, type NodeIdentity, parseCaState } from '../identity/index.js';
 import { type ClusterSecrets, type CommandBody, ONLY_ROW } from '../store/index.js';
 import type { LeaderClient } from './leader-client.js';
 import type { Replica } from './replica.js';
@@ -40,9 +35,7 @@ export function secretsOf({ replica }: Pick<ManagerScope, 'replica'>): ClusterSe
 }
 
 export function caOf(scope: Pick<ManagerScope, 'replica'>): CaState {
-  const { ca, caKeyPem } = secretsOf(scope);
-  if (ca === undefined) return initialCaState({ caPem: clusterOf(scope).rootCaPem, caKeyPem });
-  const state = parseCaState(ca);
+  const state = parseCaState(secretsOf(scope).ca);
   assert(state !== undefined, 'the state of the CA is its own');
   return state;
 }

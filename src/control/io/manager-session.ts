@@ -99,6 +99,7 @@ export class ManagerSession {
       log,
       registration,
       credentials: (remote) => renewal.credentials(remote),
+      renewedFor: (socket, remote) => renewal.renewedFor(socket, remote),
       ...(localManager && { localManager }),
       ...(extraManagers && { extraManagers }),
     });

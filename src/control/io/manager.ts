@@ -12,6 +12,7 @@ import type {
   NetworkId,
   NetworkObject,
   NetworkSpec,
+  NodeDescription,
   NodeId,
   NodeObject,
   NodeSpec,
@@ -140,7 +141,7 @@ export class Manager {
       {
         onCa: (socket, remoteAddress) => this.#caServer.serve(socket, remoteAddress),
         onDispatch: (socket, remoteAddress) => {
-          const peer = group.judge.judge(socket, remoteAddress);
+          const peer = group.agentJudge.judge(socket, remoteAddress);
           if (peer !== undefined && !this.#closed)
             this.#dispatcher.accept(socket, peer.nodeId, remoteAddress, { issuer: peer.issuer });
           else socket.destroy();
@@ -155,6 +156,8 @@ export class Manager {
         for (const { table, key, after } of changes)
           if (table === 'node' && after === undefined) this.#dispatcher.remove(key as NodeId);
       }),
+      // What came and went in a gap is in no change: agents are told everything anew.
+      replica.onRestored(() => this.#dispatcher.changed()),
       replica.onStatus(() => this.#look()),
     );
     this.#timer = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
@@ -285,6 +288,8 @@ export class Manager {
       await this.#propose(update);
       return;
     }
+    // What the new root is computed from must be what the user has seen.
+    await this.#scope.replica.raft.read().catch(() => {});
     const ca = await startRotation(caOf(this.#scope), {
       atMs: this.#scope.now(),
       forceRotate: spec.ca?.forceRotate ?? 0,
@@ -419,7 +424,7 @@ export class Manager {
   }
 
   #viewOf(node: NodeObject): NodeView {
-    const { manager, ...rest } = node;
+    const { manager, ...rest } = { ...node, description: this.#trusting(node.description) };
     if (manager === undefined) return rest;
     const status: ManagerStatus = {
       leader: this.#leaderId() === node.id,
@@ -427,6 +432,14 @@ export class Manager {
       address: manager.address,
     };
     return { ...rest, manager: status };
+  }
+
+  /** Whoever has a certificate by the root that signs was given that root along with it. */
+  #trusting(description: NodeDescription): NodeDescription {
+    const { rootCaPem, certIssuerPublicKey, rootRotationInProgress } = this.cluster();
+    const renewed = description.certIssuerPublicKey === certIssuerPublicKey;
+    if (rootRotationInProgress || !renewed) return description;
+    return { ...description, trustRootPem: rootCaPem };
   }
 
   /** Members that can be asked: by the leader's own measure where it leads, by connections elsewhere. */
@@ -454,7 +467,6 @@ export class Manager {
     this.#dispatcher.setManagers(leading, this.#reachable);
     if (leading !== this.#seenLeading) {
       this.#seenLeading = leading;
-      this.#dispatcher.changed();
       this.#scope.log.info({ leading }, leading ? 'this manager leads' : 'this manager follows');
       if (leading) this.#duties.wake();
     }

@@ -1,3 +1,4 @@
+import type { TLSSocket } from 'node:tls';
 import { SwarmError } from '../../base/swarm-error.js';
 import type { NodeRole } from '../../base/swarm-model.js';
 import type { Logger } from '../core/logger.js';
@@ -9,6 +10,7 @@ import {
   rotationDelayMs,
   type SaveOptions,
   saveIdentity,
+  showsNewRoot,
 } from '../identity/index.js';
 import type { ControlAddress } from '../wire/model.js';
 
@@ -35,6 +37,7 @@ export class Renewal {
   readonly #listeners = new Set<(identity: NodeIdentity) => void>();
   #identity: NodeIdentity;
   #renewing: Promise<void> | undefined;
+  #saving: Promise<void> = Promise.resolve();
   #notBeforeMs = 0;
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
@@ -57,6 +60,14 @@ export class Renewal {
   async credentials(remote: ControlAddress): Promise<NodeIdentity> {
     if (this.#reason() !== undefined && Date.now() >= this.#notBeforeMs) await this.#renew(remote);
     return this.#identity;
+  }
+
+  /** True: the manager showed a root that is new to this node, which has a certificate by it now. */
+  async renewedFor(socket: TLSSocket, remote: ControlAddress): Promise<boolean> {
+    if (!showsNewRoot(this.#identity, socket) || Date.now() < this.#notBeforeMs) return false;
+    const before = this.#identity;
+    await this.#renew(remote);
+    return this.#identity !== before;
   }
 
   /** Something may have made a renewal due; a rotation's are spread over a while. */
@@ -104,7 +115,11 @@ export class Renewal {
     const adopted = adoptTrust(this.#identity, caPem);
     if (adopted === undefined) return;
     this.#identity = adopted;
-    await saveIdentity(this.#config.dataDir, adopted, this.#config.saveOptions());
+    this.#saving = this.#saving.then(async () => {
+      if (this.#identity !== adopted) return;
+      await saveIdentity(this.#config.dataDir, adopted, this.#config.saveOptions());
+    });
+    await this.#saving.catch(() => {});
   }
 
   #renew(remote: ControlAddress): Promise<void> {
@@ -118,6 +133,8 @@ export class Renewal {
   async #ask(remote: ControlAddress): Promise<void> {
     const { log, dataDir, saveOptions } = this.#config;
     try {
+      // What is being saved has the certificate of before.
+      await this.#saving.catch(() => {});
       this.#identity = await renewIdentity(this.#identity, remote, dataDir, saveOptions());
       const { expiresAtMs, role } = this.#identity;
       log.info({ expiresAtMs, role }, 'certificate renewed');

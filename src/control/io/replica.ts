@@ -68,12 +68,19 @@ export class Replica {
   readonly #machine: StoreMachine;
   readonly #raft: RaftNode;
   readonly #waiters: AppliedWaiters;
+  readonly #restoredListeners: Set<() => void>;
   #waiting: Waiting[] = [];
 
-  private constructor(machine: StoreMachine, raft: RaftNode, waiters: AppliedWaiters) {
+  private constructor(
+    machine: StoreMachine,
+    raft: RaftNode,
+    waiters: AppliedWaiters,
+    restoredListeners: Set<() => void>,
+  ) {
     this.#machine = machine;
     this.#raft = raft;
     this.#waiters = waiters;
+    this.#restoredListeners = restoredListeners;
   }
 
   /** @throws RaftError, RaftStorageError, ControlError: what the disk holds cannot be gone on with. */
@@ -85,6 +92,7 @@ export class Replica {
         log.error({ err: error, command: command.kind }, 'a command met a bug and was refused'),
     });
     const waiters = new AppliedWaiters();
+    const restoredListeners = new Set<() => void>();
     const raft = await RaftNode.open({
       id: config.raftId as Member['id'],
       storage: config.storage,
@@ -101,6 +109,7 @@ export class Replica {
         restore: (data, meta) => {
           machine.restore(data);
           waiters.onApplied(meta.index);
+          for (const listener of restoredListeners) listener();
         },
       },
       log,
@@ -112,7 +121,7 @@ export class Replica {
       },
       onFatal,
     });
-    return new Replica(machine, raft, waiters);
+    return new Replica(machine, raft, waiters, restoredListeners);
   }
 
   get raft(): RaftNode {
@@ -141,6 +150,12 @@ export class Replica {
 
   watch(listener: ChangeListener): () => void {
     return this.#machine.watch(listener);
+  }
+
+  /** After the state was replaced by a snapshot; `watch` tells what differs, too. */
+  onRestored(listener: () => void): () => void {
+    this.#restoredListeners.add(listener);
+    return () => this.#restoredListeners.delete(listener);
   }
 
   onStatus(listener: (status: RaftStatus) => void): () => void {

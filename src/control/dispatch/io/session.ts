@@ -71,6 +71,11 @@ export interface SessionConfig {
   registration(): NodeRegistration;
   /** Called before each connection and from time to time; may renew the certificate. */
   credentials(remote: ControlAddress): Promise<SessionCredentials>;
+  /**
+   * Looks at what the manager shows of itself, and asks for another certificate if this node's is of
+   * a root that the swarm has given up. True: there is another one, connect again.
+   */
+  renewedFor?(socket: TLSSocket, remote: ControlAddress): Promise<boolean>;
 }
 
 /** Why a session ended for good. */
@@ -293,6 +298,12 @@ export class Session {
         timeoutMs: alone ? CONNECT_MS_MAX : FIRST_CONNECT_MS_MAX,
         signal: this.#cancel.signal,
       });
+      if ((await this.#config.renewedFor?.(socket, remote)) === true) {
+        // The certificate that this connection was made with is worth nothing here.
+        socket.destroy();
+        return this.#retry(0);
+      }
+      if (this.#end !== undefined) return socket.destroy();
       this.#begin(socket, remote);
     } catch (error) {
       if (this.#end !== undefined) return;

@@ -59,6 +59,7 @@ export class Applier {
   #members: Membership;
   #bytes = 0;
   #busy = false;
+  #restoring = false;
   #stopped = false;
 
   constructor(config: ApplierConfig) {
@@ -81,6 +82,11 @@ export class Applier {
   /** What a snapshot of the machine as it is now stands for. */
   get meta(): SnapshotMeta {
     return { index: this.#appliedIndex, term: this.#appliedTerm, members: this.#members };
+  }
+
+  /** A snapshot is to replace the machine's state, and has not yet. */
+  get restoring(): boolean {
+    return this.#restoring || this.#work.some(({ kind }) => kind === 'restore');
   }
 
   /** Entry bytes applied since the start. */
@@ -128,6 +134,7 @@ export class Applier {
       if (work.kind === 'restore') {
         this.#work.shift();
         this.#busy = true;
+        this.#restoring = true;
         void this.#restore(work.meta);
         return;
       }
@@ -189,8 +196,9 @@ export class Applier {
         this.#members = meta.members;
         this.#config.onRestored(meta);
       }
-      this.#report();
       this.#busy = false;
+      this.#restoring = false;
+      this.#report();
       this.#pump();
     } catch (error) {
       this.#fail(error);

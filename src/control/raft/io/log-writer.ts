@@ -38,6 +38,11 @@ export class LogWriter {
     return this.#full;
   }
 
+  /** A log is to begin anew after a snapshot, and does not yet on the disk. */
+  get resetting(): boolean {
+    return this.#pending.some(({ persist }) => persist.reset !== undefined);
+  }
+
   write(persist: RaftPersist): void {
     if (this.#stopped) return;
     if (isEmpty(persist)) {

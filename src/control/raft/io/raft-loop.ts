@@ -6,12 +6,17 @@ import type { RaftInput, RaftMessage, RaftPersist, RaftReady } from '../core/typ
 export interface RaftEffects {
   /** Before the inputs of a turn are stepped: the last chance to add one. */
   begin(): void;
+  /**
+   * What the core decided. First, so that a new member can be sent to, and so that whoever proposed is known
+   * to have been taken up before anything leaves.
+   */
+  note(ready: RaftReady): void;
   /** Queues; they may leave. */
   send(messages: readonly RaftMessage[]): void;
   /** Sends what is queued. */
   flush(): void;
   persist(persist: RaftPersist): void;
-  /** Everything else: what the core decided and found out, what is to be applied and answered. */
+  /** Everything else: what is to be applied and answered, and who needs a snapshot. */
   perform(ready: RaftReady): void;
   /** A bug, or a state machine that threw: nothing runs any more. */
   failed(error: unknown): void;
@@ -96,6 +101,7 @@ export class RaftLoop {
     if ((this.#core.nextDeadlineMs() ?? Number.POSITIVE_INFINITY) <= now)
       this.#core.step({ kind: 'timeout' }, now);
     const ready = this.#core.takeReady();
+    this.#effects.note(ready);
     this.#effects.send(ready.messages);
     this.#effects.flush();
     if (ready.persist !== undefined) this.#effects.persist(ready.persist);

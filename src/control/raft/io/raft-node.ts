@@ -99,6 +99,8 @@ export class RaftNode {
   readonly #receiver: SnapshotReceiver;
   readonly #stallWatch: StallWatch;
   readonly #ticker: NodeJS.Timeout;
+  /** Who waits for a received snapshot to be in the log and in the machine, or refused. */
+  readonly #undigested: (() => void)[] = [];
   readonly #listeners = new Set<(status: RaftStatus) => void>();
   #status: RaftStatus;
   #outcomeTimer: NodeJS.Timeout | undefined;
@@ -136,6 +138,7 @@ export class RaftNode {
     this.#status = this.#core.status();
     this.#loop = new RaftLoop(this.#core, {
       begin: () => this.#reads.poll(),
+      note: (ready) => this.#note(ready),
       send: (messages) => {
         for (const message of messages) this.#transport.send(message);
       },
@@ -213,9 +216,10 @@ export class RaftNode {
       },
       open: (meta, sizeBytes, digest) => storage.receiveSnapshot(meta, sizeBytes, digest),
       onReceived: (from, term, meta) =>
-        this.#loop.input({
-          kind: 'message',
-          message: { kind: 'snapshot', from, to: id, term, meta },
+        new Promise((resolve) => {
+          this.#undigested.push(resolve);
+          const message = { kind: 'snapshot', from, to: id, term, meta } as const;
+          this.#loop.input({ kind: 'message', message });
         }),
     });
     this.#stallWatch = new StallWatch(STALL_LOG_MS, (stalledMs) => this.#onStall(stalledMs));
@@ -394,15 +398,26 @@ export class RaftNode {
     if (!this.#failed) await this.#config.storage.close();
   }
 
-  #perform(ready: RaftReady): void {
+  #note(ready: RaftReady): void {
     if (ready.status !== undefined) this.#onStatus(ready.status);
     for (const outcome of ready.proposals) this.#proposals.onOutcome(outcome, this.#status.leader);
+  }
+
+  #perform(ready: RaftReady): void {
     if (ready.restore !== undefined) this.#applier.restore(ready.restore);
     this.#applier.apply(ready.committed);
     for (const { request, index } of ready.reads)
       this.#reads.onAnswer(request, index, this.#applier.appliedIndex);
     for (const to of ready.snapshots) this.#sendSnapshot(to);
     this.#reads.poll();
+    this.#digest();
+  }
+
+  /** The next snapshot may be received when the last one is nowhere on its way any more. */
+  #digest(): void {
+    if (this.#undigested.length === 0) return;
+    if (this.#state !== 'closed' && (this.#writer.resetting || this.#applier.restoring)) return;
+    for (const resolve of this.#undigested.splice(0)) resolve();
   }
 
   #onStatus(status: RaftStatus): void {
@@ -507,6 +522,7 @@ export class RaftNode {
     clearTimeout(this.#outcomeTimer);
     this.#proposals.close(closedError());
     this.#reads.close(closedError());
+    this.#digest();
   }
 
   #fail(error: unknown): void {

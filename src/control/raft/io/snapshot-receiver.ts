@@ -21,8 +21,8 @@ export interface SnapshotReceiverConfig {
     sizeBytes: number,
     digest: Uint8Array,
   ) => Promise<SnapshotWriter>;
-  /** It is durable here, or was not needed. */
-  readonly onReceived: (from: RaftId, term: Term, meta: SnapshotMeta) => void;
+  /** It is durable here, or was not needed. Resolves when another may take its place. */
+  readonly onReceived: (from: RaftId, term: Term, meta: SnapshotMeta) => Promise<void>;
 }
 
 export interface SnapshotReceiverStats {
@@ -98,15 +98,19 @@ export class SnapshotReceiver {
     const offer = await stream.receive(FIRST_MS_MAX);
     if (offer.kind !== 'offer') throw new SnapshotStreamEnd('malformed_frame');
     const verdict = this.#judge(offer);
-    if (verdict === 'wanted') await this.#receiveInTurn(stream, offer);
-    else if (verdict !== 'have') {
+    if (verdict === 'wanted') await this.#receiveInTurn(stream, from, offer);
+    else if (verdict === 'have') await this.#confirm(stream, from, offer);
+    else {
       await stream.write(encodeSnapshotFrame({ kind: 'refuse', why: verdict }));
       stream.finish();
       throw new SnapshotStreamEnd(verdict);
     }
+  }
+
+  async #confirm(stream: SnapshotStream, from: RaftId, { term, meta }: Offer): Promise<void> {
     await stream.write(encodeSnapshotFrame({ kind: 'done' }));
     stream.finish();
-    if (!this.#stopped) this.#config.onReceived(from, offer.term, offer.meta);
+    if (!this.#stopped) await this.#config.onReceived(from, term, meta);
   }
 
   #judge({ term, meta, sizeBytes }: Offer): 'wanted' | 'have' | 'stale' | 'busy' | 'too_large' {
@@ -116,7 +120,7 @@ export class SnapshotReceiver {
     return this.#current !== undefined && this.#current.term > term ? 'busy' : 'wanted';
   }
 
-  async #receiveInTurn(stream: SnapshotStream, offer: Offer): Promise<void> {
+  async #receiveInTurn(stream: SnapshotStream, from: RaftId, offer: Offer): Promise<void> {
     const before = this.#current;
     before?.stream.end();
     let finished = () => {};
@@ -129,6 +133,7 @@ export class SnapshotReceiver {
       await before?.done;
       if (this.#stopped || stream.ended) throw new SnapshotStreamEnd('replaced');
       await this.#receive(stream, offer);
+      await this.#confirm(stream, from, offer);
     } finally {
       if (this.#current === current) this.#current = undefined;
       finished();

@@ -18,9 +18,8 @@ import type { GossipKeyText } from '../../wire/gossip-key.js';
 
 /** What managers alone may see. */
 export interface ClusterSecrets {
-  readonly caKeyPem: string;
   /** All that is needed to sign, and to go on with a change of the root; its owner knows the form. */
-  readonly ca?: object;
+  readonly ca: object;
   /** First seals, all open; the last is the one that will seal next. */
   readonly gossipKeys: readonly GossipKeyText[];
   readonly gossipKeysRotatedAtMs: number;
