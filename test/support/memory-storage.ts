@@ -51,8 +51,11 @@ export class MemoryDisk {
       this.entries = agrees ? this.entries.filter((entry) => entry.index > index) : [];
     }
     const { term, vote, commitIndex } = this.hardState;
-    if (commitIndex < this.base.index)
-      this.hardState = { term, vote, commitIndex: this.base.index };
+    this.hardState = {
+      term: Math.max(term, this.base.term),
+      vote: this.base.term > term ? 0 : vote,
+      commitIndex: Math.max(commitIndex, this.base.index),
+    };
     return { hardState: this.hardState, snapshot: this.base, entries: [...this.entries] };
   }
 }
