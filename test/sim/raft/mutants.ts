@@ -152,7 +152,11 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a snapshot of the past is accepted',
     edits: [
-      ...edit('inbox.ts', ' && meta.index > state.commitIndex && !state.log.has(meta)', ''),
+      ...edit(
+        'inbox.ts',
+        'return meta.index > commitIndex && !log.has(meta);',
+        'return meta.index > 0 && commitIndex + log.lastIndex > 0;',
+      ),
       ...edit(
         'raft.ts',
         "assert(meta.index > this.#state.commitIndex, 'the state machine never goes back');",

@@ -17,6 +17,7 @@ import type {
   Term,
 } from '../../../src/control/raft/core/types.js';
 import { decodeMembers } from '../../../src/control/raft/wire/members.js';
+import { describeWrite } from './describe.js';
 import type { Disk } from './disk.js';
 import type { Ledger } from './ledger.js';
 import {
@@ -545,17 +546,4 @@ export class SimNode {
     this.#around.ended(this);
     return false;
   }
-}
-
-function describeWrite({ persistId, entries, reset, hardState, messages }: RaftPersist): string {
-  const first = entries[0]?.index;
-  const what = [
-    ...(reset === undefined ? [] : [`begin after ${reset.index}`]),
-    ...(first === undefined ? [] : [`entries ${first} to ${first + entries.length - 1}`]),
-    ...(hardState === undefined
-      ? []
-      : [`term ${hardState.term} vote ${nameOf(hardState.vote)} commit ${hardState.commitIndex}`]),
-    ...(messages.length === 0 ? [] : [`then ${messages.length} messages`]),
-  ];
-  return `write ${persistId}: ${what.join(', ')}`;
 }

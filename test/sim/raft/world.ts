@@ -9,6 +9,7 @@ import type {
 import { decodeMessages, encodeMessages } from '../../../src/control/raft/wire/message.js';
 import { Clients } from './clients.js';
 import type { RunConfig } from './config.js';
+import { describe } from './describe.js';
 import { Disk } from './disk.js';
 import { Ledger } from './ledger.js';
 import { hashOf, nameOf } from './machine.js';
@@ -318,14 +319,4 @@ export class RaftWorld implements Surroundings, Victims {
     }
     return behind;
   }
-}
-
-export function describe(message: RaftMessage): string {
-  const { from, to, term, kind, ...rest } = message;
-  const fields = Object.entries(rest).map(([name, value]) =>
-    name === 'entries'
-      ? `entries ${(value as readonly { index: number; term: number; kind: string }[]).map((e) => `${e.index}@${e.term}${e.kind === 'members' ? '*' : ''}`).join(',')}`
-      : `${name} ${typeof value === 'object' ? JSON.stringify(value) : value}`,
-  );
-  return `${nameOf(from)} to ${nameOf(to)}: ${kind} of term ${term} ${fields.join(' ')}`;
 }
