@@ -303,7 +303,10 @@ export class Session {
         socket.destroy();
         return this.#retry(0);
       }
-      if (this.#end !== undefined) return socket.destroy();
+      if (this.#end !== undefined) {
+        socket.destroy();
+        return;
+      }
       this.#begin(socket, remote);
     } catch (error) {
       if (this.#end !== undefined) return;
