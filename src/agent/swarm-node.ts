@@ -446,6 +446,12 @@ export class SwarmNode {
     if (swarm.identity.role === 'manager' && this.#local.manager === undefined)
       void this.#queue(() => this.#promote(swarm, saved));
     this.#followManager(swarm, saved);
+    // A manager that is out of the group, and was not told, hears it from the others' assignments.
+    swarm.session.onAssignments(({ nodes }) => {
+      const own = nodes.find(({ id }) => id === swarm.identity.nodeId);
+      if (own?.role === 'worker' && this.#local.manager?.isCutOff === true)
+        void this.#queue(() => this.#demote(swarm, saved));
+    });
   }
 
   #followManager(swarm: ActiveSwarm, saved: SavedSwarm): void {

@@ -18,6 +18,7 @@ const SETTLE_MS = 20;
  */
 export class LeaderDuties {
   readonly #scope: ManagerScope;
+  readonly #tellRemoved: (member: Member) => void;
   readonly #timer: NodeJS.Timeout;
   readonly #unwatch: () => void;
   #soon: NodeJS.Timeout | undefined;
@@ -25,8 +26,10 @@ export class LeaderDuties {
   #again = false;
   #closed = false;
 
-  constructor(scope: ManagerScope) {
+  /** @param tellRemoved Tells a manager that it is out of the group, as far as it can be reached. */
+  constructor(scope: ManagerScope, tellRemoved: (member: Member) => void) {
     this.#scope = scope;
+    this.#tellRemoved = tellRemoved;
     this.#timer = setInterval(() => this.#look(), DUTIES_INTERVAL_MS);
     this.#timer.unref();
     this.#unwatch = scope.replica.watch((changes) => {
@@ -113,6 +116,8 @@ export class LeaderDuties {
     }
     log.info({ raftId: member.id }, 'manager leaves the group');
     await replica.raft.changeMembers({ kind: 'remove', id: member.id });
+    // Who is out of the group is sent nothing more of the log, not even that it is out.
+    this.#tellRemoved(member);
   }
 
   /** What the rows say of managers follows what the group is. */

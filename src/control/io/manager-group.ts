@@ -11,7 +11,7 @@ import {
   readPeerCertificate,
   trustBundle,
 } from '../identity/index.js';
-import type { DiskStorage, RaftPurpose, Vault } from '../raft/index.js';
+import type { DiskStorage, Member, RaftPurpose, Vault } from '../raft/index.js';
 import { isCommand, ONLY_ROW } from '../store/index.js';
 import { ALPN_FORWARD, type LeaderHint } from '../wire/forward-messages.js';
 import { formatMemberContext, parseMemberContext } from '../wire/member-context.js';
@@ -288,6 +288,17 @@ export class ManagerGroup {
       return this.addressesOf(context.nodeId, context.address).slice(0, 1);
     });
     return [this.advertised, ...others];
+  }
+
+  /** As far as it can be reached; otherwise its own agent hears of it from another manager. */
+  tellRemoved(member: Member): void {
+    const { nodeId, address } = parseMemberContext(member.context) ?? {};
+    if (nodeId === undefined) return;
+    const [at] = this.addressesOf(nodeId, address);
+    if (at === undefined) return;
+    void this.#clients
+      .of({ nodeId, address: at })
+      .call('raft.removed', {}, { timeoutMs: CONNECT_MS_MAX });
   }
 
   /** What this manager has of the log: what a recovery would go by. */

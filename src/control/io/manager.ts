@@ -56,6 +56,7 @@ import { caOf, clusterOf, type ManagerScope, secretsOf } from './manager-scope.j
 const FRESH_MS_MAX = 1_500;
 /** How often it is looked who of the managers is reachable. */
 const LOOK_INTERVAL_MS = 500;
+const CUT_OFF_MS = 3_000;
 const LEAVE_GROUP_MS_MAX = 5_000;
 /** Docker's: the settings of a manager that has not told its address yet are told again. */
 const ADDRESS_RETRY_MS = 1_000;
@@ -135,7 +136,7 @@ export class Manager {
       }),
     );
     this.#caServer = new CaServer(caBackend(this.#scope, () => group.managers()));
-    this.#duties = new LeaderDuties(this.#scope);
+    this.#duties = new LeaderDuties(this.#scope, (member) => group.tellRemoved(member));
     this.#lock = new ManagerLock(group, unlockKey);
     group.serve(
       {
@@ -147,7 +148,10 @@ export class Manager {
           else socket.destroy();
         },
       },
-      { 'raft.leave': (_params, from) => this.#onLeave(from) },
+      {
+        'raft.leave': (_params, from) => this.#onLeave(from),
+        'raft.removed': () => this.#onRemoved(),
+      },
     );
     this.#unsubscribe.push(
       replica.watch((changes) => {
@@ -187,6 +191,11 @@ export class Manager {
   /** The node's certificate was renewed. */
   useIdentity(identity: NodeIdentity): void {
     this.#group.useIdentity(identity);
+  }
+
+  /** No leader has been heard of for a while: what this manager says of roles may be old. */
+  get isCutOff(): boolean {
+    return performance.now() - this.#freshAtMs > CUT_OFF_MS;
   }
 
   /** Called once, when this node is no member of the group any more: it was demoted or removed. */
@@ -498,6 +507,12 @@ export class Manager {
       { code: 'SWARM_INVALID' },
       "can't remove member from the raft: this would result in a loss of quorum",
     );
+  }
+
+  /** The word of a manager, and managers are trusted. */
+  #onRemoved(): Promise<unknown> {
+    setImmediate(() => this.#end());
+    return Promise.resolve({});
   }
 
   /** On the leader: a manager leaves for good. The rest follows from its role. */
