@@ -54,6 +54,8 @@ export class Ledger {
   readonly #sights: Sights;
   readonly #accounts = new Map<RaftId, Account>();
   readonly #leaders = new Map<Term, RaftId>();
+  /** The last entry of each commitment, which is of the term of the leader that made it. */
+  readonly #commitments: { readonly index: LogIndex; readonly term: Term }[] = [];
   /** The last question of each kind, candidate and term. */
   readonly #candidacies = new Map<string, Candidacy>();
   /** Terms whose leader was seen to have what was committed. */
@@ -63,7 +65,6 @@ export class Ledger {
   readonly committed: Committed[] = [{ term: 0, hash: 0, chain: 0 }];
   /** The highest that any member took for committed. */
   commitIndex: LogIndex = 0;
-  commitTerm: Term = 0;
   /** Of the last committed change. */
   members: Membership;
   /** Who is or was a member in any log, even if that was never committed. */
@@ -109,8 +110,9 @@ export class Ledger {
     account.log = new LogImage(snapshot);
     account.log.apply({ entries, reset: undefined, hardState: undefined });
     if (!this.#guards) return;
-    if (term < account.promisedTerm)
-      fail(`${nameOf(id)} restarts in term ${term}, but had promised ${account.promisedTerm}`);
+    const found = Math.max(term, account.log.lastTerm);
+    if (found < account.promisedTerm)
+      fail(`${nameOf(id)} restarts in term ${found}, but had promised ${account.promisedTerm}`);
     const given = account.votes.get(term);
     if (given !== undefined && given !== vote)
       fail(`${nameOf(id)} voted for ${nameOf(given)} in term ${term} and forgot it`);
@@ -147,9 +149,11 @@ export class Ledger {
     if (status === undefined) return;
     if (status.role === 'leader' && !this.#complete.has(status.term)) {
       this.#complete.add(status.term);
-      // Leader completeness: what is committed is in the log of every later leader.
-      if (!log.has(this.commitIndex, this.commitTerm))
-        fail(`${nameOf(id)} is elected without ${this.commitIndex} of term ${this.commitTerm}`);
+      // Leader completeness: what is committed is in the log of every later leader. One that was paused
+      // may read its votes when others are terms ahead; it owes nothing to what those committed.
+      const owed = this.#commitments.findLast(({ term }) => term < status.term);
+      if (owed !== undefined && !log.has(owed.index, owed.term))
+        fail(`${nameOf(id)} is elected without ${owed.index} of term ${owed.term}`);
     }
     for (const advance of account.advances)
       if (advance.status.commitIndex > this.commitIndex)
@@ -169,7 +173,7 @@ export class Ledger {
       this.#expectQuorum(status, term);
     }
     this.commitIndex = commitIndex;
-    this.commitTerm = term;
+    this.#commitments.push({ index: commitIndex, term });
     for (const other of this.#accounts.values()) {
       const { status: held } = other;
       if (held?.role !== 'leader' || held.term <= term || !this.#complete.has(held.term)) continue;
@@ -293,14 +297,16 @@ export class Ledger {
   }
 
   #expectTerm({ id, disk }: Account, term: Term): void {
-    if (disk.durable.hardState.term < term)
-      fail(`${nameOf(id)} speaks in term ${term}, has ${disk.durable.hardState.term} on disk`);
+    // An entry of a term is as good as the term itself: a restart finds it.
+    const { hardState, lastTerm } = disk.durable;
+    const durable = Math.max(hardState.term, lastTerm);
+    if (durable < term) fail(`${nameOf(id)} speaks in term ${term}, has ${durable} on disk`);
   }
 
   #expectVote(account: Account, term: Term, candidate: RaftId): void {
     this.#expectTerm(account, term);
     const { hardState } = account.disk.durable;
-    if (hardState.term === term && hardState.vote !== candidate)
+    if (hardState.term < term || (hardState.term === term && hardState.vote !== candidate))
       fail(`${nameOf(account.id)} voted for ${nameOf(candidate)} and has not got it on disk`);
   }
 
