@@ -20,6 +20,7 @@ import {
   RaftStorageError,
   readMember,
   removeState,
+  removeVault,
   restoreGroup,
   savedBy,
   saveIdentity,
@@ -137,6 +138,7 @@ export class LocalManager {
     this.#unlockKey = undefined;
     await saveIdentity(this.#options.dataDir, identity);
     await removeState(this.#options.dataDir);
+    await removeVault(this.#options.dataDir);
   }
 
   async close(): Promise<void> {

@@ -16,7 +16,14 @@ export {
 } from './identity/index.js';
 export { forgetSwarm } from './io/forget.js';
 export { type BlobChange, type ClusterChange, Manager, type ManagerStats } from './io/manager.js';
-export { loadedBy, openVault, readMember, removeState, savedBy } from './io/manager-disk.js';
+export {
+  loadedBy,
+  openVault,
+  readMember,
+  removeState,
+  removeVault,
+  savedBy,
+} from './io/manager-disk.js';
 export type { ManagerHolds, ManagerPlace } from './io/manager-group.js';
 export {
   createManager,

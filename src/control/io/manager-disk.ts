@@ -24,8 +24,10 @@ export type MemberFile = z.infer<typeof memberSchema>;
 
 const folderOf = (dataDir: string) => join(dataDir, STORE_FOLDER);
 
+const vaultPath = (dataDir: string) => join(dataDir, 'identity', 'raft-keys.json');
+
 export function openVault(dataDir: string, unlockKey?: string): Promise<Vault> {
-  return Vault.open(join(dataDir, 'identity', 'raft-keys.json'), unlockKey);
+  return Vault.open(vaultPath(dataDir), unlockKey);
 }
 
 export function openStorage(dataDir: string, keys: Vault, log: Logger): Promise<DiskStorage> {
@@ -56,6 +58,11 @@ export async function writeMember(dataDir: string, member: MemberFile): Promise<
 /** The copy of the state is of no use any more: this node is no manager, or begins anew. */
 export async function removeState(dataDir: string): Promise<void> {
   await rm(folderOf(dataDir), { recursive: true, force: true });
+}
+
+/** After the node's key was saved without it. */
+export async function removeVault(dataDir: string): Promise<void> {
+  await rm(vaultPath(dataDir), { force: true });
 }
 
 /** How the node's private key is kept: sealed while autolock is on. */

@@ -90,6 +90,7 @@ export class ManagerSession {
         const told = session?.assignments();
         return told && { role: told.nodes.get(nodeId)?.role, caPem: told.cluster.rootCaPem };
       },
+      remotes: () => remotesOf(session),
       nodes: () => session?.assignments()?.nodes.size ?? 1,
     });
     session = await Session.open({
@@ -106,10 +107,7 @@ export class ManagerSession {
     const opened = session;
     // A session that was opened with the old certificate tells the managers nothing of the new one.
     renewal.onIdentity(() => opened.reopen());
-    const look = () => {
-      const [remote] = opened.managers();
-      if (remote !== undefined) renewal.look(remote);
-    };
+    const look = () => renewal.look();
     const timer = setInterval(look, RENEWAL_CHECK_MS);
     timer.unref();
     const end = opened.onAssignments(look);
@@ -238,6 +236,12 @@ export class ManagerSession {
     await this.#session.close();
     await this.#renewal.finished();
   }
+}
+
+/** The manager of the open session first: it is there. */
+function remotesOf(session: Session | undefined): readonly ControlAddress[] {
+  const present = session?.connected === true ? session.remote : undefined;
+  return [...(present ? [present] : []), ...(session?.managers() ?? [])];
 }
 
 function viewOf(tables: AssignmentTables): Assignments {

@@ -14,8 +14,9 @@ import {
 } from '../identity/index.js';
 import type { ControlAddress } from '../wire/model.js';
 
-/** After a renewal that changed nothing, or failed, the next waits so long. */
+/** After a renewal the next waits so long; after one that changed nothing, or failed, another is asked. */
 const RETRY_MS = 2_000;
+const RETRY_SOON_MS = 500;
 
 export interface RenewalConfig {
   readonly identity: NodeIdentity;
@@ -26,6 +27,8 @@ export interface RenewalConfig {
   readonly isManager: () => boolean;
   /** What the managers have told: the node's role, and the roots to be trusted. */
   readonly told: () => { readonly role: NodeRole | undefined; readonly caPem: string } | undefined;
+  /** Whom to ask, the likeliest first. */
+  readonly remotes: () => readonly ControlAddress[];
   /** Nodes of the swarm, among which the renewals of a rotation are spread. */
   readonly nodes: () => number;
 }
@@ -39,6 +42,7 @@ export class Renewal {
   #renewing: Promise<void> | undefined;
   #saving: Promise<void> = Promise.resolve();
   #notBeforeMs = 0;
+  #turn = 0;
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
@@ -71,7 +75,7 @@ export class Renewal {
   }
 
   /** Something may have made a renewal due; a rotation's are spread over a while. */
-  look(remote: ControlAddress): void {
+  look(): void {
     void this.#adopt();
     const reason = this.#reason();
     if (reason === undefined || this.#timer !== undefined || this.#stopped) return;
@@ -79,13 +83,22 @@ export class Renewal {
     const waitMs = Math.max(spreadMs, this.#notBeforeMs - Date.now(), 0);
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#renew(remote)
-        .catch((error: unknown) =>
-          this.#config.log.warn({ remote, err: error }, 'certificate was refused'),
-        )
-        .finally(() => this.look(remote));
+      void this.#renewSomewhere().finally(() => this.look());
     }, waitMs);
     this.#timer.unref();
+  }
+
+  async #renewSomewhere(): Promise<void> {
+    const remotes = this.#config.remotes();
+    const remote = remotes[this.#turn++ % Math.max(1, remotes.length)];
+    if (remote === undefined) return;
+    const before = this.#identity;
+    try {
+      await this.#renew(remote);
+    } catch (error) {
+      this.#config.log.warn({ remote, err: error }, 'certificate was refused');
+    }
+    if (this.#identity !== before) this.#turn = 0;
   }
 
   stop(): void {
@@ -125,7 +138,8 @@ export class Renewal {
   #renew(remote: ControlAddress): Promise<void> {
     this.#renewing ??= this.#ask(remote).finally(() => {
       this.#renewing = undefined;
-      this.#notBeforeMs = Date.now() + RETRY_MS;
+      const retryMs = this.#reason() === undefined ? RETRY_MS : RETRY_SOON_MS;
+      this.#notBeforeMs = Date.now() + retryMs;
     });
     return this.#renewing;
   }
