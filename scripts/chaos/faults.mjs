@@ -31,9 +31,10 @@ export class Faults {
   /** One fault after the other, each healed before the next. @throws Error if one does not heal. */
   async run(stop, endsAtMs) {
     while (!stop.aborted && performance.now() < endsAtMs) {
+      await this.untilHealthy();
+      await delay(500 + this.#random() * 1_500);
       const leader = await this.untilHealthy();
       if (performance.now() >= endsAtMs) return;
-      await delay(500 + this.#random() * 1_500);
       const others = this.#lab.nodes.map(({ name }) => name).filter((name) => name !== leader);
       const follower = others[Math.floor(this.#random() * others.length)];
       const kind = this.#choose();
@@ -60,7 +61,11 @@ export class Faults {
     const [action] = kind.split('-');
     if (action === 'kill') await this.#lab.signalAgent(node, 'SIGKILL');
     else if (action === 'pause') await this.#lab.signalAgent(node, 'SIGSTOP');
-    else await this.#lab.partition([node]);
+    else {
+      await this.#lab.partition([node]);
+      // Whatever got through while the wire was cut does not count.
+      event.atMs = performance.now();
+    }
     await delay(lastMs);
     // A machine that is busy takes longer: the fault lasts until somebody leads.
     for (let i = 0; i < 200 && this.#probe.isHot; i++) await delay(50);

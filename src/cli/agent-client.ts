@@ -1,4 +1,6 @@
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
+import type { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { CliError, usage } from './error.js';
 
 export const SOCKET_DEFAULT = '/run/shoal/docker.sock';
@@ -61,6 +63,52 @@ export class AgentClient {
     return new CliError({ code: 'CLI_REFUSED', status, refusal }, text);
   }
 
+  /**
+   * Writes the body of an answer to `sink`, at its pace.
+   *
+   * @param onBytes Is told how many bytes have come so far.
+   * @throws CliError CLI_UNREACHABLE, also if the answer is cut short; CLI_REFUSED.
+   */
+  download(path: string, sink: Writable, onBytes: (bytes: number) => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const outgoing = request(
+        {
+          socketPath: this.#socketPath,
+          path,
+          headers: { host: 'shoal', connection: 'close' },
+          timeout: this.#timeoutMs,
+          ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+        },
+        (response) => {
+          const { statusCode: status = 500 } = response;
+          if (status >= 400) {
+            textOf(response).then(
+              (text) => reject(this.#refused(status, parseBody(text), path)),
+              (error) => reject(this.#unreachable(error)),
+            );
+            return;
+          }
+          let bytes = 0;
+          response.on('data', (chunk: Buffer) => {
+            bytes += chunk.length;
+            onBytes(bytes);
+          });
+          pipeline(response, sink).then(resolve, (error: NodeJS.ErrnoException) =>
+            // What is wrong with the sink says so itself.
+            reject(error.syscall === 'write' ? error : this.#unreachable(error)),
+          );
+        },
+      );
+      outgoing.on('timeout', () => outgoing.destroy(this.#late()));
+      outgoing.on('error', (error) => reject(this.#unreachable(error)));
+      outgoing.end();
+    });
+  }
+
+  #late(): Error {
+    return new Error(`no answer in ${this.#timeoutMs / 1000} s`);
+  }
+
   #exchange(
     method: string,
     path: string,
@@ -87,19 +135,13 @@ export class AgentClient {
           ...(this.#signal === undefined ? {} : { signal: this.#signal }),
         },
         (response) => {
-          let text = '';
-          response.setEncoding('utf8');
-          response.on('data', (chunk: string) => {
-            text += chunk;
-            if (text.length > RESPONSE_BYTES_MAX) outgoing.destroy(new Error('answer too large'));
-          });
-          response.on('end', () => resolve({ status: response.statusCode ?? 500, text }));
-          response.on('error', (error) => reject(this.#unreachable(error)));
+          textOf(response).then(
+            (text) => resolve({ status: response.statusCode ?? 500, text }),
+            (error) => reject(this.#unreachable(error)),
+          );
         },
       );
-      outgoing.on('timeout', () =>
-        outgoing.destroy(new Error(`no answer in ${this.#timeoutMs / 1000} s`)),
-      );
+      outgoing.on('timeout', () => outgoing.destroy(this.#late()));
       outgoing.on('error', (error) => reject(this.#unreachable(error)));
       outgoing.end(payload);
     });
@@ -115,6 +157,19 @@ export class AgentClient {
     const message = why[error.code ?? ''] ?? `the agent on ${socket} broke off: ${error.message}`;
     return new CliError({ code: 'CLI_UNREACHABLE', socket }, message, { cause: error });
   }
+}
+
+function textOf(response: IncomingMessage): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = '';
+    response.setEncoding('utf8');
+    response.on('data', (chunk: string) => {
+      text += chunk;
+      if (text.length > RESPONSE_BYTES_MAX) response.destroy(new Error('answer too large'));
+    });
+    response.on('end', () => resolve(text));
+    response.on('error', reject);
+  });
 }
 
 function parseBody(text: string): unknown {

@@ -4,11 +4,14 @@ import { AgentError } from '../base/error.js';
 import { AgentClient, socketPathOf } from './agent-client.js';
 import { addBenchCommands } from './bench.js';
 import { EXIT_BUG, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, exitCodeOf } from './error.js';
+import { addHistoryCommand } from './history.js';
 import { addLabCommands } from './lab/command.js';
 import { addNetworkCommands, SOCKET_FLAG } from './network.js';
 import { formatValue, printJson } from './output.js';
 import { packageVersion } from './paths.js';
+import { addRecoverCommand } from './recover.js';
 import { addRunCommand } from './run/command.js';
+import { addSnapshotCommands } from './snapshot.js';
 
 /**
  * Runs the `shoal` command.
@@ -89,6 +92,9 @@ async function makeProgram(
   addNetworkCommands(program);
   addRunCommand(program, setExitCode);
   addStatusCommand(program);
+  addHistoryCommand(program);
+  addSnapshotCommands(program);
+  addRecoverCommand(program);
   addLabCommands(program, setExitCode);
   addBenchCommands(program, setExitCode);
   program
