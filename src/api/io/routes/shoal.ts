@@ -69,7 +69,9 @@ export function shoalRoutes(backend: Backend): Route[] {
       path: '/shoal/v1/snapshot/restore',
       handle: async (call) => {
         const path = readPath(await call.body());
-        requireManager(backend.swarm());
+        const local = backend.swarm();
+        // A node that is in no swarm may begin with one that was saved.
+        if (local.state !== 'inactive') requireManager(local);
         return json(await backend.restoreSnapshot(path));
       },
     },
