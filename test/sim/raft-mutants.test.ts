@@ -6,6 +6,9 @@ import { loadMutant } from './raft/mutate.js';
 import type { RaftClass } from './raft/node.js';
 import { runSeed } from './raft/run.js';
 
+// Half a minute of computing, which on a busy machine is several.
+t.setTimeout(600_000);
+
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /** The first seed of some size that shows it, and what it shows. */

@@ -97,7 +97,6 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'members change while a change is open',
     edits: edit('raft.ts', ' || members.index > commitIndex', ''),
     seeds: 20,
-    outsideSeeds: 150,
   },
   {
     name: 'a vote goes to a shorter log',
