@@ -63,7 +63,7 @@ async function save(file: string, flags: SnapshotFlags): Promise<void> {
   let shown = 0;
   try {
     rmSync(partial, { force: true });
-    const sink = createWriteStream(partial, { mode: 0o600, flags: 'wx' });
+    const sink = createWriteStream(partial, { fd: openSync(partial, 'wx', 0o600) });
     await clientOf(flags).download('/shoal/v1/snapshot', sink, (bytes) => {
       size = bytes;
       if (bytes - shown < PROGRESS_BYTES) return;
