@@ -283,6 +283,45 @@ t.test('a cut at each operation of one life, one after another', async () => {
   for (let cutAt = 1; cutAt < 160; cutAt++) await liveAndDie(4711, [cutAt]);
 });
 
+t.test('killed at each operation, then a power cut after the next acknowledgement', async (t) => {
+  const keys = new TestKeys();
+  const open = (files: MemoryFiles) =>
+    openRaftStorage({ dir: '/d', keys, files, log: SILENT, segmentBytes: SEGMENT_BYTES });
+  const write = (storage: DiskStorage, index: number, reset?: SnapshotMeta) =>
+    new Promise<void>((resolve) => {
+      const data = Buffer.alloc(700, index);
+      const entries: LogEntry[] = [{ index, term: 1, kind: 'command', data }];
+      storage.write({ entries, reset, hardState: undefined }, () => resolve());
+    });
+  const live = async (files: MemoryFiles) => {
+    const storage = await open(files);
+    for (let index = 1; index <= 12; index++) await write(storage, index);
+    const meta = { index: 30, term: 1, members: [] };
+    const writer = await storage.receiveSnapshot(meta, 5);
+    await writer.write(Buffer.from('state'));
+    await writer.finish();
+    await write(storage, 31, meta);
+    for (let index = 32; index <= 45; index++) await write(storage, index);
+    await storage.close();
+  };
+  const whole = new MemoryFiles();
+  await live(whole);
+  for (let cutAt = 1; cutAt <= whole.operations; cutAt++) {
+    const files = new MemoryFiles();
+    files.cutAt = cutAt;
+    await Promise.race([live(files), files.cut]);
+    const restarted = files.afterKill();
+    const storage = await open(restarted);
+    const { restart } = storage;
+    const index = (restart.entries.at(-1)?.index ?? restart.snapshot.index) + 1;
+    await write(storage, index);
+    // Nothing that was not flushed survives.
+    const after = (await open(restarted.afterCut(() => 0))).restart;
+    t.equal(after.snapshot.index, restart.snapshot.index, `cut at ${cutAt}`);
+    t.equal(after.entries.at(-1)?.index, index, `cut at ${cutAt}`);
+  }
+});
+
 t.test('a disk that does not flush what it says it has is found out', async (t) => {
   let lost = 0;
   for (let seed = 1; seed <= 40; seed++)

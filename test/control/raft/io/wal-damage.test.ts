@@ -30,11 +30,14 @@ async function write(storage: DiskStorage, entries: LogEntry[], commitIndex = 0)
   );
 }
 
-/** Entries 1 to 60, each in a frame of its own, over several segments. */
+/** Entries 1 to 60 and 19 votes, each in a frame of its own, over several segments. */
 async function filled(): Promise<MemoryFiles> {
   const files = new MemoryFiles();
   const storage = await openOn(files);
-  for (let index = 1; index <= 60; index++) await write(storage, entriesOf(index, index));
+  for (let index = 1; index <= 60; index++) {
+    await write(storage, entriesOf(index, index));
+    if (index % 3 === 0 && index < 60) await write(storage, []);
+  }
   await storage.close();
   return files;
 }
@@ -114,6 +117,15 @@ const REFUSED: readonly (readonly [string, Damage, string])[] = [
     'RAFT_STORAGE_CORRUPT',
   ],
   [
+    'a frame in the middle of the last segment that is zeros now',
+    (files, paths) => {
+      const content = files.contentOf(paths.at(-1) as string);
+      const frames = framesOf(content);
+      content.fill(0, frames.at(-3), frames.at(-2));
+    },
+    'RAFT_STORAGE_CORRUPT',
+  ],
+  [
     'the end of an older segment, which is zeros now',
     (files, paths) => {
       const content = files.contentOf(paths[1] as string);
@@ -187,6 +199,21 @@ t.test('what was acknowledged and is damaged is refused, with the file named', a
       `${name}: nothing was changed`,
     );
   }
+});
+
+t.test('a vote that is missing at the end of an older segment is missed', async (t) => {
+  const pristine = await filled();
+  let votes = 0;
+  for (const path of written(pristine).slice(0, -1)) {
+    const files = pristine.afterKill();
+    const content = files.contentOf(path);
+    const last = framesOf(content).at(-1) as number;
+    if (content.readUInt32BE(last + 4) < 100) votes++;
+    content.fill(0, last);
+    const detail = await refusal(files);
+    t.equal(detail.code, 'RAFT_STORAGE_CORRUPT', path);
+  }
+  t.ok(votes > 0, 'some segments end with one');
 });
 
 t.test('a sector of the last frame that was never written is a torn end', async (t) => {
