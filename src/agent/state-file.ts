@@ -35,7 +35,7 @@ const schema = z.object({
       /** Known managers; a manager names itself. */
       managers: z.array(hostPort),
       manager: z.boolean(),
-      /** The user named the address to advertise: it is kept, whatever addresses the host has. */
+      /** What is advertised is no address of this host: it is kept, whatever addresses the host has. */
       advertiseGiven: z.boolean().optional(),
     })
     .optional(),

@@ -12,20 +12,20 @@ import {
   parseSnapshotFile,
 } from '../control/index.js';
 import { ActiveSwarm } from './active-swarm.js';
-import {
-  CONTROL_PORT,
-  defaultAdvertiseAddress,
-  formatHostPort,
-  type HostPort,
-  isUnspecified,
-  localAddressOf,
-  parseRemote,
-  resolveAddress,
-} from './addresses.js';
+import { formatHostPort, type HostPort, localAddressOf, parseRemote } from './addresses.js';
 import type { AgentConfig } from './config.js';
+import { describeActive, NO_SWARM } from './describe-swarm.js';
 import { hostAddresses, type StaticFacts } from './facts.js';
 import { LocalManager } from './local-manager.js';
 import type { Log } from './log.js';
+import { ManagerRole } from './manager-role.js';
+import {
+  type AddressWishes,
+  type NodeAddresses,
+  readdressed,
+  registrationOf,
+  resolveAddresses,
+} from './node-place.js';
 import type { SavedSwarm, StateFile } from './state-file.js';
 
 /** How long the first assignments may take before starting the data path is given up. */
@@ -33,18 +33,6 @@ const FIRST_ASSIGNMENTS_MS = 15_000;
 /** How long `docker swarm join` waits before it answers that it goes on in the background. */
 const JOIN_WAIT_MS = 20_000;
 const LEAVE_SESSION_MS = 2000;
-/** How long a node that is to be a manager tries, before it begins again. */
-const PROMOTE_MS_MAX = 60_000;
-const PROMOTE_RETRY_MS = 2_000;
-
-const NANO = 1e9;
-
-/** The three addresses that a node is in a swarm with. */
-interface Addresses {
-  readonly listen: HostPort;
-  readonly advertise: HostPort;
-  readonly dataPathAddress: string;
-}
 
 export interface SwarmNodeOptions {
   readonly config: AgentConfig;
@@ -77,6 +65,7 @@ export class SwarmNode {
   readonly #local: LocalManager;
   #phase: Phase;
   #turn: Promise<unknown> = Promise.resolve();
+  readonly #role: ManagerRole;
 
   constructor(options: SwarmNodeOptions) {
     this.#options = options;
@@ -86,6 +75,13 @@ export class SwarmNode {
       log,
       onFatal,
       addressHint: (nodeId) => this.#heardAt(nodeId),
+    });
+    this.#role = new ManagerRole({
+      log,
+      state: options.state,
+      local: this.#local,
+      queue: (work) => this.#queue(work),
+      isActive: (swarm) => this.active === swarm,
     });
     const saved = options.state.swarm;
     // From the first moment that it can be asked: else it could be made to join a second time.
@@ -147,7 +143,11 @@ export class SwarmNode {
       return;
     }
     log.info({ node: identity.nodeId, manager: saved.manager }, 'returning to the swarm');
-    const now = this.#readdress(saved);
+    const now = readdressed(saved, hostAddresses());
+    if (now !== saved) {
+      log.warn({ from: saved.advertise.address, to: now.advertise.address }, 'this node has moved');
+      this.#options.state.setSwarm(now);
+    }
     const renewed = saved.manager ? await this.#local.open(now, identity) : identity;
     await this.#activate(now, renewed);
   }
@@ -260,49 +260,17 @@ export class SwarmNode {
   /** The swarm as `docker info` shows it. */
   describe(): LocalSwarm {
     const phase = this.#phase;
-    const none = {
-      nodeId: '',
-      nodeAddress: '',
-      error: '',
-      controlAvailable: false,
-      remoteManagers: [],
-    };
-    if (phase.kind === 'error') return { ...none, state: 'error', error: phase.message };
-    if (phase.kind === 'locked') return { ...none, state: 'locked' };
+    if (phase.kind === 'error') return { ...NO_SWARM, state: 'error', error: phase.message };
+    if (phase.kind === 'locked') return { ...NO_SWARM, state: 'locked' };
     if (phase.kind === 'pending' || phase.kind === 'returning') {
       const remoteManagers = phase.remotes.map((remote) => ({
         nodeId: '',
         address: formatHostPort(remote),
       }));
-      return { ...none, state: 'pending', remoteManagers };
+      return { ...NO_SWARM, state: 'pending', remoteManagers };
     }
-    if (phase.kind === 'inactive') return { ...none, state: 'inactive' };
-    return this.#describeActive(phase.swarm);
-  }
-
-  #describeActive(swarm: ActiveSwarm): LocalSwarm {
-    const { identity, manager, assignments } = swarm;
-    const ids = assignments.nodes.filter((node) => node.role === 'manager').map((node) => node.id);
-    const addresses = assignments.cluster.managers;
-    const described = {
-      state: 'active' as const,
-      nodeId: identity.nodeId,
-      nodeAddress: this.#options.state.swarm?.advertise.address ?? '',
-      error: '',
-      controlAvailable: manager !== undefined,
-      remoteManagers: addresses.map((address, i) => ({
-        nodeId: ids[i] ?? '',
-        address: formatHostPort(address),
-      })),
-    };
-    if (manager === undefined) return described;
-    const nodes = manager.nodes();
-    return {
-      ...described,
-      nodes: nodes.length,
-      managers: nodes.filter((node) => node.manager !== undefined).length,
-      cluster: manager.cluster(),
-    };
+    if (phase.kind === 'inactive') return { ...NO_SWARM, state: 'inactive' };
+    return describeActive(phase.swarm, this.#options.state.swarm?.advertise.address ?? '');
   }
 
   #queue<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -319,53 +287,19 @@ export class SwarmNode {
     );
   }
 
-  #resolve(request: {
-    readonly listenAddress: string;
-    readonly advertiseAddress: string;
-    readonly dataPathAddress: string;
-  }): Addresses {
-    const host = hostAddresses();
-    const listenText = request.listenAddress === '' ? '0.0.0.0' : request.listenAddress;
-    const listen = resolveAddress(listenText, 'listen', CONTROL_PORT, host);
-    const advertise =
-      request.advertiseAddress === ''
-        ? { address: defaultAdvertiseAddress(listen, host), port: listen.port }
-        : resolveAddress(request.advertiseAddress, 'advertise', listen.port, host);
-    const dataPathAddress =
-      request.dataPathAddress === ''
-        ? advertise.address
-        : resolveAddress(request.dataPathAddress, 'dataPath', 0, host).address;
-    // An IPv6 address is reached only where IPv6 is listened to.
-    const everywhere =
-      isUnspecified(listen.address) && advertise.address.includes(':') ? '::' : listen.address;
-    return { listen: { ...listen, address: everywhere }, advertise, dataPathAddress };
+  #resolve(request: AddressWishes): NodeAddresses {
+    return resolveAddresses(request, hostAddresses());
   }
 
-  #registration(addresses: Addresses, availability: NodeAvailability): NodeRegistration {
+  #registration(addresses: NodeAddresses, availability: NodeAvailability): NodeRegistration {
     const { config, facts } = this.#options;
-    return {
-      description: {
-        hostname: config.hostname,
-        os: 'linux',
-        architecture: facts.architecture,
-        nanoCpus: facts.cpuCount * NANO,
-        memoryBytes: facts.memoryBytes,
-        engineVersion: facts.agentVersion,
-        engineLabels: facts.labels,
-        plugins: [{ type: 'Network', name: 'overlay' }],
-      },
-      availability,
-      address: addresses.advertise.address,
-      dataPathAddress: addresses.dataPathAddress,
-      gossipAddress: addresses.advertise.address,
-      gossipPort: config.gossipPort,
-    };
+    return registrationOf(config, facts, addresses, availability);
   }
 
   async #join(
     request: JoinRequest,
     remotes: readonly HostPort[],
-    addresses: Addresses,
+    addresses: NodeAddresses,
     cancel: AbortController,
   ): Promise<void> {
     const { config, log, state } = this.#options;
@@ -438,54 +372,7 @@ export class SwarmNode {
     swarm.session.onEnd((end) => {
       if (end === 'removed') void this.#queue(() => this.#onRemoved(swarm));
     });
-    swarm.session.onIdentity((identity) => {
-      this.#local.manager?.useIdentity(identity);
-      if (identity.role === 'manager' && this.#local.manager === undefined)
-        void this.#queue(() => this.#promote(swarm, saved));
-    });
-    if (swarm.identity.role === 'manager' && this.#local.manager === undefined)
-      void this.#queue(() => this.#promote(swarm, saved));
-    this.#followManager(swarm, saved);
-    // A manager that is out of the group, and was not told, hears it from the others' assignments.
-    swarm.session.onAssignments(({ nodes }) => {
-      const own = nodes.find(({ id }) => id === swarm.identity.nodeId);
-      if (own?.role === 'worker' && this.#local.manager?.isCutOff === true)
-        void this.#queue(() => this.#demote(swarm, saved));
-    });
-  }
-
-  #followManager(swarm: ActiveSwarm, saved: SavedSwarm): void {
-    this.#local.manager?.onEnd(() => void this.#queue(() => this.#demote(swarm, saved)));
-  }
-
-  async #promote(swarm: ActiveSwarm, saved: SavedSwarm): Promise<void> {
-    const { log, state } = this.#options;
-    if (this.active !== swarm || this.#local.manager !== undefined) return;
-    if (swarm.identity.role !== 'manager') return;
-    log.info('this node becomes a manager');
-    try {
-      const limit = AbortSignal.timeout(PROMOTE_MS_MAX);
-      await this.#local.join(saved, swarm.identity, swarm.session.managers(), limit);
-    } catch (error) {
-      log.error({ err: error }, 'this node could not become a manager: trying again');
-      setTimeout(
-        () => void this.#queue(() => this.#promote(swarm, saved)),
-        PROMOTE_RETRY_MS,
-      ).unref();
-      return;
-    }
-    state.setSwarm({ ...saved, manager: true });
-    this.#followManager(swarm, saved);
-  }
-
-  async #demote(swarm: ActiveSwarm, saved: SavedSwarm): Promise<void> {
-    if (this.active !== swarm || this.#local.manager === undefined) return;
-    this.#options.log.info('this node is a manager no more');
-    const managers = [...swarm.session.managers()];
-    await this.#local.end(swarm.identity);
-    this.#options.state.setSwarm({ ...saved, managers, manager: false });
-    // Its session was with itself: another manager gives it a worker's certificate.
-    swarm.session.reopen();
+    this.#role.follow(swarm, saved);
   }
 
   /** Goes on alone after most managers were lost. @returns This node's id. */
@@ -521,15 +408,14 @@ export class SwarmNode {
       const { state } = this.#options;
       if (this.#phase.kind === 'locked') throw lockedError();
       parseSnapshotFile(bytes);
-      const addresses: Addresses =
+      const addresses: NodeAddresses =
         state.swarm ??
         this.#resolve({ listenAddress: '', advertiseAddress: '', dataPathAddress: '' });
       const identity = this.active?.identity;
       await this.#standStill();
       const registration = this.#registration(addresses, 'active');
       const used = await this.#local.restore(bytes, addresses, identity, registration);
-      const { listen, advertise, dataPathAddress } = addresses;
-      const saved = { listen, advertise, dataPathAddress, managers: [advertise], manager: true };
+      const saved = { ...addresses, managers: [addresses.advertise], manager: true };
       state.setSwarm(saved);
       await this.#activate(saved, used);
       return used.nodeId;
@@ -574,29 +460,6 @@ export class SwarmNode {
         const address = this.#heardAt(id);
         return address === undefined ? [] : [...ports].map((port) => ({ address, port }));
       });
-  }
-
-  /** The addresses that the node was in the swarm with, or those that took their place. */
-  #readdress(saved: SavedSwarm): SavedSwarm {
-    const host = hostAddresses();
-    const isHere = (address: string) => host.some((own) => own.address === address);
-    const { advertise, dataPathAddress } = saved;
-    if (saved.advertiseGiven === true || host.length === 0 || isHere(advertise.address))
-      return saved;
-    try {
-      const address = defaultAdvertiseAddress(saved.listen, host);
-      const moved: SavedSwarm = {
-        ...saved,
-        advertise: { ...advertise, address },
-        dataPathAddress: isHere(dataPathAddress) ? dataPathAddress : address,
-      };
-      this.#options.log.warn({ from: advertise.address, to: address }, 'this node has moved');
-      this.#options.state.setSwarm(moved);
-      return moved;
-    } catch {
-      // Several could be meant: the operator has to say.
-      return saved;
-    }
   }
 
   /** The manager does not know this node any more: its place, and what hung on it, is gone. */

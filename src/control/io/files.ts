@@ -1,5 +1,5 @@
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 /** Only the agent's own user may read what the control plane keeps: keys and tokens are in it. */
 export const PRIVATE_FILE_MODE = 0o600;
@@ -38,13 +38,6 @@ export async function writeFileAtomic(path: string, content: string | Uint8Array
     throw error;
   }
   await syncFolder(dirname(path));
-}
-
-/** What crashes left of `writeFileAtomic`. */
-export async function removeTemporaries(folder: string): Promise<void> {
-  for (const name of await readdir(folder)) {
-    if (name.endsWith('.tmp')) await rm(join(folder, name), { force: true });
-  }
 }
 
 export async function readFileIfAny(path: string): Promise<Buffer | undefined> {
