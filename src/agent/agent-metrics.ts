@@ -2,11 +2,10 @@ import type { Manager } from '../control/index.js';
 import { STATS_FIELDS } from '../dataplane/io/index.js';
 import { tablesDigest } from '../dataplane/overlay/index.js';
 import { Metrics, type Sample } from '../observe/index.js';
+import { addManagerMetrics } from './manager-metrics.js';
 import type { SwarmNode } from './swarm-node.js';
 
 const snake = (name: string) => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
-
-const NODE_STATES = ['unknown', 'down', 'ready', 'disconnected'] as const;
 
 /** Numbers of a record as labelled samples. */
 function labelled(label: string, values: Readonly<Record<string, number>> | undefined): Sample[] {
@@ -104,20 +103,7 @@ export function createMetrics(node: SwarmNode): Metrics {
             },
           ],
   });
-  metrics.add({
-    name: 'swarm_manager_nodes',
-    help: 'Nodes by state; on a manager.',
-    kind: 'gauge',
-    labelNames: ['state'],
-    read: () => {
-      const nodes = active()?.manager?.nodes();
-      if (nodes === undefined) return [];
-      return NODE_STATES.map((state) => ({
-        labels: { state },
-        value: nodes.filter((n) => n.state === state).length,
-      }));
-    },
-  });
+  addManagerMetrics(metrics, () => active()?.manager);
   return metrics;
 }
 
