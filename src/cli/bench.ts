@@ -7,6 +7,7 @@ import { builtProgram } from './paths.js';
 const BENCHES: Readonly<Record<string, string>> = {
   overlay:
     'overlay throughput, packet rate and latency beside the kernel’s, measured in the same run',
+  raft: 'writes, failover and snapshot install of the managers’ log beside etcd, in the same run',
 };
 
 /** Declares `shoal bench …`: programs of their own, which get all remaining arguments as they are. */
@@ -16,7 +17,7 @@ export function addBenchCommands(program: Command, setExitCode: (code: number) =
     bench
       .command(name)
       .description(description)
-      .argument('[args...]', "arguments of the bench, see 'shoal bench overlay --help'")
+      .argument('[args...]', `arguments of the bench, see 'shoal bench ${name} --help'`)
       .helpOption(false)
       .allowUnknownOption()
       .passThroughOptions()
