@@ -29,8 +29,10 @@ export interface ConnectionConfig {
   readonly frameBytesMax: number;
   /** How long a frame may take to arrive whole. Default `FRAME_MS_MAX`. */
   readonly frameMs?: number;
-  /** How long the other side may leave what was sent without any sign of life; 0: for ever. */
+  /** How long the other side may leave what was sent without any sign of life. */
   readonly silenceMs: number;
+  /** Both sides give signs of life at every tick, whether there is anything to answer or not. */
+  readonly beats?: boolean;
   /** The body of a frame, never empty; a buffer of its own. */
   readonly onFrame: (body: Uint8Array) => void;
   /** Once. */
@@ -102,16 +104,13 @@ export class Connection {
   tick(): void {
     if (this.#ended) return;
     const now = nowMs();
-    const { silenceMs, frameMs = FRAME_MS_MAX } = this.#config;
+    const { silenceMs, frameMs = FRAME_MS_MAX, beats = false } = this.#config;
     if (this.#partialBytes > 0 && now - this.#partialSinceMs > frameMs) this.end('slow_frame');
-    else if (
-      silenceMs > 0 &&
-      this.#unansweredSinceMs !== undefined &&
-      now - this.#unansweredSinceMs > silenceMs
-    )
+    else if (this.#unansweredSinceMs !== undefined && now - this.#unansweredSinceMs > silenceMs)
       this.end('silent');
-    else if (this.#echoDue) {
+    else if (this.#echoDue || beats) {
       this.#echoDue = false;
+      if (beats) this.#unansweredSinceMs ??= now;
       this.#stream.write(ECHO);
     }
   }

@@ -11,7 +11,7 @@ import {
 /** Frames that were received and not asked for: twice what a sender has on its way. */
 const INBOX_MAX = 16;
 /** Without a sign of life from the other side for so long, there is none. */
-const SILENCE_MS_MAX = 5_000;
+const SILENCE_MS_MAX = 2_000;
 
 /** The stream has ended, or what came makes no sense here. */
 export class SnapshotStreamEnd extends Error {}
@@ -29,6 +29,7 @@ export class SnapshotStream {
     this.#connection = new Connection(stream, {
       frameBytesMax: SNAPSHOT_FRAME_BYTES_MAX,
       silenceMs: SILENCE_MS_MAX,
+      beats: true,
       onFrame: (body) => this.#onFrame(body),
       onEnd: (end) => {
         this.#end = end;
