@@ -2,32 +2,22 @@ import { randomInt } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import { nowMs } from '../../../base/io/driver.js';
 import { Prng } from '../../../base/prng.js';
-import type { Logger } from '../../core/logger.js';
 import { raftConfig } from '../core/config.js';
-import type { RaftDropCounts } from '../core/drops.js';
 import { Raft } from '../core/raft.js';
-import type {
-  FollowerStatus,
-  LogIndex,
-  Member,
-  MemberChange,
-  RaftId,
-  RaftReady,
-  RaftStatus,
-  SnapshotMeta,
-} from '../core/types.js';
-import { Applier, readSnapshot, type StateMachine } from './applier.js';
+import type { MemberChange, RaftId, RaftReady, RaftStatus, SnapshotMeta } from '../core/types.js';
+import { Applier, readSnapshot } from './applier.js';
 import { LogWriter } from './log-writer.js';
 import { Proposals } from './proposals.js';
 import { closedError, RaftError, refusalError, timeoutError } from './raft-error.js';
 import { RaftLoop } from './raft-loop.js';
+import type { RaftNodeConfig, RaftNodeStatus, RaftPurpose } from './raft-node-config.js';
 import { Reads } from './reads.js';
-import { SnapshotReceiver, type SnapshotReceiverStats } from './snapshot-receiver.js';
-import { SnapshotSender, type SnapshotSenderStats } from './snapshot-sender.js';
-import { Snapshotter, type SnapshotterStats } from './snapshotter.js';
+import { SnapshotReceiver } from './snapshot-receiver.js';
+import { SnapshotSender } from './snapshot-sender.js';
+import { Snapshotter } from './snapshotter.js';
 import { StallWatch } from './stall-watch.js';
-import type { RaftStorage, SnapshotReader, StorageStats } from './storage.js';
-import { Transport, type TransportDrop } from './transport.js';
+import type { SnapshotReader } from './storage.js';
+import { Transport } from './transport.js';
 
 /** What a proposal may be at most. */
 export const PROPOSAL_BYTES_MAX = 1_536 * 1_024;
@@ -36,52 +26,6 @@ const STALL_LOG_MS = 300;
 const STALL_TRANSFER_MS = 1_000;
 /** What closing may take beyond the disk's own time. */
 const CLOSE_TRANSFER_MS_MAX = 1_000;
-
-/** What a connection between members is for. */
-export type RaftPurpose = 'log' | 'snapshot';
-
-export interface RaftNodeConfig {
-  readonly id: RaftId;
-  /** Belongs to the node from now on, and is closed by it. */
-  readonly storage: RaftStorage;
-  readonly machine: StateMachine;
-  readonly log: Logger;
-  /** Connects to a member, authenticated; rejects with the cause (`ECONNREFUSED` is of interest). */
-  readonly dial: (member: Member, purpose: RaftPurpose, signal: AbortSignal) => Promise<Duplex>;
-  /** A follower stands after one to two times this without a leader. Default 500. */
-  readonly electionTimeoutMs?: number;
-  /** Default 100. */
-  readonly heartbeatMs?: number;
-  /** A snapshot is taken after so many entries, or entry bytes. Defaults 10,000 and 64 MiB. */
-  readonly snapshotEntries?: number;
-  readonly snapshotBytes?: number;
-  /** Entries before a snapshot that slow followers still get as such. Default 500. */
-  readonly keepEntries?: number;
-  /** The disk failed, or there is a bug: the node has stopped, and the process must end. */
-  readonly onFatal: (error: Error) => void;
-}
-
-export interface RaftNodeStatus extends RaftStatus {
-  readonly lastIndex: LogIndex;
-  readonly appliedIndex: LogIndex;
-  /** Empty unless this member leads. */
-  readonly followers: readonly FollowerStatus[];
-  readonly peers: readonly { readonly id: RaftId; readonly connected: boolean }[];
-  readonly storage: StorageStats;
-  /** Proposals and reads that wait. */
-  readonly proposals: number;
-  readonly reads: number;
-  readonly snapshots: SnapshotterStats & {
-    readonly sending: SnapshotSenderStats;
-    readonly receiving: SnapshotReceiverStats;
-  };
-  /** What was not sent, refused or cut off, by reason. */
-  readonly dropped: Readonly<Partial<Record<TransportDrop, number>>>;
-  /** Messages that arrived and went nowhere, by reason. */
-  readonly ignored: Readonly<RaftDropCounts>;
-  /** Stalls of the event loop while leading. */
-  readonly stalls: number;
-}
 
 /** One member of a raft group in the real world: the core, its disk, its peers and its state machine. */
 export class RaftNode {

@@ -6,11 +6,11 @@ import type {
   SnapshotMeta,
 } from '../../../../src/control/raft/core/types.js';
 import type { StateMachine } from '../../../../src/control/raft/io/applier.js';
-import {
-  RaftNode,
-  type RaftNodeConfig,
-  type RaftPurpose,
-} from '../../../../src/control/raft/io/raft-node.js';
+import { RaftNode } from '../../../../src/control/raft/io/raft-node.js';
+import type {
+  RaftNodeConfig,
+  RaftPurpose,
+} from '../../../../src/control/raft/io/raft-node-config.js';
 import { MemoryDisk, MemoryStorage } from '../../../support/memory-storage.js';
 import { Pipe } from './pipe.js';
 
