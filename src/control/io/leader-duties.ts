@@ -87,18 +87,21 @@ export class LeaderDuties {
   /** Members of the group whose nodes are gone, or are to be workers, go; one at a time. */
   async #settleMembers(): Promise<void> {
     const { replica, self } = this.#scope;
-    for (const member of replica.status.members) {
+    const { members } = replica.status;
+    for (const member of members) {
       const context = parseMemberContext(member.context);
       const node = context && replica.state.row('node', context.nodeId);
+      const known = members.find(({ id }) => id === node?.manager?.raftId);
       if (node === undefined || node.spec.role === 'worker') await this.#removeMember(member);
-      else if (
-        node.manager !== undefined &&
-        node.manager.raftId !== member.id &&
-        node.id !== self
-      ) {
-        // The node came back with an empty disk, as another member.
+      else if (known !== undefined && known !== member && node.id !== self) {
+        // The node came back with an empty disk, as another member, of which its row tells. While the
+        // row tells of none, that other one is on its way in.
         await this.#removeMember(member);
-      } else if (node.manager !== undefined && node.manager.address !== context?.address)
+      } else if (
+        known === member &&
+        node.manager !== undefined &&
+        node.manager.address !== context?.address
+      )
         await replica.raft.changeMembers({
           kind: 'describe',
           id: member.id,

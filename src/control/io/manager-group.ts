@@ -156,6 +156,15 @@ export class ManagerGroup {
       return outcomeOf(taken, () => this.leaderHint());
     };
     this.#server = new ForwardServer({ log, propose, methods: this.#methods });
+    // A certificate is judged when a connection begins: those of managers that are none any more end.
+    this.replica.watch((changes) => {
+      for (const { table, key } of changes) {
+        if (table !== 'node') continue;
+        const node = this.replica.state.row('node', key);
+        if (node === undefined || certifiedRoleOf(node) === 'worker')
+          this.#server.drop(key as NodeId);
+      }
+    });
     this.leader = new LeaderClient({
       self: parts.identity.nodeId,
       log,
@@ -298,7 +307,7 @@ export class ManagerGroup {
     if (at === undefined) return;
     void this.#clients
       .of({ nodeId, address: at })
-      .call('raft.removed', {}, { timeoutMs: CONNECT_MS_MAX });
+      .call('raft.removed', { raftId: member.id }, { timeoutMs: CONNECT_MS_MAX });
   }
 
   /** What this manager has of the log: what a recovery would go by. */

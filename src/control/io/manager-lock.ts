@@ -10,6 +10,8 @@ import { secretsOf } from './manager-scope.js';
 export class ManagerLock {
   readonly #group: ManagerGroup;
   #key: string | undefined;
+  /** Whether all that lies on the disk is known to be kept by the lock as it is. */
+  #settled = false;
   #running: Promise<void> | undefined;
   #again = false;
   #closed = false;
@@ -46,17 +48,26 @@ export class ManagerLock {
   async #apply(): Promise<void> {
     const { vault, storage, replica, place } = this.#group;
     const wanted = secretsOf(this.#group).unlockKey;
-    if (wanted === this.#key) return;
-    await vault.lock(wanted);
-    this.#key = wanted;
+    if (wanted !== this.#key) {
+      this.#settled = false;
+      await vault.lock(wanted);
+      this.#key = wanted;
+      place.log.info({ autolock: wanted !== undefined }, 'the lock of the disk was changed');
+    }
+    // Also what a manager that was killed in the middle has left undone.
+    if (this.#settled) return;
     await saveIdentity(place.dataDir, this.#group.identity, savedBy(vault));
     await vault.forgetNodeKeys();
-    place.log.info({ autolock: wanted !== undefined }, 'the lock of the disk was changed');
+    if (vault.keyIds().length === 1) {
+      this.#settled = true;
+      return;
+    }
     if (this.#closed) return;
     // Whatever lies on the disk is sealed with the new keys from here on.
     await replica.raft.snapshot();
     const used = storage.keyIds();
     const { id } = vault.currentKey();
     await vault.forget(vault.keyIds().filter((one) => one !== id && !used.has(one)));
+    this.#settled = true;
   }
 }

@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import { SwarmError } from '../../base/swarm-error.js';
 import type {
   AttachmentId,
@@ -60,6 +61,8 @@ const CUT_OFF_MS = 3_000;
 const LEAVE_GROUP_MS_MAX = 5_000;
 /** Docker's: the settings of a manager that has not told its address yet are told again. */
 const ADDRESS_RETRY_MS = 1_000;
+
+const removedSchema = z.object({ raftId: z.int().min(1) });
 
 export interface ManagerStats {
   readonly listener: ListenerStats;
@@ -150,7 +153,7 @@ export class Manager {
       },
       {
         'raft.leave': (_params, from) => this.#onLeave(from),
-        'raft.removed': () => this.#onRemoved(),
+        'raft.removed': (params) => this.#onRemoved(params),
       },
     );
     this.#unsubscribe.push(
@@ -510,8 +513,10 @@ export class Manager {
   }
 
   /** The word of a manager, and managers are trusted. */
-  #onRemoved(): Promise<unknown> {
-    setImmediate(() => this.#end());
+  #onRemoved(params: unknown): Promise<unknown> {
+    // It may be about the member that this node was before it came back with an empty disk.
+    const raftId = removedSchema.safeParse(params).data?.raftId;
+    if (raftId === this.#group.member.raftId) setImmediate(() => this.#end());
     return Promise.resolve({});
   }
 

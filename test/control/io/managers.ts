@@ -133,13 +133,13 @@ export class Seat {
   }
 
   /** As after a restart of the process: everything is read from the disk. */
-  async reopen(unlockKey?: string): Promise<void> {
+  async reopen(unlockKey?: string, port = this.#port): Promise<void> {
     const vault = await openVault(this.dataDir);
     if (unlockKey !== undefined) vault.unlock(unlockKey);
     const identity = await loadIdentity(this.dataDir, loadedBy(vault));
     if (identity === undefined || 'locked' in identity) throw new Error('the identity is locked');
     const opened = await openManager({
-      ...this.world.place(this.dataDir, this.#port),
+      ...this.world.place(this.dataDir, port),
       identity,
       vault,
       unlockKey,
