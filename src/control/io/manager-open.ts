@@ -42,6 +42,8 @@ const DEFAULT_DATA_PATH_PORT = 4789;
 const GOSSIP_KEY_BYTES = 32;
 /** How long the only manager may take to lead. */
 const LEAD_MS_MAX = 10_000;
+/** How long what is on the own disk may take to be applied, before a manager starts all the same. */
+const APPLY_MS_MAX = 10_000;
 
 export interface ManagerCreation extends ManagerPlace {
   readonly clusterSpec?: Partial<ClusterSpec>;
@@ -188,6 +190,9 @@ export async function openManager(
     );
   const group = await ManagerGroup.open(o, { vault: o.vault, member, identity: o.identity });
   try {
+    // The log is applied in the background, and nobody shall be shown what came before it.
+    const { commitIndex } = group.replica.status;
+    await group.replica.waitApplied(commitIndex, AbortSignal.timeout(APPLY_MS_MAX));
     const cluster = group.replica.state.row('cluster', ONLY_ROW);
     if (cluster !== undefined && cluster.id !== o.identity.clusterId)
       throw new SwarmError(
