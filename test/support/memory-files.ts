@@ -72,7 +72,16 @@ function copySector(from: Buffer, to: Buffer, sector: number): void {
   from.copy(to, sector * SECTOR_BYTES, sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
 }
 
-type NameChange = (names: Map<string, Inode>) => void;
+/** `inode` undefined: the name goes. */
+interface NameChange {
+  readonly path: string;
+  readonly inode: Inode | undefined;
+}
+
+function applyTo(names: Map<string, Inode>, { path, inode }: NameChange): void {
+  if (inode === undefined) names.delete(path);
+  else names.set(path, inode);
+}
 
 /**
  * A disk with a write cache, for power cuts at any operation and for disks that are full or broken.
@@ -82,7 +91,7 @@ type NameChange = (names: Map<string, Inode>) => void;
 export class MemoryFiles implements FileLayer {
   readonly #names: Map<string, Inode>;
   readonly #durableNames: Map<string, Inode>;
-  readonly #changes: NameChange[] = [];
+  #changes: NameChange[] = [];
   readonly #folders = new Set<string>();
   /** Operations so far. */
   operations = 0;
@@ -110,7 +119,7 @@ export class MemoryFiles implements FileLayer {
     const chance = () => random() < 0.5;
     const names = new Map(this.#durableNames);
     const kept = Math.floor(random() * (this.#changes.length + 1));
-    for (const change of this.#changes.slice(0, kept)) change(names);
+    for (const change of this.#changes.slice(0, kept)) applyTo(names, change);
     const left = new Map<string, Inode>();
     for (const [path, inode] of names) left.set(path, inode.afterCut(chance));
     return new MemoryFiles(left);
@@ -119,23 +128,16 @@ export class MemoryFiles implements FileLayer {
   /** As a process that ends without a power cut: all that was written is there, and not all is flushed. */
   afterKill(): MemoryFiles {
     const copies = new Map<Inode, Inode>();
-    const copyOf = (names: ReadonlyMap<string, Inode>) => {
-      const left = new Map<string, Inode>();
-      for (const [path, inode] of names) {
-        const copy = copies.get(inode) ?? inode.copy();
-        copies.set(inode, copy);
-        left.set(path, copy);
-      }
-      return left;
+    const copyOf = (inode: Inode) => {
+      const copy = copies.get(inode) ?? inode.copy();
+      copies.set(inode, copy);
+      return copy;
     };
-    const next = new MemoryFiles(copyOf(this.#durableNames), copyOf(this.#names));
-    // Where the names will be once the folder is flushed.
-    const names = new Map(next.#names);
-    if (this.#changes.length > 0)
-      next.#changes.push((durable) => {
-        durable.clear();
-        for (const [path, inode] of names) durable.set(path, inode);
-      });
+    const copyAll = (names: ReadonlyMap<string, Inode>) =>
+      new Map([...names].map(([path, inode]) => [path, copyOf(inode)]));
+    const next = new MemoryFiles(copyAll(this.#durableNames), copyAll(this.#names));
+    for (const { path, inode } of this.#changes)
+      next.#changes.push({ path, inode: inode === undefined ? undefined : copyOf(inode) });
     return next;
   }
 
@@ -181,7 +183,7 @@ export class MemoryFiles implements FileLayer {
     if (mode === 'create')
       await this.#operation('open', path, () => {
         const created = new Inode(Buffer.alloc(0));
-        this.#change((names) => names.set(path, created));
+        this.#change({ path, inode: created });
       });
     return this.#fileOf(path, this.#inode(path), mode);
   }
@@ -189,20 +191,19 @@ export class MemoryFiles implements FileLayer {
   rename(from: string, to: string): Promise<void> {
     return this.#operation('rename', to, () => {
       const inode = this.#inode(from);
-      this.#change((names) => {
-        names.delete(from);
-        names.set(to, inode);
-      });
+      this.#change({ path: to, inode }, { path: from, inode: undefined });
     });
   }
 
   remove(path: string): Promise<void> {
-    return this.#operation('remove', path, () => this.#change((names) => names.delete(path)));
+    return this.#operation('remove', path, () => this.#change({ path, inode: undefined }));
   }
 
   syncFolder(path: string): Promise<void> {
     return this.#operation('sync_folder', path, () => {
-      for (const change of this.#changes.splice(0)) change(this.#durableNames);
+      const flushed = this.#changes.filter((change) => dirname(change.path) === path);
+      for (const change of flushed) applyTo(this.#durableNames, change);
+      this.#changes = this.#changes.filter((change) => !flushed.includes(change));
     });
   }
 
@@ -284,9 +285,9 @@ export class MemoryFiles implements FileLayer {
     if (this.operations >= this.cutAt) await new Promise<never>(() => {});
   }
 
-  #change(change: NameChange): void {
-    change(this.#names);
-    this.#changes.push(change);
+  #change(...changes: readonly NameChange[]): void {
+    for (const change of changes) applyTo(this.#names, change);
+    this.#changes.push(...changes);
   }
 
   #inode(path: string): Inode {

@@ -275,12 +275,12 @@ t.test('after a power cut at any operation, all that was acknowledged is there',
       fc.array(cut, { minLength: 1, maxLength: 6 }),
       (seed, cuts) => liveAndDie(seed, cuts),
     ),
-    { numRuns: fuzzRuns(150) },
+    { numRuns: fuzzRuns(100) },
   );
 });
 
 t.test('a cut at each operation of one life, one after another', async () => {
-  for (let cutAt = 1; cutAt < 160; cutAt++) await liveAndDie(4711, [cutAt]);
+  for (let cutAt = 1; cutAt < 120; cutAt++) await liveAndDie(4711, [cutAt]);
 });
 
 t.test('killed at each operation, then a power cut after the next acknowledgement', async (t) => {

@@ -217,9 +217,12 @@ t.test('a vote that is missing at the end of an older segment is missed', async 
 });
 
 t.test('a sector of the last frame that was never written is a torn end', async (t) => {
-  const pristine = await filled();
-  const wanted = (await openOn(pristine.afterKill())).restart.entries.length;
-  const files = pristine.afterKill();
+  const files = await filled();
+  const before = await openOn(files);
+  await write(before, entriesOf(61, 61));
+  await write(before, entriesOf(62, 62, 2_000));
+  await before.close();
+  const wanted = 62;
   const last = written(files).at(-1) as string;
   const content = files.contentOf(last);
   const start = framesOf(content).at(-1) as number;
