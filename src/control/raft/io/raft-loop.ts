@@ -36,6 +36,8 @@ export class RaftLoop {
   #scheduled = false;
   #running = false;
   #stopped = false;
+  /** What was queued leaves after this turn. */
+  #lingering = false;
   #timer: NodeJS.Timeout | undefined;
   #timerMs = Number.POSITIVE_INFINITY;
 
@@ -80,7 +82,9 @@ export class RaftLoop {
       do this.#stepAll();
       while (!this.#stopped && this.#inputs.length + this.#durable.length > 0);
       this.#running = false;
-      if (!this.#stopped) this.#arm();
+      if (this.#stopped) return;
+      this.#arm();
+      if (this.#lingering) setImmediate(() => this.#flushLingering());
     } catch (error) {
       this.stop();
       this.#effects.failed(error);
@@ -103,9 +107,25 @@ export class RaftLoop {
     const ready = this.#core.takeReady();
     this.#effects.note(ready);
     this.#effects.send(ready.messages);
-    this.#effects.flush();
+    this.#flush(ready.messages, durable);
     if (ready.persist !== undefined) this.#effects.persist(ready.persist);
     this.#effects.perform(ready);
+  }
+
+  /** News of what is committed leave after the answers to those who wait for it. */
+  #flush(messages: readonly RaftMessage[], durable: readonly RaftPersist[]): void {
+    const urgent =
+      durable.some((persist) => persist.messages.length > 0) || !messages.every(isNews);
+    if (urgent) {
+      this.#lingering = false;
+      this.#effects.flush();
+    } else if (messages.length > 0) this.#lingering = true;
+  }
+
+  #flushLingering(): void {
+    if (!this.#lingering || this.#stopped) return;
+    this.#lingering = false;
+    this.#effects.flush();
   }
 
   /** A timer that is too early is left alone: deadlines mostly move away before they come. */
@@ -122,4 +142,9 @@ export class RaftLoop {
       Math.max(0, Math.ceil(deadlineMs - nowMs())),
     );
   }
+}
+
+/** Nobody waits for it to commit anything. */
+function isNews(message: RaftMessage): boolean {
+  return message.kind === 'append' && message.entries.length === 0;
 }
