@@ -112,17 +112,26 @@ export class Cluster {
   onLine: ((line: Line) => void) | undefined;
 
   constructor(options: Partial<RaftNodeConfig> = {}) {
-    this.#options = { electionTimeoutMs: 200, heartbeatMs: 40, ...options };
+    // Long enough for a busy machine on which all members share one thread.
+    this.#options = { electionTimeoutMs: 500, heartbeatMs: 50, ...options };
   }
 
-  /** A new group with these members as voters. */
+  /** A new group. The first member is alone for a moment, so that no election is waited for: it leads. */
   async bootstrap(...ids: number[]): Promise<void> {
-    const members = ids.map((id) => ({ id: idOf(id), voter: true, context: `host-${id}` }));
-    for (const { id } of members) {
-      const host = this.host(id);
-      host.disk.base = { index: 0, term: 0, members };
-    }
-    await Promise.all(members.map(({ id }) => this.start(id)));
+    const [first = 1, ...rest] = ids;
+    const founder = { id: idOf(first), voter: true, context: `host-${first}` };
+    this.host(first).disk.base = { index: 0, term: 0, members: [founder] };
+    const node = await this.start(first);
+    await this.leader();
+    await Promise.all(rest.map((id) => this.start(id)));
+    for (const id of rest) await node.addVoter(idOf(id), `host-${id}`);
+    await until('all know each other', () =>
+      this.up.every(({ running }) => {
+        const { leader, members, peers } = running.status();
+        const connected = peers.filter((peer) => peer.connected).length;
+        return leader === first && members.length === ids.length && connected === rest.length;
+      }),
+    );
   }
 
   host(id: number): Host {
