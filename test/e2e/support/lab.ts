@@ -157,9 +157,25 @@ export class TestLab {
 
   /** The real docker CLI, speaking to a node's agent from that node's namespace. */
   docker(node: string, ...args: readonly string[]): Promise<Finished> {
+    return this.dockerWith(undefined, node, ...args);
+  }
+
+  /** The same, with something to read on its standard input. */
+  dockerWith(
+    input: string | undefined,
+    node: string,
+    ...args: readonly string[]
+  ): Promise<Finished> {
     // A folder of its own keeps the contexts of the host's user out.
     const env = { ...this.lab.envOf(node), HOME: this.dir };
-    return run(this.lab.commandIn(node, ['docker', ...args]), { env });
+    return run(this.lab.commandIn(node, ['docker', ...args]), { env, input });
+  }
+
+  /** The same, which must succeed. @returns What it wrote, without the last line's end. */
+  async dockerMust(node: string, ...args: readonly string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.docker(node, ...args);
+    if (code === 0) return stdout.trimEnd();
+    throw new Error(`on ${node}: docker ${args.join(' ')}: exit ${code}: ${stderr || stdout}`);
   }
 
   shoal(node: string, ...args: readonly string[]): Promise<Finished> {
