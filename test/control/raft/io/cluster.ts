@@ -34,6 +34,11 @@ export async function until<T>(
   }
 }
 
+/** Of the event loop. */
+async function turns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
 /** Remembers every command, in order. */
 export class ListMachine implements StateMachine {
   commands: string[] = [];
@@ -173,7 +178,8 @@ export class Cluster {
     host.node = undefined;
     for (const { from, to, pipe } of this.#lines)
       if (from === host.id || to === host.id) pipe.cut();
-    if (node !== undefined) this.#ghosts.push(node.close());
+    // When it has noticed that it reaches nobody: it would try to hand over before.
+    if (node !== undefined) this.#ghosts.push(turns(3).then(() => node.close()));
   }
 
   async close(id: number): Promise<void> {
@@ -188,7 +194,7 @@ export class Cluster {
     for (const host of this.hosts.values()) host.life.alive = false;
     for (const { pipe } of this.#lines) pipe.cut();
     // Connections end a turn later; with nobody to hand over to, a leader closes at once.
-    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await turns(3);
     await Promise.all(
       [...this.hosts.values()].map(async (host) => {
         host.life.alive = false;
