@@ -17,12 +17,10 @@ t.test('three managers hold the same; a follower reads what it has written', asy
       await seat.manager.createSecret({ name: `s-${seat.id}`, labels: {} }, 'c2VjcmV0');
       t.ok(seat.manager.secrets().some(({ spec }) => spec.name === `s-${seat.id}`));
     }
-    await t.rejects(
-      world.followers[0]?.manager.createNetwork(networkSpec(`of-${world.first.id}`)),
-      {
-        code: 'SWARM_NAME_TAKEN',
-      },
-    );
+    const [follower = world.first] = world.followers;
+    await t.rejects(follower.manager.createNetwork(networkSpec(`of-${world.first.id}`)), {
+      code: 'SWARM_NAME_TAKEN',
+    });
     for (const seat of world.seats) {
       t.equal(await seat.manager.fresh(), undefined, 'there is a quorum to ask');
       t.equal(seat.manager.networks().length, 3, 'a fresh copy has what the others have written');

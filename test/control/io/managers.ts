@@ -340,10 +340,12 @@ export async function filesBelow(
 ): Promise<{ readonly path: string; readonly bytes: Buffer }[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   const files = entries.filter((entry) => entry.isFile());
-  return Promise.all(
+  const read = await Promise.all(
     files.map(async ({ parentPath, name }) => {
       const path = join(parentPath, name);
-      return { path, bytes: await readFile(path) };
+      // A file that was renamed or removed meanwhile is no more.
+      return { path, bytes: await readFile(path).catch(() => undefined) };
     }),
   );
+  return read.flatMap(({ path, bytes }) => (bytes === undefined ? [] : [{ path, bytes }]));
 }
