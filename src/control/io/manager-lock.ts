@@ -3,6 +3,9 @@ import { savedBy } from './manager-disk.js';
 import type { ManagerGroup } from './manager-group.js';
 import { secretsOf } from './manager-scope.js';
 
+/** After a failure, such as a full disk: a lock that was decided must come about. */
+const RETRY_MS = 1_000;
+
 /**
  * Keeps the lock of this manager's disk what the swarm has decided: autolock on or off, and which
  * key. What earlier keys have sealed is replaced by a snapshot, and the keys are forgotten.
@@ -14,6 +17,7 @@ export class ManagerLock {
   #settled = false;
   #running: Promise<void> | undefined;
   #again = false;
+  #retry: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(group: ManagerGroup, unlockKey: string | undefined) {
@@ -29,9 +33,13 @@ export class ManagerLock {
       return;
     }
     this.#running = this.#apply()
-      .catch((error: unknown) =>
-        this.#group.place.log.error({ err: error }, 'the lock of the disk was not changed'),
-      )
+      .catch((error: unknown) => {
+        this.#group.place.log.error({ err: error }, 'the lock of the disk was not changed yet');
+        if (this.#closed) return;
+        clearTimeout(this.#retry);
+        this.#retry = setTimeout(() => this.follow(), RETRY_MS);
+        this.#retry.unref();
+      })
       .finally(() => {
         this.#running = undefined;
         if (!this.#again) return;
@@ -42,6 +50,7 @@ export class ManagerLock {
 
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#retry);
     await this.#running;
   }
 
