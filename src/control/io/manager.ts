@@ -59,7 +59,7 @@ const FRESH_MS_MAX = 1_500;
 const LOOK_INTERVAL_MS = 500;
 const CUT_OFF_MS = 3_000;
 const LEAVE_GROUP_MS_MAX = 5_000;
-/** Docker's: the settings of a manager that has not told its address yet are told again. */
+/** A manager that could not tell its address tells it again after so long. */
 const ADDRESS_RETRY_MS = 1_000;
 
 const removedSchema = z.object({ raftId: z.int().min(1) });
@@ -211,12 +211,17 @@ export class Manager {
    * quorum to ask, and `undefined` when it is fresh.
    */
   async fresh(): Promise<number | undefined> {
-    const late = new Promise<false>((resolve) => setTimeout(resolve, FRESH_MS_MAX, false).unref());
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<false>((resolve) => {
+      timer = setTimeout(resolve, FRESH_MS_MAX, false);
+    });
     const read = this.#scope.replica.raft.read().then(
       () => true,
       () => false,
     );
-    if (await Promise.race([read, late])) {
+    const isFresh = await Promise.race([read, late]);
+    clearTimeout(timer);
+    if (isFresh) {
       this.#freshAtMs = performance.now();
       return undefined;
     }
