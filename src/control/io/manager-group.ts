@@ -259,14 +259,14 @@ export class ManagerGroup {
   }
 
   leaderPlace(): LeaderPlace | undefined {
-    const { role, leaderReady } = this.replica.status;
+    const { role, leaderReady } = this.replica.current;
     if (role === 'leader') return leaderReady ? { local: true } : undefined;
     const hint = this.leaderHint();
     return hint && { local: false, ...hint };
   }
 
   leaderHint(): LeaderHint | undefined {
-    const { leader, members } = this.replica.status;
+    const { leader, members } = this.replica.current;
     const member = members.find(({ id }) => id === leader);
     const context = member && parseMemberContext(member.context);
     if (context === undefined) return undefined;

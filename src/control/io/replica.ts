@@ -132,6 +132,11 @@ export class Replica {
     return this.#machine.state;
   }
 
+  /** Who leads and who the members are; free, for what asks with every command. */
+  get current(): RaftStatus {
+    return this.#raft.current;
+  }
+
   get status(): RaftNodeStatus {
     return this.#raft.status();
   }
@@ -175,7 +180,7 @@ export class Replica {
 
   /** Resolves when the own state has everything up to `index`, or `signal` says to give up. */
   waitApplied(index: number, signal: AbortSignal): Promise<void> {
-    if (this.status.appliedIndex >= index || signal.aborted) return Promise.resolve();
+    if (this.#raft.appliedIndex >= index || signal.aborted) return Promise.resolve();
     return this.#waiters.add(index, signal);
   }
 

@@ -4,7 +4,14 @@ import { nowMs } from '../../../base/io/driver.js';
 import { Prng } from '../../../base/prng.js';
 import { raftConfig } from '../core/config.js';
 import { Raft } from '../core/raft.js';
-import type { MemberChange, RaftId, RaftReady, RaftStatus, SnapshotMeta } from '../core/types.js';
+import type {
+  LogIndex,
+  MemberChange,
+  RaftId,
+  RaftReady,
+  RaftStatus,
+  SnapshotMeta,
+} from '../core/types.js';
 import { Applier, readSnapshot } from './applier.js';
 import { LogWriter } from './log-writer.js';
 import { Proposals } from './proposals.js';
@@ -269,6 +276,15 @@ export class RaftNode {
       () => this.#loop.input({ kind: 'transfer', ...(to === undefined ? {} : { to }) }),
     );
     if (!given) throw timeoutError('changing the leader', timeoutMs);
+  }
+
+  /** What `onStatus` told last. Costs nothing, unlike `status`, which looks into every part. */
+  get current(): RaftStatus {
+    return this.#status;
+  }
+
+  get appliedIndex(): LogIndex {
+    return this.#applier.appliedIndex;
   }
 
   status(): RaftNodeStatus {
