@@ -1,20 +1,11 @@
 import t from 'tap';
-import { skipUnless, type TestLab } from './support/lab.js';
+import { skipUnless } from './support/lab.js';
 import { managersUp, nodesSeen, SOON_MS, untilDocker } from './support/managers.js';
-import { run, until } from './support/process.js';
+import { until } from './support/process.js';
 
 /** Most managers are lost for good. */
 
-const skip = skipUnless('docker', 'curl');
-const _NO_LEADER =
-  "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.";
-
-/** The head of an answer, as curl shows it. */
-async function _headOf(lab: TestLab, node: string, path: string): Promise<string> {
-  const { socket } = lab.lab.node(node);
-  const { stdout } = await run(['curl', '-si', '--unix-socket', socket, `http://shoal${path}`]);
-  return stdout.split('\r\n\r\n')[0] ?? '';
-}
+const skip = skipUnless('docker');
 
 t.test('the last survivor goes on alone by force, and others come back', { skip }, async (t) => {
   const lab = await managersUp(t);

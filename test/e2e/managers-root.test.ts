@@ -1,5 +1,5 @@
 import t from 'tap';
-import { skipUnless, type TestLab } from './support/lab.js';
+import { skipUnless } from './support/lab.js';
 import {
   ALL_REACHABLE,
   MANAGERS,
@@ -13,19 +13,6 @@ import { until } from './support/process.js';
 /** A root that is changed while all goes on. */
 
 const skip = skipUnless('docker');
-const LOCKED = /Swarm is encrypted and needs to be unlocked before it can be used/;
-
-/** Crashes a manager, starts it, and waits until it has found its disk locked. */
-async function _restartLocked(lab: TestLab, node: string): Promise<void> {
-  await lab.lab.signalAgent(node, 'SIGKILL');
-  await lab.lab.startAgent(node);
-  await until(`${node} is locked`, SOON_MS, async () =>
-    LOCKED.test((await lab.docker(node, 'node', 'ls')).stderr),
-  );
-}
-
-const _unlock = (lab: TestLab, node: string, key: string) =>
-  lab.dockerWith(`${key}\n`, node, 'swarm', 'unlock');
 
 t.test('the root is changed while all goes on', { skip }, async (t) => {
   const lab = await managersUp(t);

@@ -34,7 +34,7 @@ t.test('workers are promoted, managers demoted, by word of any manager', { skip 
   t.not(refused.code, 0, 'one of two that are left');
   t.match(refused.stderr, /this would result in a loss of quorum/);
   await lab.lab.startAgent('node3');
-  await untilManagers(lab, 'node1', ALL_REACHABLE);
+  for (const node of ['node1', 'node3']) await untilManagers(lab, node, ALL_REACHABLE);
 
   await lab.dockerMust('node3', 'node', 'demote', 'node1');
   await untilManagers(lab, 'node2', ['', 'Leader', 'Reachable']);
