@@ -400,6 +400,18 @@ t.test('figure 2: term, vote and log are on disk before a request is answered', 
   t.match(member.takeSent(), [{ body: { kind: 'vote_reply', granted: true } }]);
 });
 
+t.test(
+  'figure 2: a vote in a term that the voter is in already waits for the disk as well',
+  async (t) => {
+    const member = new Single([1, 2, 3], { hardState: { term: 2 } });
+    member.hear(3, 2, ask('vote', 0, 0));
+    t.strictSame(member.takeSent(), []);
+    t.strictSame(member.last?.persist?.hardState, { term: 2, vote: 3, commitIndex: 0 });
+    member.flush();
+    t.strictSame(granted(member), [true]);
+  },
+);
+
 t.test('8: a new leader commits an entry of nothing at the start of its term', async (t) => {
   const leader = new Single([1, 2, 3], { entries: logOf(1) });
   leader.lead(2);

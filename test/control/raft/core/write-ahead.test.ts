@@ -125,6 +125,15 @@ t.test('a new commit index goes along with a write, and is not worth one', async
   t.equal(take(committed).hardState, undefined, 'nothing new');
 });
 
+t.test('a vote in a term that is on disk already is written too', async (t) => {
+  const { writes, take } = fixture();
+  const voted = { ...START, vote: raftId(3) };
+  const write = take(voted);
+  t.strictSame(write.hardState, voted);
+  writes.persisted(write.persistId);
+  t.strictSame(writes.durable, voted);
+});
+
 t.test('term and vote are written at once, and durable when that is done', async (t) => {
   const { writes, take } = fixture();
   const voted = { term: 2, vote: raftId(3), commitIndex: 0 };
