@@ -67,6 +67,8 @@ export function createBackend(options: BackendOptions): Backend {
       });
     },
     freshen: async () => {
+      // Else what a node lists while it returns would look as if there were nothing.
+      await node.returned(RETURN_MS_MAX);
       const staleMs = await node.active?.manager?.fresh();
       return staleMs === undefined ? {} : { staleMs };
     },
@@ -179,6 +181,8 @@ function driverOf({ node, plannedDriver }: BackendOptions): HostFacts['dataPathD
   return { name: driverName(dataplane.driver), reason: dataplane.reason };
 }
 
+/** How long a reader waits for a node that returns to its swarm. */
+const RETURN_MS_MAX = 5_000;
 /** A snapshot is held in memory as a whole. */
 const SNAPSHOT_BYTES_MAX = 1 << 30;
 

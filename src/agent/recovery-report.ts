@@ -21,7 +21,8 @@ export async function explainRecovery(manager: Manager): Promise<RecoveryReport>
   const voters = self.members.filter(({ voter }) => voter).length;
   const needed = Math.floor(voters / 2) + 1;
   const [best = self] = there.toSorted(
-    (a, b) => b.term - a.term || b.lastIndex - a.lastIndex || b.commitIndex - a.commitIndex,
+    // As raft votes: a member that stood for election has a later term, and maybe an older log.
+    (a, b) => b.lastTerm - a.lastTerm || b.lastIndex - a.lastIndex,
   );
   const hasLeader = there.some(({ leader }) => leader !== 0);
   return {

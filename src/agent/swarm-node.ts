@@ -106,6 +106,17 @@ export class SwarmNode {
     return active.manager;
   }
 
+  /** While the node is on its way back in, the end of that; in no more than `timeoutMs`. */
+  async returned(timeoutMs: number): Promise<void> {
+    if (this.#phase.kind !== 'returning') return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.#turn, late]);
+    clearTimeout(timer);
+  }
+
   /** Takes up the place that this node had before the agent stopped. */
   async restore(): Promise<void> {
     const { state, log } = this.#options;

@@ -219,7 +219,9 @@ export class ApiServer {
     path: string,
     context: (() => RefusalContext) | undefined,
   ): void {
-    if (request.destroyed && !request.complete) {
+    // Who hangs up while its body is read gets no answer, and is no trouble of ours.
+    const hungUp = error instanceof Error && 'code' in error && error.code === 'ECONNRESET';
+    if ((request.destroyed && !request.complete) || hungUp) {
       response.destroy();
       return;
     }

@@ -69,6 +69,7 @@ export interface ManagerHolds {
   /** 0: none is known. */
   readonly leader: number;
   readonly lastIndex: number;
+  readonly lastTerm: number;
   readonly commitIndex: number;
   readonly appliedIndex: number;
   /** Of the store. */
@@ -312,7 +313,7 @@ export class ManagerGroup {
 
   /** What this manager has of the log: what a recovery would go by. */
   holds(): ManagerHolds {
-    const { id, term, role, leader, commitIndex, appliedIndex, lastIndex, members } =
+    const { id, term, role, leader, commitIndex, appliedIndex, lastIndex, lastTerm, members } =
       this.replica.status;
     return {
       nodeId: this.#identity.nodeId,
@@ -322,6 +323,7 @@ export class ManagerGroup {
       term,
       leader,
       lastIndex,
+      lastTerm,
       commitIndex,
       appliedIndex,
       version: this.replica.state.version,

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { Logger } from '../../core/logger.js';
 import type { RaftDropCounts } from '../core/drops.js';
-import type { FollowerStatus, LogIndex, Member, RaftId, RaftStatus } from '../core/types.js';
+import type { FollowerStatus, LogIndex, Member, RaftId, RaftStatus, Term } from '../core/types.js';
 import type { StateMachine } from './applier.js';
 import type { SnapshotReceiverStats } from './snapshot-receiver.js';
 import type { SnapshotSenderStats } from './snapshot-sender.js';
@@ -35,6 +35,8 @@ export interface RaftNodeConfig {
 
 export interface RaftNodeStatus extends RaftStatus {
   readonly lastIndex: LogIndex;
+  /** Of the last entry: with `lastIndex`, how far this log goes. */
+  readonly lastTerm: Term;
   readonly appliedIndex: LogIndex;
   /** Empty unless this member leads. */
   readonly followers: readonly FollowerStatus[];

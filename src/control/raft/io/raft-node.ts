@@ -291,6 +291,7 @@ export class RaftNode {
     return {
       ...this.#status,
       lastIndex: this.#core.lastIndex,
+      lastTerm: this.#core.termAt(this.#core.lastIndex) ?? 0,
       appliedIndex: this.#applier.appliedIndex,
       followers: this.#core.followers(),
       peers: this.#transport.peers,
