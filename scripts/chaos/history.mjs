@@ -1,5 +1,5 @@
 // What was asked and answered, and whether one order of it explains everything.
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { root } from '../setup.mjs';
@@ -13,7 +13,9 @@ async function loadChecker() {
   mkdirSync(folder, { recursive: true });
   const output = join(folder, `linearizability-${process.pid}.mjs`);
   writeFileSync(output, ts.transpileModule(text, { compilerOptions }).outputText);
-  return import(pathToFileURL(output).href);
+  const checker = await import(pathToFileURL(output).href);
+  rmSync(output);
+  return checker;
 }
 
 const ABSENT = '-';
