@@ -1,3 +1,4 @@
+import type { Manager } from '../control/index.js';
 import type { ActiveSwarm } from './active-swarm.js';
 import type { LocalManager } from './local-manager.js';
 import type { Log } from './log.js';
@@ -6,6 +7,8 @@ import type { SavedSwarm, StateFile } from './state-file.js';
 /** How long a node that is to be a manager tries, before it begins again. */
 const PROMOTE_MS_MAX = 60_000;
 const PROMOTE_RETRY_MS = 2_000;
+/** How often it is looked whether the manager here still belongs to the swarm. */
+const LOOK_INTERVAL_MS = 2_000;
 
 export interface ManagerRoleOptions {
   readonly log: Log;
@@ -26,23 +29,39 @@ export class ManagerRole {
 
   /** As long as the node is in this swarm. */
   follow(swarm: ActiveSwarm, saved: SavedSwarm): void {
-    const { local, queue } = this.#options;
+    const { local, isActive } = this.#options;
     swarm.session.onIdentity((identity) => {
       local.manager?.useIdentity(identity);
       this.#promoteSoon(swarm, saved);
     });
     this.#promoteSoon(swarm, saved);
     this.#followManager(swarm, saved);
-    // A manager that is out of the group, and was not told, hears it from the others' assignments.
-    swarm.session.onAssignments(() => {
-      if (roleOf(swarm) === 'worker' && local.manager?.isCutOff === true)
-        void queue(() => this.#demote(swarm, saved));
-    });
+    const end = swarm.session.onAssignments(() => this.#look(swarm, saved));
+    const timer = setInterval(() => {
+      if (isActive(swarm)) return this.#look(swarm, saved);
+      clearInterval(timer);
+      end();
+    }, LOOK_INTERVAL_MS);
+    timer.unref();
+  }
+
+  /**
+   * A manager that is out of the group, and was not told, hears it from the others' assignments; and
+   * so does one whose group was given up when the swarm was made anew of another manager's copy.
+   */
+  #look(swarm: ActiveSwarm, saved: SavedSwarm): void {
+    const { local, queue } = this.#options;
+    const { manager } = local;
+    if (manager === undefined) return;
+    const demoted = roleOf(swarm) === 'worker' && manager.isCutOff;
+    const givenUp = (swarm.session.assignments()?.era ?? 0) > manager.group.member.era;
+    if (demoted || givenUp) void queue(() => this.#demote(swarm, saved, manager));
   }
 
   #followManager(swarm: ActiveSwarm, saved: SavedSwarm): void {
     const { local, queue } = this.#options;
-    local.manager?.onEnd(() => void queue(() => this.#demote(swarm, saved)));
+    const { manager } = local;
+    manager?.onEnd(() => void queue(() => this.#demote(swarm, saved, manager)));
   }
 
   #promoteSoon(swarm: ActiveSwarm, saved: SavedSwarm): void {
@@ -71,9 +90,10 @@ export class ManagerRole {
     setTimeout(() => this.#promoteSoon(swarm, saved), PROMOTE_RETRY_MS).unref();
   }
 
-  async #demote(swarm: ActiveSwarm, saved: SavedSwarm): Promise<void> {
+  /** @param manager The one that is to end; by now another may have taken its place. */
+  async #demote(swarm: ActiveSwarm, saved: SavedSwarm, manager: Manager): Promise<void> {
     const { log, state, local, isActive } = this.#options;
-    if (!isActive(swarm) || local.manager === undefined) return;
+    if (!isActive(swarm) || local.manager !== manager) return;
     log.info('this node is a manager no more');
     const managers = [...swarm.session.managers()];
     await local.end(swarm.identity);

@@ -19,6 +19,8 @@ const RENEWAL_CHECK_MS = 60_000;
 
 /** All that an agent needs for doing its part, also when no manager can be reached. */
 export interface Assignments {
+  /** Raised when the swarm was made anew of one manager's copy; versions count within an era. */
+  readonly era: number;
   /** Version of the cluster's state. */
   readonly version: number;
   readonly cluster: ClusterFacts;
@@ -246,6 +248,7 @@ function remotesOf(session: Session | undefined): readonly ControlAddress[] {
 
 function viewOf(tables: AssignmentTables): Assignments {
   return {
+    era: tables.era,
     version: tables.version,
     cluster: tables.cluster,
     gossipKeys: tables.gossipKeys.map(({ id, secret }) => ({
