@@ -22,6 +22,7 @@ export interface ManagerRoleOptions {
 /** Makes this node a manager when it is to be one, and a worker again when it is not. */
 export class ManagerRole {
   readonly #options: ManagerRoleOptions;
+  #promoting = false;
 
   constructor(options: ManagerRoleOptions) {
     this.#options = options;
@@ -52,7 +53,11 @@ export class ManagerRole {
   #look(swarm: ActiveSwarm, saved: SavedSwarm): void {
     const { local, queue } = this.#options;
     const { manager } = local;
-    if (manager === undefined) return;
+    if (manager === undefined) {
+      // Promoted again before its manager's certificate was exchanged, it would never be told of another.
+      if (roleOf(swarm) === 'manager') this.#promoteSoon(swarm, saved);
+      return;
+    }
     const demoted = roleOf(swarm) === 'worker' && manager.isCutOff;
     const givenUp = (swarm.session.assignments()?.era ?? 0) > manager.group.member.era;
     if (demoted || givenUp) void queue(() => this.#demote(swarm, saved, manager));
@@ -66,7 +71,13 @@ export class ManagerRole {
 
   #promoteSoon(swarm: ActiveSwarm, saved: SavedSwarm): void {
     if (swarm.identity.role !== 'manager' || this.#options.local.manager !== undefined) return;
-    void this.#options.queue(() => this.#promote(swarm, saved));
+    if (this.#promoting) return;
+    this.#promoting = true;
+    void this.#options
+      .queue(() => this.#promote(swarm, saved))
+      .finally(() => {
+        this.#promoting = false;
+      });
   }
 
   async #promote(swarm: ActiveSwarm, saved: SavedSwarm): Promise<void> {
