@@ -6,12 +6,13 @@ import t from 'tap';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /**
- * The subsystems. `dataplane` itself holds only what its three parts share (packet formats and the
+ * The subsystems. `dataplane` itself holds only what its parts share (packet formats and the
  * batch they work on), so a part may import its parent, and no part another.
  */
 const SUBSYSTEMS = [
   'base',
   'dataplane/overlay',
+  'dataplane/ingress',
   'dataplane/names',
   'dataplane/io',
   'dataplane',
@@ -20,7 +21,10 @@ const SUBSYSTEMS = [
   'control/store',
   'control/identity',
   'control/dispatch',
+  'control/orchestrate',
   'control',
+  'runtime/host',
+  'runtime/engine',
   'runtime',
   'api',
   'observe',
