@@ -74,6 +74,8 @@ export type SwarmErrorDetail =
   | { readonly code: 'SWARM_UNSUPPORTED' }
   /** The network exists and is not attachable. */
   | { readonly code: 'SWARM_NOT_ATTACHABLE'; readonly network: string }
+  /** The node does not answer the other nodes now: retry when it is back. */
+  | { readonly code: 'SWARM_UNREACHABLE'; readonly node: string }
   /** No address, VNI or subnet is left. */
   | { readonly code: 'SWARM_EXHAUSTED'; readonly what: string }
   /** A port that the node needs is taken; `by` names the holder where it can be found. */

@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream';
 import { assert } from '../base/assert.js';
 import { SwarmError } from '../base/swarm-error.js';
 import { type Member, MemberBook, type MemberChange } from './io/member-book.js';
@@ -5,6 +6,7 @@ import { RecordPlane, type RecordPlaneStats, type Records } from './io/record-pl
 import type { GossipKey } from './io/seal.js';
 import { openSwim, type Swim } from './io/swim.js';
 import type { ShellStats, SwimProfile } from './io/swim-shell.js';
+import type { TunnelHandler } from './io/tunnel.js';
 import { isMemberId, type MemberState } from './wire/claim.js';
 import { canonicalAddress } from './wire/endpoint.js';
 
@@ -93,6 +95,20 @@ export class Gossip {
   /** Who may speak with the record plane: peer ids by member id. The others are refused. */
   setAdmitted(members: ReadonlyMap<string, string>): void {
     this.#plane.setAdmitted(members);
+  }
+
+  /**
+   * A stream of bytes to another admitted member, whose agent must be listening with `onTunnel`.
+   *
+   * @throws SwarmError SWARM_UNREACHABLE, SWARM_EXHAUSTED
+   */
+  openTunnel(member: string, signal: AbortSignal): Promise<Duplex> {
+    return this.#plane.tunnels.open(member, signal);
+  }
+
+  /** Called with the tunnels that others open to here. @returns Ends it: then they are refused. */
+  onTunnel(handler: TunnelHandler): () => void {
+    return this.#plane.tunnels.onTunnel(handler);
   }
 
   /** A hint from elsewhere, such as a session that broke: is this member gone? Asked at once. */

@@ -182,6 +182,8 @@ export function swarmRefusal(
       return { status: 501, message };
     case 'SWARM_EXHAUSTED':
       return { status: 500, message };
+    case 'SWARM_UNREACHABLE':
+      return { status: 503, message };
     case 'SWARM_PORT_TAKEN':
       return { status: 409, message };
     default:

@@ -70,6 +70,8 @@ export type RecordInput =
   | { readonly kind: 'connected'; readonly member: string; readonly ours: boolean }
   /** The last connection to a member closed, or a dial failed. */
   | { readonly kind: 'disconnected'; readonly member: string }
+  /** Whether something else than records goes through the connections to a member. */
+  | { readonly kind: 'held'; readonly member: string; readonly isHeld: boolean }
   | { readonly kind: 'gossip'; readonly delta: Delta }
   /** Gossip found nobody to send a delta of ours to. */
   | { readonly kind: 'unheard'; readonly topic: string }
@@ -240,6 +242,9 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
         this.#dialer.onDisconnected(input.member, nowMs);
         this.#due.delete(input.member);
         this.#strikes.delete(input.member);
+        break;
+      case 'held':
+        this.#dialer.hold(input.member, input.isHeld, nowMs);
         break;
       case 'gossip':
         this.#onMerge(this.table.merge(input.delta, nowMs), input.delta);

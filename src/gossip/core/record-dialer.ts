@@ -80,6 +80,8 @@ export class RecordDialer {
   readonly #self: string;
   readonly #prng: Prng;
   readonly #links = new Map<string, Link>();
+  /** Members whose connections are used for something else: these are kept. */
+  readonly #held = new Set<string>();
   #dials: DialTarget[] = [];
   #hangUps: string[] = [];
 
@@ -130,6 +132,16 @@ export class RecordDialer {
     link.deadlineMs = nowMs + LINGER_MS;
   }
 
+  hold(id: string, isHeld: boolean, nowMs: number): void {
+    if (isHeld) {
+      this.#held.add(id);
+      return;
+    }
+    this.#held.delete(id);
+    const link = this.#links.get(id);
+    if (link?.state === 'connected') link.deadlineMs = nowMs + LINGER_MS;
+  }
+
   /** The last connection to `id` is gone, or could not be opened. */
   onDisconnected(id: string, nowMs: number): void {
     const link = this.#links.get(id);
@@ -163,7 +175,7 @@ export class RecordDialer {
 
   timeout(nowMs: number): void {
     for (const [id, link] of this.#links) {
-      if (deadlineOf(link) > nowMs) continue;
+      if (this.#deadlineOf(id, link) > nowMs) continue;
       if (link.state === 'connected') {
         link.deadlineMs = nowMs + LINGER_MS;
         this.#hangUps.push(id);
@@ -177,7 +189,7 @@ export class RecordDialer {
 
   nextDeadlineMs(): number | undefined {
     let nextMs = Number.POSITIVE_INFINITY;
-    for (const link of this.#links.values()) nextMs = Math.min(nextMs, deadlineOf(link));
+    for (const [id, link] of this.#links) nextMs = Math.min(nextMs, this.#deadlineOf(id, link));
     return nextMs === Number.POSITIVE_INFINITY ? undefined : nextMs;
   }
 
@@ -186,6 +198,13 @@ export class RecordDialer {
     this.#dials = [];
     this.#hangUps = [];
     return ready;
+  }
+
+  #deadlineOf(id: string, { state, wanted, ours, deadlineMs }: Link): number {
+    if (state === 'dialing') return Number.POSITIVE_INFINITY;
+    if (state === 'idle') return wanted ? deadlineMs : Number.POSITIVE_INFINITY;
+    const isUseless = ours && !wanted && !this.#held.has(id);
+    return isUseless ? deadlineMs : Number.POSITIVE_INFINITY;
   }
 
   #wanted(
@@ -217,12 +236,6 @@ function idleLink(): Link {
     deadlineMs: Number.POSITIVE_INFINITY,
     ours: false,
   };
-}
-
-function deadlineOf(link: Link): number {
-  if (link.state === 'dialing') return Number.POSITIVE_INFINITY;
-  if (link.state === 'idle') return link.wanted ? link.deadlineMs : Number.POSITIVE_INFINITY;
-  return link.ours && !link.wanted ? link.deadlineMs : Number.POSITIVE_INFINITY;
 }
 
 function differ(a: DialTarget | undefined, b: DialTarget | undefined): boolean {

@@ -43,8 +43,8 @@ function modules(): Promise<Modules> {
   return loading;
 }
 
-/** Connections in both directions: whom we want takes at most 40 of them. */
-const CONNECTIONS_MAX = 64;
+/** In both directions: rings take about 80 of them at most, the others are for tunnels. */
+const CONNECTIONS_MAX = 256;
 const MESSAGE_BYTES_MAX = 1 << 20;
 const MESSAGE_ID_BYTES = 16;
 

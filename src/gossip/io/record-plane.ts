@@ -31,6 +31,7 @@ import {
   startNode,
 } from './libp2p-node.js';
 import { ExchangeStream } from './records-stream.js';
+import { TUNNEL_PROTOCOL, TUNNELS_PER_MEMBER_MAX, Tunnels, unreachableMember } from './tunnel.js';
 
 export type { RecordMember } from '../core/record-core.js';
 export type { GossipRecord } from '../core/record-table.js';
@@ -92,6 +93,7 @@ export interface RecordPlaneStats {
   readonly topics: number;
   readonly records: number;
   readonly tombstones: number;
+  readonly tunnels: number;
 }
 
 type ShellCounter =
@@ -123,6 +125,13 @@ export class RecordPlane {
   /** As the core was told, for a peer may be renamed while it is connected. */
   readonly #connected = new Map<string, string>();
   readonly #dialing = new Map<string, AbortController>();
+  /** Dials under way, by member. */
+  readonly #dials = new Map<string, Promise<void>>();
+  #targets: ReadonlyMap<string, DialTarget> = new Map();
+  readonly tunnels = new Tunnels({
+    connect: (member, signal) => this.#connect(member, signal),
+    hold: (member, isHeld) => this.#driver.input({ kind: 'held', member, isHeld }),
+  });
   #inboundCount = 0;
   #port = 0;
 
@@ -185,6 +194,9 @@ export class RecordPlane {
 
   /** Whom to stay connected to, and whose records are suspended (the dead and the left). */
   setMembers(members: readonly RecordMember[]): void {
+    const canBeDialled = ({ id, state }: RecordMember) =>
+      id !== this.#self && (state === 'alive' || state === 'suspect');
+    this.#targets = new Map(members.filter(canBeDialled).map((member) => [member.id, member]));
     this.#driver.input({ kind: 'members', members });
   }
 
@@ -193,12 +205,15 @@ export class RecordPlane {
     for (const [name, count] of this.#core.counters) counters[name] = count;
     for (const [name, count] of this.#counters) counters[name] = count;
     counters['stranger_refused'] = this.#admitted.refusedCount;
-    return { counters, connections: this.#connected.size, ...this.#core.table.counts() };
+    const { size: connections } = this.#connected;
+    const { count: tunnels } = this.tunnels;
+    return { counters, connections, tunnels, ...this.#core.table.counts() };
   }
 
   async close(): Promise<void> {
     this.#driver.stop();
     this.#closing.abort();
+    this.tunnels.close();
     for (const stream of this.#streams.values()) stream.abort();
     this.#streams.clear();
     this.#listeners.clear();
@@ -215,6 +230,12 @@ export class RecordPlane {
       EXCHANGE_PROTOCOL,
       (stream, connection) => this.#onInbound(stream, connection),
       { maxInboundStreams: EXCHANGE_STREAMS_MAX, maxOutboundStreams: EXCHANGE_STREAMS_MAX },
+    );
+    await node.handle(
+      TUNNEL_PROTOCOL,
+      (stream, { remotePeer }) =>
+        this.tunnels.accept(stream, this.#admitted.memberOf(remotePeer.toString())),
+      { maxInboundStreams: TUNNELS_PER_MEMBER_MAX, maxOutboundStreams: TUNNELS_PER_MEMBER_MAX },
     );
     await startNode(node, port);
     this.#port = listenPort(node);
@@ -255,7 +276,7 @@ export class RecordPlane {
     for (const topic of ready.enter) this.#enter(topic);
     for (const topic of ready.leave) this.#leave(topic);
     for (const member of ready.hangUps) this.#hangUp(member);
-    for (const target of ready.dials) this.#background(this.#dial(target));
+    for (const target of ready.dials) void this.#startDial(target);
     for (const delta of ready.gossip) this.#background(this.#gossip(delta));
     for (const { exchange, member } of ready.opens) this.#background(this.#open(exchange, member));
     for (const { exchange, message } of ready.messages) this.#streams.get(exchange)?.send(message);
@@ -317,6 +338,27 @@ export class RecordPlane {
       this.#log.debug({ error, topic: delta.topic }, 'gossip failed');
     }
     this.#driver.input({ kind: 'unheard', topic: delta.topic });
+  }
+
+  #startDial(target: DialTarget): Promise<void> {
+    const dial = this.#dial(target).finally(() => {
+      if (this.#dials.get(target.id) === dial) this.#dials.delete(target.id);
+    });
+    this.#dials.set(target.id, dial);
+    this.#background(dial);
+    return dial;
+  }
+
+  /** For a tunnel: whoever can be dialled may be, whether or not a ring has a place for it. */
+  async #connect(member: string, signal: AbortSignal): Promise<Connection> {
+    const peer = this.#admitted.peerOf(member) ?? '';
+    const target = this.#targets.get(member);
+    if (target !== undefined && this.#connectionsOf(peer).length === 0) {
+      await raced(this.#dials.get(member) ?? this.#startDial(target), signal);
+    }
+    const connection = this.#connectionsOf(peer)[0];
+    if (connection === undefined) throw unreachableMember(member);
+    return connection;
   }
 
   async #dial({ id, address, port }: DialTarget): Promise<void> {
@@ -423,6 +465,21 @@ export class RecordPlane {
 
   #count(counter: ShellCounter): void {
     this.#counters.set(counter, (this.#counters.get(counter) ?? 0) + 1);
+  }
+}
+
+/** @throws What `signal` was aborted with, if that comes first; the work goes on then. */
+async function raced(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  let abort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason);
+  });
+  signal.addEventListener('abort', abort);
+  try {
+    await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
   }
 }
 

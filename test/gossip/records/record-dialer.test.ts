@@ -105,3 +105,19 @@ t.test('a dial from before a recovery is ended, not waited for', async (t) => {
   const nextMs = dialer.nextDeadlineMs() ?? Number.NaN;
   t.ok(nextMs <= 3_101, 'and made anew');
 });
+
+t.test(
+  'a connection that something else goes through is kept, and hung up after that',
+  async (t) => {
+    const dialer = new RecordDialer('a', new Prng(1));
+    dialer.hold('b', true, 0);
+    dialer.onConnected('b', true, 0);
+    t.equal(dialer.nextDeadlineMs(), undefined);
+    dialer.timeout(100_000);
+    t.same(dialer.takeReady().hangUps, []);
+    dialer.hold('b', false, 100_000);
+    t.equal(dialer.nextDeadlineMs(), 130_000);
+    dialer.timeout(130_000);
+    t.same(dialer.takeReady().hangUps, ['b']);
+  },
+);
