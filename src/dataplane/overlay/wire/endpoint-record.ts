@@ -32,6 +32,16 @@ const schema = z.object({
   vtepAddress: z.string().max(64).refine(isCanonicalAddress),
   vtepPort: z.int().min(1).max(0xffff),
   createdAtMs: z.int().min(0),
+  service: z
+    .object({
+      id: z.string().min(1).max(64),
+      name,
+      taskId: z.string().min(1).max(64),
+      slot: z.int().min(0),
+    })
+    .readonly()
+    .exactOptional(),
+  state: z.enum(['starting', 'ready', 'draining']).exactOptional(),
 });
 
 /**
@@ -55,6 +65,22 @@ export interface EndpointRecord {
   readonly vtepPort: number;
   /** When the attachment came to be, Unix milliseconds: the older one wins a conflict. */
   readonly createdAtMs: number;
+  /** The task that has it; absent: what was attached by hand, or an agent that knows no services. */
+  readonly service?: EndpointService;
+  /**
+   * Absent: `ready`, as of whatever has no health to speak of. `ready` means running and healthy;
+   * what is `draining` keeps its flows and gets no new ones.
+   */
+  readonly state?: 'starting' | 'ready' | 'draining';
+}
+
+/** Whose task an endpoint is. */
+export interface EndpointService {
+  readonly id: string;
+  readonly name: string;
+  readonly taskId: string;
+  /** Which replica, from 1; 0 where there is one for each node. */
+  readonly slot: number;
 }
 
 const encoder = new TextEncoder();

@@ -26,6 +26,20 @@ t.test('a record survives the wire', async (t) => {
   t.strictSame(decodeEndpointRecord(encodeEndpointRecord(record)), record);
 });
 
+t.test('a task says whose it is, and whether it may be asked', async (t) => {
+  const service = { id: 'jf2y8ocb4rtjwe8k0g1vvbxs3', name: 'web', taskId: 'x'.repeat(25), slot: 3 };
+  for (const state of ['starting', 'ready', 'draining'] as const) {
+    const ofTask: EndpointRecord = { ...record, service, state };
+    t.strictSame(decodeEndpointRecord(encodeEndpointRecord(ofTask)), ofTask, state);
+  }
+  t.equal(
+    decodeEndpointRecord(encode({ ...record, service: { ...service, slot: -1 } })),
+    undefined,
+  );
+  t.equal(decodeEndpointRecord(encode({ ...record, service: 'web' })), undefined);
+  t.equal(decodeEndpointRecord(encode({ ...record, state: 'asleep' })), undefined);
+});
+
 t.test('fields that a newer version adds are ignored', async (t) => {
   t.strictSame(decodeEndpointRecord(encode({ ...record, colour: 'blue' })), record);
 });
