@@ -29,17 +29,27 @@ export class Progress {
   #probing = false;
   /** Where the snapshot that is being sent ends, at least. */
   #snapshotIndex: LogIndex = 0;
+  /**
+   * Appends that may be on their way at a time. Halved when a stream was refused and raised by every
+   * append that brings something new, as TCP does: where appends overtake each other, each refusal
+   * would otherwise have the whole window sent again, and its stragglers be refused in turn, for ever.
+   */
+  #windowMessages: number;
+  readonly #windowMessagesMax: number;
 
   constructor(config: RaftConfig, nextIndex: LogIndex, nowMs: number) {
     assert(nextIndex > 0, 'the first index is 1');
     this.nextIndex = nextIndex;
     this.heardMs = nowMs;
+    this.#windowMessagesMax = config.inflightMessagesMax;
+    this.#windowMessages = config.inflightMessagesMax;
     this.inflights = new Inflights(config.inflightMessagesMax, config.inflightBytesMax);
   }
 
   get paused(): boolean {
     if (this.mode === 'probe') return this.#probing;
-    return this.mode === 'snapshot' || this.inflights.full;
+    if (this.mode === 'snapshot' || this.inflights.full) return true;
+    return this.inflights.count >= this.#windowMessages;
   }
 
   probe(): void {
@@ -79,6 +89,8 @@ export class Progress {
   matched(index: LogIndex): void {
     this.#probing = false;
     this.inflights.freeTo(index);
+    if (index > this.matchIndex)
+      this.#windowMessages = Math.min(this.#windowMessages + 1, this.#windowMessagesMax);
     this.nextIndex = Math.max(this.nextIndex, index + 1);
     this.matchIndex = Math.max(this.matchIndex, index);
   }
@@ -88,8 +100,10 @@ export class Progress {
    * have been overtaken since say nothing.
    */
   refused(index: LogIndex, candidate: LogIndex): void {
-    if (this.mode === 'replicate' && index > this.matchIndex) this.probe();
-    else if (this.mode === 'probe' && this.nextIndex - 1 === index) {
+    if (this.mode === 'replicate' && index > this.matchIndex) {
+      this.#windowMessages = Math.max(1, Math.floor(this.#windowMessages / 2));
+      this.probe();
+    } else if (this.mode === 'probe' && this.nextIndex - 1 === index) {
       this.nextIndex = Math.max(Math.min(index, candidate + 1), this.matchIndex + 1);
       this.#probing = false;
     }

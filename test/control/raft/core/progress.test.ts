@@ -140,3 +140,36 @@ t.test('a window frees what an answer covers, however many at once', async (t) =
     t.strictSame([inflights.count, inflights.bytes, inflights.full], [0, 0, false]);
   }
 });
+
+t.test(
+  'a refused stream goes on with half its window, which grows with what arrives',
+  async (t) => {
+    const config = raftConfig({ id: raftId(1), seed: 1, inflightMessagesMax: 8 });
+    const progress = new Progress(config, 1, 0);
+    const fill = () => {
+      let count = 0;
+      while (!progress.paused) {
+        progress.sent(progress.nextIndex, 10);
+        count += 1;
+      }
+      return count;
+    };
+    progress.replicate();
+    t.equal(fill(), 8);
+    progress.refused(5, 0);
+    progress.sent(1, 10);
+    progress.matched(1);
+    progress.replicate();
+    t.equal(fill(), 5, 'half of eight, and one for what has arrived');
+    for (let round = 0; round < 6; round += 1) {
+      progress.refused(progress.nextIndex, 0);
+      progress.replicate();
+    }
+    t.equal(fill(), 1, 'never none');
+    for (let index = 2; index < 20; index += 1) {
+      progress.matched(index);
+      fill();
+    }
+    t.equal(progress.inflights.count, 8, 'and never more than the window');
+  },
+);
