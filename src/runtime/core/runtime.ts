@@ -14,13 +14,19 @@ export interface Runtime {
   /** What it is and can, for the node's description and `docker info`. */
   describe(): Promise<RuntimeDescription>;
   /**
-   * Makes all that the task needs but does not start it. Doing it twice is harmless.
+   * Makes all that the task needs but does not start it. Doing it twice is harmless. Rejects soon after
+   * `signal`; what it made by then is taken away by `remove`.
    *
    * @throws RuntimeError `RUNTIME_REJECTED` (it can never work as asked), `RUNTIME_FAILED` (it may
    *   work another time, or elsewhere).
    */
   prepare(task: RuntimeTask, signal: AbortSignal): Promise<PreparedTask>;
-  /** @throws RuntimeError `RUNTIME_FAILED`; the task is then as if it had ended. */
+  /**
+   * Of one that has ended: runs it once more, with the same namespaces, files and log, as an agent does
+   * that hears no manager.
+   *
+   * @throws RuntimeError `RUNTIME_FAILED`; the task is then as if it had ended.
+   */
   start(id: TaskId): Promise<RunningTask>;
   /** Resolves when it has ended. `graceMs` after the signal it is killed. Of one that has ended: nothing. */
   stop(id: TaskId, how: { readonly signal?: string; readonly graceMs: number }): Promise<void>;
