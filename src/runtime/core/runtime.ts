@@ -37,6 +37,23 @@ export interface Runtime {
   /** Called for all tasks, until the returned function is. Events of one task come in order. */
   onEvent(listener: (event: RuntimeEvent) => void): () => void;
   logs(id: TaskId, query: LogQuery, signal: AbortSignal): AsyncIterable<LogRecord>;
+  /**
+   * Starts another process inside a task that runs; it ends at the latest with the task, with `signal`
+   * or with the agent.
+   *
+   * @throws RuntimeError `RUNTIME_NOT_FOUND`, `RUNTIME_FAILED` (the task does not run). A command that
+   *   cannot be started is no error: its `exited` says 126 or 127, its error output why.
+   */
+  exec?(
+    id: TaskId,
+    spec: ExecSpec,
+    streams: ExecStreams,
+    signal: AbortSignal,
+  ): Promise<ExecProcess>;
+  /** @throws RuntimeError `RUNTIME_NOT_FOUND`, `RUNTIME_FAILED` (the task does not run). */
+  stats?(id: TaskId): Promise<TaskStats>;
+  /** Its processes, oldest first. Errors as `stats`. */
+  top?(id: TaskId): Promise<readonly TaskProcess[]>;
   /** Lets go of everything but the tasks, which go on. */
   close(): Promise<void>;
 }
@@ -98,6 +115,8 @@ export interface KnownTask {
   readonly netns?: string;
   readonly exitCode?: number;
   readonly error?: string;
+  /** The kernel killed one of its processes, since it had used up its memory. */
+  readonly oomKilled?: boolean;
   readonly health: Health;
   readonly startedAtMs?: number;
   readonly labels: Readonly<Record<string, string>>;
@@ -109,6 +128,7 @@ export type RuntimeEvent =
       readonly id: TaskId;
       readonly exitCode: number;
       readonly error?: string;
+      readonly oomKilled?: boolean;
     }
   | {
       readonly kind: 'health';
@@ -133,4 +153,65 @@ export interface LogRecord {
   readonly atNs: bigint;
   /** One line with its end, as the task wrote it; a part of one where it is very long. */
   readonly data: Uint8Array;
+}
+
+export interface ExecSpec {
+  readonly command: readonly string[];
+  /** Besides the task's own. */
+  readonly env?: readonly string[];
+  /** Absent: the task's. */
+  readonly dir?: string;
+  /** Absent: the task's. */
+  readonly user?: string;
+  /** It gets a terminal, and all its output is `stdout`. */
+  readonly tty: boolean;
+  readonly size?: TerminalSize;
+  /** All capabilities. */
+  readonly privileged?: boolean;
+}
+
+export interface TerminalSize {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+export interface ExecStreams {
+  /** Its standard input, closed where this ends. Absent: it has none. */
+  readonly stdin?: AsyncIterable<Uint8Array>;
+  /** Takes a piece of its output; no more is read before it resolves. */
+  output(stream: 'stdout' | 'stderr', data: Uint8Array): Promise<void> | void;
+}
+
+export interface ExecProcess {
+  /** As this host counts. */
+  readonly pid: number;
+  resize(size: TerminalSize): void;
+  /** Its exit code, when all its output has been taken. Never rejects. */
+  readonly exited: Promise<number>;
+}
+
+/** What a task has used. What the runtime cannot tell is absent. */
+export interface TaskStats {
+  readonly atMs: number;
+  /** Processor time since its start, nanoseconds. */
+  readonly cpuNs?: bigint;
+  /** Of which inside the kernel. */
+  readonly cpuSystemNs?: bigint;
+  readonly memoryBytes?: number;
+  readonly memoryMaxBytes?: number;
+  readonly memoryLimitBytes?: number;
+  readonly pids?: number;
+  readonly pidsLimit?: number;
+}
+
+export interface TaskProcess {
+  /** As this host counts. */
+  readonly pid: number;
+  readonly parentPid: number;
+  readonly uid: number;
+  readonly startedAtMs: number;
+  /** Processor time, milliseconds. */
+  readonly cpuMs: number;
+  readonly tty: string;
+  readonly command: string;
 }
