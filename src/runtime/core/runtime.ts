@@ -28,7 +28,10 @@ export interface Runtime {
    * @throws RuntimeError `RUNTIME_FAILED`; the task is then as if it had ended.
    */
   start(id: TaskId): Promise<RunningTask>;
-  /** Resolves when it has ended. `graceMs` after the signal it is killed. Of one that has ended: nothing. */
+  /**
+   * Resolves when it has ended, after its event `exited`. `graceMs` after the signal it is killed. Of one
+   * that has ended: nothing.
+   */
   stop(id: TaskId, how: { readonly signal?: string; readonly graceMs: number }): Promise<void>;
   /** Kills what still runs, and takes away namespaces, files and logs. Of what is gone: nothing. */
   remove(id: TaskId): Promise<void>;
@@ -104,6 +107,8 @@ export interface PreparedTask {
 export interface RunningTask {
   readonly containerId: string;
   readonly pid: number;
+  /** `none`: there is no health check, neither the service's nor the image's. */
+  readonly health: Health;
 }
 
 /** A task found again. */
