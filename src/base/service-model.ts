@@ -1,5 +1,6 @@
 import type {
   ConfigId,
+  GenericResource,
   Labels,
   NetworkId,
   NodeId,
@@ -147,10 +148,6 @@ export interface ContainerSpec {
   }[];
   readonly oomScoreAdj?: number;
 }
-
-export type GenericResource =
-  | { readonly kind: 'named'; readonly name: string; readonly value: string }
-  | { readonly kind: 'discrete'; readonly name: string; readonly value: number };
 
 export interface Resources {
   readonly limits?: {
@@ -352,6 +349,11 @@ export interface TaskObject extends ObjectMeta {
   readonly jobIteration?: number;
   readonly desiredState: TaskState;
   readonly status: TaskStatus;
+  /** While the desired state is `ready`: when it is to become `running`, by the leader's clock. */
+  readonly startsAtMs?: number;
+  /** When the managers were told that it runs, and that it has ended; by the leader's clock. */
+  readonly runningAtMs?: number;
+  readonly endedAtMs?: number;
   /** Given with the node. */
   readonly networks: readonly TaskNetwork[];
   /** Of the service, as of when the task was placed; `host` ports are opened by the node. */

@@ -39,6 +39,11 @@ export interface NodeSpec {
   readonly availability: NodeAvailability;
 }
 
+/** Something that a node has and tasks reserve: one by its name, or a number of alike ones. */
+export type GenericResource =
+  | { readonly kind: 'named'; readonly name: string; readonly value: string }
+  | { readonly kind: 'discrete'; readonly name: string; readonly value: number };
+
 /** What a node says about itself when it joins and whenever that changes. */
 export interface NodeDescription {
   readonly hostname: string;
@@ -46,6 +51,8 @@ export interface NodeDescription {
   readonly architecture: string;
   readonly nanoCpus: number;
   readonly memoryBytes: number;
+  /** Such as `gpu`: so many of them, or each by its name. */
+  readonly genericResources?: readonly GenericResource[];
   readonly engineVersion: string;
   readonly engineLabels: Labels;
   /** Network drivers and the like, as `docker node inspect` lists them. */
