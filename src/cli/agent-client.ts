@@ -17,6 +17,13 @@ export function socketPathOf(flag: string | undefined, env: NodeJS.ProcessEnv): 
   throw usage(`DOCKER_HOST is ${host}, but shoal's own verbs need a unix socket: give --socket`);
 }
 
+/** Whether what was asked for is not there. */
+export function notFound(error: unknown): boolean {
+  return (
+    error instanceof CliError && error.detail.code === 'CLI_REFUSED' && error.detail.status === 404
+  );
+}
+
 /** The agent's HTTP API on its unix socket. */
 export class AgentClient {
   readonly #socketPath: string;

@@ -12,6 +12,7 @@ import { packageVersion } from './paths.js';
 import { addRecoverCommand } from './recover.js';
 import { addRunCommand } from './run/command.js';
 import { addSnapshotCommands } from './snapshot.js';
+import { addStackCommands } from './stack/command.js';
 
 /**
  * Runs the `shoal` command.
@@ -91,6 +92,7 @@ async function makeProgram(
   await addAgentCommand(program, argv, setExitCode);
   addNetworkCommands(program);
   addRunCommand(program, setExitCode);
+  addStackCommands(program);
   addStatusCommand(program);
   addHistoryCommand(program);
   addSnapshotCommands(program);
