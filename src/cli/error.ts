@@ -13,8 +13,8 @@ export type CliErrorDetail =
   | { readonly code: 'CLI_TOOL_FAILED'; readonly tool: string }
   /** The lab is not in a state for what was asked. */
   | { readonly code: 'LAB_STATE' }
-  /** A compose file says something that cannot be done. */
-  | { readonly code: 'CLI_COMPOSE' }
+  /** A compose file, or a flag of a service, says something that cannot be done. */
+  | { readonly code: 'CLI_SPEC' }
   /** An agent of the lab did not come up; its log tells why. */
   | { readonly code: 'LAB_AGENT_FAILED'; readonly node: string }
   /** Stopped by a signal; `exitCode` is 128 and its number. */

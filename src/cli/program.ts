@@ -11,6 +11,7 @@ import { formatValue, printJson } from './output.js';
 import { packageVersion } from './paths.js';
 import { addRecoverCommand } from './recover.js';
 import { addRunCommand } from './run/command.js';
+import { addServiceCommands } from './service/command.js';
 import { addSnapshotCommands } from './snapshot.js';
 import { addStackCommands } from './stack/command.js';
 
@@ -92,6 +93,7 @@ async function makeProgram(
   await addAgentCommand(program, argv, setExitCode);
   addNetworkCommands(program);
   addRunCommand(program, setExitCode);
+  addServiceCommands(program);
   addStackCommands(program);
   addStatusCommand(program);
   addHistoryCommand(program);

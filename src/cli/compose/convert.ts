@@ -75,7 +75,7 @@ export interface ConvertContext {
   readonly warn: (message: string) => void;
 }
 
-/** @throws CliError CLI_COMPOSE with the place of what cannot be done. */
+/** @throws CliError CLI_SPEC with the place of what cannot be done. */
 export function convertStack(file: ComposeFile, context: ConvertContext): Stack {
   const services = Object.entries(file.services);
   const used = new Set(services.flatMap(([, service]) => Object.keys(networksOf(service))));

@@ -13,7 +13,7 @@ const NESTING_MAX = 16;
  *
  * @param where Place in the file, for the message.
  * @param warn Is told of variables that are not set, which then are empty.
- * @throws CliError CLI_COMPOSE for a malformed reference, and where `?` asks for it.
+ * @throws CliError CLI_SPEC for a malformed reference, and where `?` asks for it.
  */
 export function interpolate(
   text: string,

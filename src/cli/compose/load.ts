@@ -45,7 +45,7 @@ export interface LoadedCompose {
   readonly envFiles: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }
 
-/** @throws CliError CLI_COMPOSE: which file, which place, what is wrong. */
+/** @throws CliError CLI_SPEC: which file, which place, what is wrong. */
 export function loadCompose(options: LoadOptions): LoadedCompose {
   const [first = '-'] = options.paths;
   const folder = first === '-' ? process.cwd() : dirname(resolve(first));
@@ -162,7 +162,7 @@ function readText(path: string, bytesMax: number, optional: boolean): string {
     if (code === 'ENOENT' && optional) return '';
     if (code === 'ENOENT') throw composeError(path, 'there is no such file');
     if (code === 'EISDIR') throw composeError(path, 'is a folder, not a file');
-    throw code === 'CLI_COMPOSE' ? error : composeError(path, message);
+    throw code === 'CLI_SPEC' ? error : composeError(path, message);
   }
 }
 

@@ -367,7 +367,7 @@ export type ComposeVolume = z.output<typeof volumeSchema>;
 export type ComposePort = z.output<typeof portSchema>;
 export type ComposeUpdate = z.output<typeof updateSchema>;
 
-/** @throws CliError CLI_COMPOSE which names the place of the first mistake. */
+/** @throws CliError CLI_SPEC which names the place of the first mistake. */
 export function checkCompose(tree: unknown): ComposeFile {
   const parsed = composeSchema.safeParse(tree);
   if (parsed.success) return parsed.data;

@@ -82,6 +82,11 @@ export class StackApi {
     return (await this.#get(`/services?${query(filters, { status: 'true' })}`)) as ServiceJson[];
   }
 
+  async allServices(): Promise<readonly ServiceJson[]> {
+    return (await this.#get('/services?status=true')) as ServiceJson[];
+  }
+
+  /** @param id Id, name or unique prefix of an id. */
   service(id: string): Promise<ServiceJson> {
     return this.#get(`/services/${encodeURIComponent(id)}`) as Promise<ServiceJson>;
   }
@@ -137,6 +142,11 @@ export class StackApi {
 
   async updateService({ ID, Version }: ServiceJson, spec: unknown): Promise<void> {
     await this.#client.call('POST', `/services/${ID}/update?version=${Version.Index}`, spec);
+  }
+
+  async rollbackService({ ID, Version, Spec }: ServiceJson): Promise<void> {
+    const path = `/services/${ID}/update?version=${Version.Index}&rollback=previous`;
+    await this.#client.call('POST', path, Spec);
   }
 
   async remove(kind: BlobKind | 'services' | 'networks', id: string): Promise<void> {

@@ -20,7 +20,7 @@ async function look(api: StackApi, name: string): Promise<Convergence> {
   const service = await api.service(name);
   const { State: state = '', Message: message = '' } = service.UpdateStatus ?? {};
   if (state === 'paused' || state === 'rollback_paused')
-    throw new CliError({ code: 'CLI_COMPOSE' }, `${name}: ${state}: ${message}`);
+    throw new CliError({ code: 'CLI_SPEC' }, `${name}: ${state}: ${message}`);
   const tasks = await api.tasks({ service: [service.ID], '_up-to-date': ['true'] });
   const good = tasks.filter(({ Status, DesiredState }) =>
     Status.State === 'running' ? DesiredState === 'running' : Status.State === 'complete',
@@ -83,7 +83,7 @@ async function poll(
     if (done) return;
     if (Date.now() > until)
       throw new CliError(
-        { code: 'CLI_COMPOSE' },
+        { code: 'CLI_SPEC' },
         `${what}: not there after ${patience.timeoutMs / 1000} s (${text}): see 'shoal stack ps'`,
       );
     await delay(POLL_MS, undefined, { signal: patience.signal });
