@@ -1,0 +1,102 @@
+import {
+  BALANCE_METHODS,
+  type BalanceConfig,
+  type BalanceMethod,
+  DEFAULT_BALANCE,
+} from './config.js';
+
+/** What a service's labels say about balancing, and what of them says nothing. */
+export interface BalanceLabels {
+  readonly balance: BalanceConfig;
+  /** One sentence for each label that is not understood; its default holds. */
+  readonly problems: readonly string[];
+}
+
+/** Weights are whole numbers, so that turns can be counted. */
+const WEIGHT_MAX = 1000;
+const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** `1h30m`, `250ms`; `undefined` for what is none. */
+export function parseDurationMs(text: string): number | undefined {
+  if (text === '0') return 0;
+  if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text)) return undefined;
+  let total = 0;
+  for (const [, count = '', , unit = ''] of text.matchAll(/(\d+(\.\d+)?)(ms|s|m|h)/g))
+    total += Number(count) * (UNITS_MS[unit] ?? 0);
+  return total;
+}
+
+/** Reads the `shoal.*` labels of `docs/service-labels.md`. Never throws: a label is a user's text. */
+export function balanceOfLabels(labels: Readonly<Record<string, string>>): BalanceLabels {
+  const problems: string[] = [];
+  const read = <Value>(
+    name: string,
+    absent: Value,
+    parse: (text: string) => Value | undefined,
+    wanted: string,
+  ): Value => {
+    const text = labels[name];
+    if (text === undefined) return absent;
+    const value = parse(text.trim());
+    if (value !== undefined) return value;
+    problems.push(`label ${name}=${text} is ignored: it must be ${wanted}`);
+    return absent;
+  };
+  const { outlier } = DEFAULT_BALANCE;
+  const isOff = labels['shoal.outlier'] === 'off';
+  const affinity = read('shoal.affinity', 'none', oneOf('none', 'client-ip'), 'client-ip or none');
+  const lifetime = read('shoal.affinity.lifetime', 3 * 3_600_000, parseDurationMs, 'a duration');
+  const locality = read(
+    'shoal.locality',
+    'any',
+    oneOf('any', 'prefer-local'),
+    'prefer-local or any',
+  );
+  const percent = outlier.ceiling * 100;
+  const balance: BalanceConfig = {
+    method: read('shoal.balance', DEFAULT_BALANCE.method, parseMethod, BALANCE_METHODS.join(', ')),
+    weights: read('shoal.balance.weights', DEFAULT_BALANCE.weights, parseWeights, WEIGHTS_FORM),
+    affinityMs: affinity === 'none' ? 0 : lifetime,
+    preferLocal: locality === 'prefer-local',
+    overflowAt: read('shoal.locality.overflow', 0, parseCount, 'a number of flows'),
+    slowStartMs: read('shoal.slow-start', 0, parseDurationMs, 'a duration'),
+    outlier: {
+      failures: isOff
+        ? 0
+        : read('shoal.outlier.failures', outlier.failures, parseCount, 'a number of failures'),
+      ejectionMs: read('shoal.outlier.ejection', outlier.ejectionMs, parseDurationMs, 'a duration'),
+      ceiling: read('shoal.outlier.ceiling', percent, parsePercent, 'a percentage') / 100,
+    },
+  };
+  return { balance, problems };
+}
+
+const WEIGHTS_FORM = `SLOT=WEIGHT, …, with weights from 1 to ${WEIGHT_MAX}`;
+
+function oneOf<Word extends string>(...words: readonly Word[]): (text: string) => Word | undefined {
+  return (text) => words.find((word) => word === text);
+}
+
+function parseMethod(text: string): BalanceMethod | undefined {
+  return BALANCE_METHODS.find((method) => method === text);
+}
+
+function parseCount(text: string): number | undefined {
+  return /^\d{1,6}$/.test(text) ? Number(text) : undefined;
+}
+
+function parsePercent(text: string): number | undefined {
+  const match = /^(\d{1,3})%?$/.exec(text);
+  return match !== null && Number(match[1]) <= 100 ? Number(match[1]) : undefined;
+}
+
+function parseWeights(text: string): ReadonlyMap<number, number> | undefined {
+  const weights = new Map<number, number>();
+  for (const part of text.split(',')) {
+    const match = /^\s*(\d{1,6})\s*=\s*(\d{1,4})\s*$/.exec(part);
+    const weight = Number(match?.[2]);
+    if (match === null || weight < 1 || weight > WEIGHT_MAX) return undefined;
+    weights.set(Number(match[1]), weight);
+  }
+  return weights;
+}

@@ -1,0 +1,91 @@
+import { grown } from './backend-set.js';
+import { EJECTION_MS_MAX, type OutlierConfig } from './config.js';
+
+/**
+ * Which backends fail where others do not: ejected for a time, then let in with one flow on
+ * probation, whose end decides. By slot of a `BackendSet`.
+ */
+export class Outliers {
+  config: OutlierConfig;
+  #failures = new Int32Array(0);
+  /** How often in a row it was ejected. */
+  #ejections = new Int32Array(0);
+  /** 0: not ejected. Past: on probation. */
+  #ejectedUntilMs = new Float64Array(0);
+  #isOnTrial = new Uint8Array(0);
+  #ejectedCount = 0;
+  /** Since the start. */
+  ejectionsTotal = 0;
+
+  constructor(config: OutlierConfig) {
+    this.config = config;
+  }
+
+  /** Makes room for so many slots. */
+  reserve(capacity: number): void {
+    this.#failures = grown(this.#failures, capacity);
+    this.#ejections = grown(this.#ejections, capacity);
+    this.#ejectedUntilMs = grown(this.#ejectedUntilMs, capacity);
+    this.#isOnTrial = grown(this.#isOnTrial, capacity);
+  }
+
+  /** Ejected or on probation now. */
+  get ejectedCount(): number {
+    return this.#ejectedCount;
+  }
+
+  isEjected(slot: number): boolean {
+    return this.#ejectedUntilMs[slot] !== 0;
+  }
+
+  /** Whether a new flow may go there. */
+  isOpen(slot: number, nowMs: number): boolean {
+    const untilMs = this.#ejectedUntilMs[slot] as number;
+    return untilMs === 0 || (untilMs <= nowMs && this.#isOnTrial[slot] === 0);
+  }
+
+  /** A flow goes there. */
+  chosen(slot: number): void {
+    if (this.#ejectedUntilMs[slot] !== 0) this.#isOnTrial[slot] = 1;
+  }
+
+  /** It answered. */
+  succeeded(slot: number): void {
+    this.#failures[slot] = 0;
+    if (this.#ejectedUntilMs[slot] !== 0) this.forget(slot);
+  }
+
+  /** A flow ended that says nothing about the backend. */
+  ended(slot: number): void {
+    this.#isOnTrial[slot] = 0;
+  }
+
+  /** @param readyCount Backends that are ready, ejected ones among them. */
+  failed(slot: number, readyCount: number, nowMs: number): void {
+    const isProbation = this.#ejectedUntilMs[slot] !== 0;
+    this.#failures[slot] = (this.#failures[slot] as number) + 1;
+    if (isProbation && (this.#ejectedUntilMs[slot] as number) > nowMs) return;
+    if (!isProbation) {
+      const { failures, ceiling } = this.config;
+      if (failures === 0 || (this.#failures[slot] as number) < failures) return;
+      if (this.#ejectedCount + 1 > Math.floor(readyCount * ceiling)) return;
+      this.#ejectedCount += 1;
+    }
+    const times = this.#ejections[slot] as number;
+    const lastsMs = Math.min(this.config.ejectionMs * 2 ** Math.min(times, 20), EJECTION_MS_MAX);
+    this.#ejections[slot] = times + 1;
+    this.#ejectedUntilMs[slot] = nowMs + lastsMs;
+    this.#isOnTrial[slot] = 0;
+    this.#failures[slot] = 0;
+    this.ejectionsTotal += 1;
+  }
+
+  /** Another backend has the slot, or this one a clean record. */
+  forget(slot: number): void {
+    if (this.#ejectedUntilMs[slot] !== 0) this.#ejectedCount -= 1;
+    this.#failures[slot] = 0;
+    this.#ejections[slot] = 0;
+    this.#ejectedUntilMs[slot] = 0;
+    this.#isOnTrial[slot] = 0;
+  }
+}

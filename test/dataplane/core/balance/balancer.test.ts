@@ -1,0 +1,353 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { BACKENDS_MAX, NO_BACKEND } from '../../../../src/dataplane/core/balance/backend-set.js';
+import { BALANCE_METHODS, DEFAULT_BALANCE } from '../../../../src/dataplane/core/balance/config.js';
+import { fuzzRuns } from '../../../support/fuzz.js';
+import { balancerOf, client, entries, entry, pick, shares } from './support.js';
+
+const times = <Result>(count: number, what: (i: number) => Result) =>
+  Array.from({ length: count }, (_, i) => what(i));
+
+t.test('as many flows in a row as there are backends reach each of them', async (t) => {
+  for (const count of [1, 2, 3, 5, 8]) {
+    const balancer = balancerOf({}, entries(count));
+    const picked = times(count * 3, () => pick(balancer));
+    for (let at = 0; at + count <= picked.length; at++)
+      t.equal(new Set(picked.slice(at, at + count)).size, count, `${count} from ${at}`);
+  }
+});
+
+t.test('nodes go round in orders of their own', async (t) => {
+  const orders = times(8, (seed) =>
+    times(5, () => pick(balancers[seed] as (typeof balancers)[number])).join(),
+  );
+  t.ok(new Set(orders).size > 4, 'few orders are the same');
+});
+const balancers = times(8, (seed) => balancerOf({}, entries(5), seed));
+
+t.test('the round goes on where it was when backends come and go', async (t) => {
+  const balancer = balancerOf({}, entries(5));
+  const first = [pick(balancer), pick(balancer)];
+  const rest = entries(5).filter(({ key }) => !first.includes(key));
+  // One that had its turn goes: the others that had none are next.
+  balancer.replace(
+    entries(5).filter(({ key }) => key !== first[1]),
+    1,
+  );
+  const next = times(3, () => pick(balancer));
+  t.strictSame(new Set(next), new Set(rest.map(({ key }) => key)));
+});
+
+t.test('the same table again changes nothing', async (t) => {
+  const told = balancerOf({}, entries(5));
+  const untold = balancerOf({}, entries(5));
+  const picked = times(20, () => {
+    told.replace(entries(5).reverse(), 1);
+    return pick(told);
+  });
+  t.strictSame(
+    picked,
+    times(20, () => pick(untold)),
+  );
+});
+
+t.test(
+  'no method gives a new flow to what drains, starts or is gone; all keep to the set',
+  async () => {
+    const states = fc.constantFrom('ready', 'draining', 'starting', 'gone') as fc.Arbitrary<
+      'ready' | 'draining' | 'starting' | 'gone'
+    >;
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...BALANCE_METHODS),
+        fc.array(fc.array(states, { minLength: 1, maxLength: 12 }), { minLength: 1, maxLength: 8 }),
+        fc.boolean(),
+        fc.boolean(),
+        fc.boolean(),
+        (method, tables, affinity, preferLocal, slow) => {
+          const config = {
+            method,
+            affinityMs: affinity ? 1000 : 0,
+            preferLocal,
+            slowStartMs: slow ? 5000 : 0,
+          };
+          const balancer = balancerOf(config, []);
+          let now = 0;
+          for (const table of tables) {
+            now += 700;
+            const held = table.flatMap((state, i) =>
+              state === 'gone' ? [] : [entry(`t${i}`, state, i % 3 === 0, 1 + (i % 4))],
+            );
+            balancer.replace(held, now);
+            const ready = new Set(held.filter((b) => b.state === 'ready').map((b) => b.key));
+            for (let i = 0; i < 30; i++) {
+              const ticket = balancer.choose(client(i), i, now);
+              if (
+                ready.size === 0 ? ticket !== NO_BACKEND : !ready.has(balancer.keyOf(ticket) ?? '')
+              )
+                return false;
+              if (i % 2 === 0) balancer.ended(ticket);
+            }
+          }
+          return true;
+        },
+      ),
+      { numRuns: fuzzRuns(300) },
+    );
+  },
+);
+
+t.test('weights are shares, and turns are spread', async (t) => {
+  const backends = [entry('a', 'ready', false, 5), entry('b'), entry('c')];
+  const balancer = balancerOf({ method: 'wrr' }, backends);
+  const picked = times(7, () => pick(balancer));
+  t.equal(picked.join(''), 'aabacaa'.split('').join(''), 'the smooth order for 5, 1, 1');
+  for (const method of ['p2c', 'lc', 'sh', 'maglev'] as const) {
+    const weighted = balancerOf({ method }, backends);
+    const counts = new Map<string, number>();
+    for (let i = 0; i < 7000; i++) {
+      const key = pick(weighted, i, 0, i) ?? '';
+      counts.set(key, (counts.get(key) ?? 0) + 1);
+    }
+    const share = (counts.get('a') ?? 0) / 7000;
+    t.ok(Math.abs(share - 5 / 7) < 0.08, `${method}: ${share}`);
+  }
+});
+
+t.test('the least loaded gets the flow, and equals take turns', async (t) => {
+  const balancer = balancerOf({ method: 'lc' }, entries(3));
+  const tickets = times(9, (i) => balancer.choose(client(i), 0, 0));
+  t.strictSame(
+    entries(3).map(({ key }) => balancer.activeOf(key)),
+    [3, 3, 3],
+  );
+  const emptied = balancer.keyOf(tickets[0] as number);
+  for (const ticket of tickets) if (balancer.keyOf(ticket) === emptied) balancer.ended(ticket);
+  t.strictSame(
+    times(3, () => pick(balancer)),
+    [emptied, emptied, emptied],
+  );
+});
+
+t.test('two choices keep the load even without a herd', async (t) => {
+  const balancer = balancerOf({ method: 'p2c' }, entries(10));
+  for (let i = 0; i < 10_000; i++) pick(balancer, i);
+  for (const { key } of entries(10)) {
+    const flows = balancer.activeOf(key);
+    t.ok(Math.abs(flows - 1000) < 20, `${key} has ${flows}`);
+  }
+});
+
+t.test('the quick are preferred by latency', async (t) => {
+  const balancer = balancerOf({ method: 'latency' }, entries(4));
+  const counts = new Map<string, number>();
+  for (let i = 0; i < 2000; i++) {
+    const ticket = balancer.choose(client(i), 0, 0);
+    const key = balancer.keyOf(ticket) ?? '';
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+    balancer.succeeded(ticket, key === 'task0' ? 50 : 2);
+    balancer.ended(ticket);
+  }
+  t.ok((counts.get('task0') ?? 0) < 50, `the slow one had ${counts.get('task0')}`);
+});
+
+t.test('a client keeps to one backend by hash, on every node', async (t) => {
+  for (const method of ['sh', 'maglev'] as const) {
+    const one = balancerOf({ method }, entries(7), 1);
+    const other = balancerOf({ method }, entries(7).reverse(), 2);
+    for (let i = 0; i < 300; i++) t.equal(pick(one, i, 0, 5), pick(other, i, 0, 5));
+  }
+});
+
+t.test('shares by hash are even', async (t) => {
+  // 3.29 standard deviations of a binomial share.
+  const wanted = 20_000 / 10;
+  const slack = 3.29 * Math.sqrt(20_000 * 0.1 * 0.9);
+  for (const method of ['sh', 'maglev'] as const) {
+    for (const [key, count] of shares(balancerOf({ method }, entries(10)), 20_000))
+      t.ok(Math.abs(count - wanted) < slack * 1.5, `${method} ${key}: ${count}`);
+  }
+});
+
+t.test('one backend less moves its own share, and by maglev little else', async (t) => {
+  for (const [method, elseMax] of [
+    ['sh', 0],
+    ['maglev', 0.03],
+  ] as const) {
+    const before = balancerOf({ method }, entries(20));
+    const after = balancerOf(
+      { method },
+      entries(20).filter(({ key }) => key !== 'task3'),
+    );
+    let moved = 0;
+    for (let i = 0; i < 5000; i++) {
+      const was = pick(before, i, 0, i);
+      if (was !== 'task3' && was !== pick(after, i, 0, i)) moved += 1;
+    }
+    t.ok(moved / 5000 <= elseMax, `${method}: ${moved} of 5000 moved needlessly`);
+  }
+});
+
+t.test('affinity holds while its lifetime is renewed, also when backends are added', async (t) => {
+  const balancer = balancerOf({ affinityMs: 1000 }, entries(3));
+  const had = times(50, (i) => pick(balancer, i, 0));
+  t.equal(new Set(had).size, 3, 'clients are spread');
+  balancer.replace(entries(9), 500);
+  t.strictSame(
+    times(50, (i) => pick(balancer, i, 900)),
+    had,
+  );
+  t.strictSame(
+    times(50, (i) => pick(balancer, i, 1800)),
+    had,
+    'renewed by each flow',
+  );
+  const late = times(50, (i) => pick(balancer, i, 9000));
+  t.notSame(late, had, 'chosen anew after it');
+});
+
+t.test('a client whose backend drains goes elsewhere, and stays there', async (t) => {
+  const balancer = balancerOf({ affinityMs: 10_000 }, entries(3));
+  const had = pick(balancer, 1, 0) ?? '';
+  balancer.replace(
+    entries(3).map((b) => (b.key === had ? entry(b.key, 'draining') : b)),
+    10,
+  );
+  const now = pick(balancer, 1, 20);
+  t.not(now, had);
+  balancer.replace(entries(3), 30);
+  t.equal(pick(balancer, 1, 40), now);
+});
+
+t.test('local backends are preferred until they are full, eject or drain', async (t) => {
+  const backends = [entry('near', 'ready', true), entry('far1'), entry('far2')];
+  const balancer = balancerOf({ preferLocal: true, overflowAt: 3 }, backends);
+  const tickets = times(5, () => balancer.choose(client(1), 0, 0));
+  t.strictSame(
+    tickets.slice(0, 3).map((ticket) => balancer.keyOf(ticket)),
+    times(3, () => 'near'),
+  );
+  t.strictSame(
+    new Set(tickets.slice(3).map((ticket) => balancer.keyOf(ticket))),
+    new Set(['far1', 'far2']),
+  );
+  balancer.ended(tickets[0] as number);
+  t.equal(pick(balancer), 'near');
+  balancer.replace([entry('near', 'draining', true), ...backends.slice(1)], 1);
+  t.not(pick(balancer), 'near');
+});
+
+t.test('a newcomer reaches its full share slowly, under every method that counts', async (t) => {
+  for (const method of ['rr', 'wrr'] as const) {
+    const balancer = balancerOf({ method, slowStartMs: 10_000 }, entries(4));
+    t.equal(shares(balancer, 400, 0).get('task0'), 100, 'the first ones start at once');
+    balancer.replace(entries(5), 20_000);
+    const early = shares(balancer, 4100, 21_000).get('task4') ?? 0;
+    t.ok(Math.abs(early - 100) <= 3, `${method}: ${early} of 4100 at a tenth`);
+    const halfway = shares(balancer, 4500, 25_000).get('task4') ?? 0;
+    t.ok(Math.abs(halfway - 500) <= 3, `${method}: ${halfway} of 4500 at half`);
+    t.equal(shares(balancer, 500, 30_000).get('task4'), 100, 'full in the end');
+  }
+});
+
+t.test(
+  'one that fails again and again is ejected, tried by one flow, and taken back',
+  async (t) => {
+    const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5 };
+    const balancer = balancerOf({ outlier }, entries(4));
+    const run = (count: number, nowMs: number, works: boolean) => {
+      let met = 0;
+      for (let i = 0; i < count; i++) {
+        const ticket = balancer.choose(client(1), 0, nowMs);
+        if (balancer.keyOf(ticket) === 'task1') met += 1;
+        if (balancer.keyOf(ticket) === 'task1' && !works) balancer.failed(ticket, nowMs);
+        else balancer.succeeded(ticket, 1);
+        balancer.ended(ticket);
+      }
+      return met;
+    };
+    t.equal(run(40, 0, false), 3, 'three failures, then no more');
+    t.ok(balancer.isEjected('task1'));
+    t.equal(run(40, 999, false), 0);
+    t.equal(run(40, 1000, false), 1, 'one flow on probation');
+    t.equal(run(40, 2999, false), 0, 'twice as long');
+    t.equal(run(8, 3000, true), 2, 'probation passed');
+    t.notOk(balancer.isEjected('task1'));
+  },
+);
+
+t.test('while one flow is on probation no other goes there', async (t) => {
+  const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5 };
+  const balancer = balancerOf({ outlier }, entries(2));
+  let failing = balancer.choose(client(1), 0, 0);
+  while (balancer.keyOf(failing) !== 'task0') failing = balancer.choose(client(1), 0, 0);
+  balancer.failed(failing, 0);
+  const later = times(10, () => pick(balancer, 1, 1500));
+  t.equal(later.filter((key) => key === 'task0').length, 1);
+});
+
+t.test('never more than the ceiling is ejected, and a lone backend never', async () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 12 }),
+      fc.integer({ min: 0, max: 100 }),
+      fc.array(fc.nat(11), { maxLength: 200 }),
+      (count, percent, failing) => {
+        const outlier = { failures: 2, ejectionMs: 1000, ceiling: percent / 100 };
+        const balancer = balancerOf({ outlier }, entries(count));
+        for (const [i, index] of failing.entries()) {
+          const ticket = balancer.choose(client(1), 0, i * 50);
+          if (ticket === NO_BACKEND) return false;
+          if (balancer.keyOf(ticket) === `task${index % count}`) balancer.failed(ticket, i * 50);
+          balancer.ended(ticket);
+          const { ejected, ready } = balancer.counts;
+          if (ejected > Math.floor((ready * percent) / 100)) return false;
+        }
+        return true;
+      },
+    ),
+    { numRuns: fuzzRuns(200) },
+  );
+});
+
+t.test('what was tried is not chosen again, unless nothing else is left to say', async (t) => {
+  const balancer = balancerOf({}, entries(3));
+  const tried: number[] = [];
+  for (let i = 0; i < 3; i++) tried.push(balancer.choose(client(1), 0, 0, tried));
+  t.equal(new Set(tried).size, 3);
+  t.equal(balancer.choose(client(1), 0, 0, tried), NO_BACKEND);
+});
+
+t.test(
+  'a ticket of a backend that is gone is nobody, also when its slot is taken again',
+  async (t) => {
+    const balancer = balancerOf({}, [entry('old')]);
+    const ticket = balancer.choose(client(1), 0, 0);
+    balancer.replace([entry('new')], 1);
+    t.equal(balancer.keyOf(ticket), undefined);
+    t.equal(balancer.stateOf(ticket), undefined);
+    balancer.choose(client(1), 0, 1);
+    balancer.ended(ticket);
+    balancer.failed(ticket, 2);
+    t.equal(balancer.activeOf('new'), 1, 'the newcomer is not charged with it');
+  },
+);
+
+t.test('a set has an end', async (t) => {
+  const balancer = balancerOf({ method: 'maglev' }, entries(BACKENDS_MAX + 10));
+  t.equal(balancer.counts.ready, BACKENDS_MAX);
+  t.equal(balancer.counts.refused, 10);
+  t.type(pick(balancer), 'string');
+});
+
+t.test('a new method takes over with the flows that there are', async (t) => {
+  const balancer = balancerOf({}, entries(3));
+  for (let i = 0; i < 4; i++) pick(balancer);
+  balancer.configure({ ...DEFAULT_BALANCE, method: 'lc' });
+  pick(balancer);
+  pick(balancer);
+  t.strictSame(
+    entries(3).map(({ key }) => balancer.activeOf(key)),
+    [2, 2, 2],
+  );
+});
