@@ -178,6 +178,12 @@ export interface Placement {
   readonly platforms?: readonly Platform[];
 }
 
+/**
+ * Networks of the node itself, which every node has and no store knows: a target may name them in
+ * place of an id. `host`: the task has the node's own network; `bridge`: the engine's; `none`: none.
+ */
+export const PREDEFINED_NETWORKS: ReadonlySet<string> = new Set(['host', 'bridge', 'none']);
+
 /** A network that the tasks are on. */
 export interface NetworkTarget {
   readonly target: NetworkId;

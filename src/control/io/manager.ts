@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { ServiceObject, ServiceSpec, TaskObject } from '../../base/service-model.js';
 import { SwarmError } from '../../base/swarm-error.js';
 import type {
   AttachmentId,
@@ -21,6 +22,8 @@ import type {
   SecretId,
   SecretObject,
   SecretSpec,
+  ServiceId,
+  TaskId,
 } from '../../base/swarm-model.js';
 import {
   Dispatcher,
@@ -90,6 +93,15 @@ export interface BlobChange {
   readonly labels: Labels;
   /** Base64. */
   readonly data?: string;
+}
+
+/** A new spec of a service, or with `rollback` the one before. */
+export interface ServiceChange {
+  readonly spec: ServiceSpec;
+  readonly rollback: boolean;
+  readonly auth: { readonly encoded?: string };
+  /** Without `auth.encoded`: whose credentials to keep. */
+  readonly authFrom: 'spec' | 'previous-spec';
 }
 
 /**
@@ -262,6 +274,37 @@ export class Manager {
     return [...this.#state.rows('config')];
   }
 
+  /** None that is being removed. */
+  services(): ServiceObject[] {
+    return [...this.#state.rows('service')].filter((service) => service.pendingDelete !== true);
+  }
+
+  service(id: string): ServiceObject | undefined {
+    const service = this.#state.row('service', id);
+    return service?.pendingDelete === true ? undefined : service;
+  }
+
+  /** @returns Its id; `undefined`: no service has this name. */
+  serviceByName(name: string): string | undefined {
+    return this.#state.serviceByName(name);
+  }
+
+  tasks(): TaskObject[] {
+    return [...this.#state.rows('task')];
+  }
+
+  task(id: string): TaskObject | undefined {
+    return this.#state.row('task', id);
+  }
+
+  tasksOfService(id: string): TaskObject[] {
+    return this.#tasksOf(this.#state.tasksOfService(id as ServiceId));
+  }
+
+  tasksOnNode(id: string): TaskObject[] {
+    return this.#tasksOf(this.#state.tasksOnNode(id as NodeId));
+  }
+
   history(): readonly HistoryEntry[] {
     return this.#scope.replica.history();
   }
@@ -373,6 +416,42 @@ export class Manager {
     await this.#propose({ kind: 'config_remove', id: id as ConfigId });
   }
 
+  /** @throws SwarmError `SWARM_INVALID`, `SWARM_NAME_TAKEN`, … in swarmkit's words. */
+  async createService(
+    spec: ServiceSpec,
+    { encoded }: { readonly encoded?: string },
+  ): Promise<{ readonly id: string; readonly warnings: readonly string[] }> {
+    const id = await this.#propose({
+      kind: 'service_create',
+      id: newId<ServiceId>(),
+      spec,
+      ...(encoded !== undefined && { registryAuth: encoded }),
+    });
+    return { id, warnings: [] };
+  }
+
+  /** @throws SwarmError as `createService`, and `SWARM_NOT_FOUND`, `SWARM_OUT_OF_SEQUENCE`. */
+  async updateService(
+    id: string,
+    version: number,
+    { spec, rollback, auth: { encoded }, authFrom }: ServiceChange,
+  ): Promise<{ readonly id: string; readonly warnings: readonly string[] }> {
+    await this.#propose({
+      kind: 'service_update',
+      id: id as ServiceId,
+      version,
+      authFrom,
+      ...(!rollback && { spec }),
+      ...(encoded !== undefined && { registryAuth: encoded }),
+    });
+    return { id, warnings: [] };
+  }
+
+  /** Its tasks end afterwards. @throws SwarmError `SWARM_NOT_FOUND`. */
+  async removeService(id: string): Promise<void> {
+    await this.#propose({ kind: 'service_remove', id: id as ServiceId });
+  }
+
   /** The whole state as it is here, in chunks. */
   capture(): Iterable<Uint8Array> {
     return this.#scope.replica.capture();
@@ -428,6 +507,10 @@ export class Manager {
 
   get #state() {
     return this.#scope.replica.state;
+  }
+
+  #tasksOf(ids: ReadonlySet<TaskId>): TaskObject[] {
+    return [...ids].flatMap((id) => this.#state.row('task', id) ?? []);
   }
 
   async #propose(body: CommandBody): Promise<string> {

@@ -4,7 +4,9 @@ export type {
   Command,
   CommandBody,
   CommandKind,
+  NewTask,
   NodeObservation,
+  TaskReport,
   Transaction,
 } from './core/command.js';
 export { isCommand } from './core/command.js';
@@ -24,13 +26,9 @@ export {
 } from './core/machine.js';
 export type {
   ClusterSecrets,
-  JsonValue,
   RemovedNode,
   SecretRow,
-  ServiceRow,
-  ServiceSpecRow,
   TableName,
-  TaskRow,
 } from './core/rows.js';
 export { type Change, ONLY_ROW, type ReadonlyState } from './core/state.js';
 export { checkDefaultPools } from './core/subnets.js';

@@ -1,9 +1,17 @@
 import type {
+  ServiceSpec,
+  TaskObject,
+  TaskState,
+  TaskStatus,
+  UpdateStatus,
+} from '../../../base/service-model.js';
+import type {
   AttachmentId,
   ClusterObject,
   ClusterSpec,
   ConfigId,
   ConfigSpec,
+  GenericResource,
   Labels,
   ManagerInfo,
   NetworkId,
@@ -19,7 +27,7 @@ import type {
   TaskId,
 } from '../../../base/swarm-model.js';
 import type { AttachRequest } from '../../wire/attachment.js';
-import type { ClusterSecrets, JsonValue, ServiceSpecRow } from './rows.js';
+import type { ClusterSecrets } from './rows.js';
 
 /** What a node shows of itself, and what its managers see of it. */
 export type NodeObservation = Partial<
@@ -36,6 +44,27 @@ export type NodeObservation = Partial<
     | 'session'
   >
 >;
+
+/**
+ * A task that is to be. All else is taken from its service, and nothing is done if that has another
+ * spec by now.
+ */
+export type NewTask = Pick<
+  TaskObject,
+  | 'id'
+  | 'serviceId'
+  | 'slot'
+  | 'nodeId'
+  | 'specVersion'
+  | 'desiredState'
+  | 'status'
+  | 'assignedResources'
+>;
+
+export interface TaskReport {
+  readonly taskId: TaskId;
+  readonly status: TaskStatus;
+}
 
 type JoinTokens = ClusterObject['joinTokens'];
 
@@ -157,28 +186,57 @@ export type CommandBody =
       readonly data?: string;
     }
   | { readonly kind: 'config_remove'; readonly id: ConfigId }
-  | { readonly kind: 'service_create'; readonly id: ServiceId; readonly spec: ServiceSpecRow }
+  /** `registryAuth`: base64 JSON of `X-Registry-Auth`. */
+  | {
+      readonly kind: 'service_create';
+      readonly id: ServiceId;
+      readonly spec: ServiceSpec;
+      readonly registryAuth?: string;
+    }
+  /** Without `spec` the one before takes the place of the present one. */
   | {
       readonly kind: 'service_update';
       readonly id: ServiceId;
       readonly version: number;
-      readonly spec: ServiceSpecRow;
+      readonly spec?: ServiceSpec;
+      readonly registryAuth?: string;
+      /** Whose credentials are kept where none are given. */
+      readonly authFrom: 'spec' | 'previous-spec';
     }
+  /** Its tasks are to end; afterwards it is purged. */
   | { readonly kind: 'service_remove'; readonly id: ServiceId }
+  /** Nothing is done while it has tasks, or unless it was removed. */
+  | { readonly kind: 'service_purge'; readonly id: ServiceId }
+  /** How the update to the spec of `specVersion` goes. */
   | {
-      readonly kind: 'task_create';
-      readonly id: TaskId;
-      readonly serviceId?: ServiceId;
-      readonly nodeId?: NodeId;
-      readonly body: JsonValue;
+      readonly kind: 'service_status';
+      readonly id: ServiceId;
+      readonly specVersion: number;
+      readonly updateStatus: UpdateStatus;
     }
-  /** `nodeId`, where given, places the task, once. */
+  /** The update to the spec of `specVersion` failed: the spec before takes its place. */
   | {
-      readonly kind: 'task_update';
+      readonly kind: 'service_rollback';
+      readonly id: ServiceId;
+      readonly specVersion: number;
+      readonly updateStatus: UpdateStatus;
+    }
+  /** Placed already if it has a node and its state is `assigned`. */
+  | { readonly kind: 'task_create'; readonly task: NewTask }
+  /** Places the task, once and for all. */
+  | {
+      readonly kind: 'task_assign';
       readonly id: TaskId;
-      readonly version: number;
+      readonly nodeId: NodeId;
+      readonly status: TaskStatus;
+      readonly assignedResources?: readonly GenericResource[];
+    }
+  | { readonly kind: 'task_desired'; readonly id: TaskId; readonly desiredState: TaskState }
+  /** `nodeId`: that node says so, of its own tasks; without it the leader. */
+  | {
+      readonly kind: 'task_status';
       readonly nodeId?: NodeId;
-      readonly body: JsonValue;
+      readonly reports: readonly TaskReport[];
     }
   | { readonly kind: 'task_remove'; readonly id: TaskId };
 
@@ -226,8 +284,13 @@ const KINDS: Readonly<Record<CommandKind, true>> = {
   service_create: true,
   service_update: true,
   service_remove: true,
+  service_purge: true,
+  service_status: true,
+  service_rollback: true,
   task_create: true,
-  task_update: true,
+  task_assign: true,
+  task_desired: true,
+  task_status: true,
   task_remove: true,
   transaction: true,
 };

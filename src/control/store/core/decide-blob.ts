@@ -1,4 +1,5 @@
 import { unreachable } from '../../../base/assert.js';
+import type { ServiceObject } from '../../../base/service-model.js';
 import type { SwarmError } from '../../../base/swarm-error.js';
 import type { SecretSpec } from '../../../base/swarm-model.js';
 import {
@@ -121,11 +122,18 @@ function update(state: ReadonlyState, kind: Kind, command: Update): Decision {
 function remove(state: ReadonlyState, kind: Kind, id: string): Decision {
   const row = blobOf(state, kind, id);
   const users = [...state.rows('service')]
-    .filter(({ spec }) => (spec[`${kind}s`] as readonly string[]).includes(row.id))
+    .filter((service) => service.pendingDelete !== true && uses(service, kind, row.id))
     .map(({ spec }) => spec.name)
     .sort();
   if (users.length > 0) throw inUse(kind, row.spec.name, users);
   return { id: row.id, changes: [change(state, kind, row.id, undefined)] };
+}
+
+function uses({ spec }: ServiceObject, kind: Kind, id: string): boolean {
+  const { secrets = [], configs = [] } = spec.task.container;
+  return kind === 'secret'
+    ? secrets.some(({ secretId }) => secretId === id)
+    : configs.some(({ configId }) => configId === id);
 }
 
 function inUse(kind: Kind, name: string, users: readonly string[]): SwarmError {

@@ -1,5 +1,13 @@
 import { unreachable } from '../../../base/assert.js';
 import {
+  type ConfigReference,
+  PREDEFINED_NETWORKS,
+  type SecretReference,
+  type ServiceEndpoint,
+  type ServiceObject,
+  type ServiceSpec,
+} from '../../../base/service-model.js';
+import {
   type CommandOf,
   change,
   checkVersion,
@@ -7,43 +15,51 @@ import {
   newMeta,
   touched,
 } from './decision.js';
-import { invalid, precondition, refuse } from './refuse.js';
-import type { ServiceRow, ServiceSpecRow, TaskRow } from './rows.js';
+import { allocatePorts } from './ports.js';
+import { invalid, precondition, refuse, unsupported } from './refuse.js';
+import { checkServiceSpec, isJob, networksOf } from './service-spec.js';
 import type { ReadonlyState } from './state.js';
 
 const SERVICES_MAX = 4_096;
-const TASKS_MAX = 65_536;
-/** Of one service, or of one task, as JSON. */
-const BODY_CHARS_MAX = 262_144;
+/** Base64 of what a registry wants to be shown. */
+const REGISTRY_AUTH_CHARS_MAX = 65_536;
+const EMPTY: Decision = { id: '', changes: [] };
 
-type ServiceCommand = CommandOf<'service_create' | 'service_update' | 'service_remove'>;
-type TaskCommand = CommandOf<'task_create' | 'task_update' | 'task_remove'>;
+type ServiceCommand = CommandOf<
+  | 'service_create'
+  | 'service_update'
+  | 'service_remove'
+  | 'service_purge'
+  | 'service_status'
+  | 'service_rollback'
+>;
 
-/** Names, references and versions only: what a service is to do is its orchestrator's to judge. */
 export function decideService(state: ReadonlyState, command: ServiceCommand): Decision {
   switch (command.kind) {
     case 'service_create':
-      return createService(state, command);
-    case 'service_update': {
-      const row = serviceOf(state, command.id);
-      checkVersion(row, command.version);
-      if (command.spec.name !== row.spec.name)
-        throw precondition('renaming services is not supported');
-      checkReferences(state, command.spec);
-      const after = { ...touched(state, row, command.atMs), spec: command.spec };
-      return { id: row.id, changes: [change(state, 'service', row.id, after)] };
-    }
-    case 'service_remove': {
-      const row = serviceOf(state, command.id);
-      return { id: row.id, changes: [change(state, 'service', row.id, undefined)] };
-    }
+      return create(state, command);
+    case 'service_update':
+      return update(state, command);
+    case 'service_remove':
+      return remove(state, command);
+    case 'service_purge':
+      return purge(state, command);
+    case 'service_status':
+      return setStatus(state, command);
+    case 'service_rollback':
+      return rollBack(state, command);
     default:
       return unreachable(command);
   }
 }
 
-function createService(state: ReadonlyState, command: CommandOf<'service_create'>): Decision {
-  const { id, spec } = command;
+function create(state: ReadonlyState, command: CommandOf<'service_create'>): Decision {
+  const { id, spec, registryAuth, atMs } = command;
+  checkServiceSpec(spec);
+  checkNetworks(state, spec);
+  checkAuth(registryAuth);
+  const ports = allocatePorts(state, spec, undefined);
+  checkSecretsAndConfigs(state, spec);
   if (state.serviceByName(spec.name) !== undefined)
     throw refuse(
       { code: 'SWARM_NAME_TAKEN', kind: 'service', name: spec.name },
@@ -54,86 +70,200 @@ function createService(state: ReadonlyState, command: CommandOf<'service_create'
       { code: 'SWARM_EXHAUSTED', what: 'service' },
       `the swarm has ${SERVICES_MAX} services, and no room for more`,
     );
-  checkReferences(state, spec);
-  const row: ServiceRow = { id, ...newMeta(state, command.atMs), spec };
+  const meta = newMeta(state, atMs);
+  const row: ServiceObject = {
+    id,
+    ...meta,
+    spec,
+    specVersion: meta.version,
+    endpoint: endpointOf(spec, ports),
+    ...(isJob(spec.mode) && { job: { iteration: 0, lastExecutionMs: atMs } }),
+    ...(registryAuth !== undefined && { registryAuth }),
+  };
   return { id, changes: [change(state, 'service', id, row)] };
 }
 
-function checkReferences(state: ReadonlyState, spec: ServiceSpecRow): void {
-  checkBody('service', spec);
-  for (const ref of spec.secrets)
-    if (state.row('secret', ref) === undefined)
-      throw refuse({ code: 'SWARM_NOT_FOUND', kind: 'secret', ref }, `secret ${ref} not found`);
-  for (const ref of spec.configs)
-    if (state.row('config', ref) === undefined)
-      throw refuse({ code: 'SWARM_NOT_FOUND', kind: 'config', ref }, `config ${ref} not found`);
+function endpointOf(spec: ServiceSpec, ports: ServiceEndpoint['ports']): ServiceEndpoint {
+  return { spec: spec.endpoint ?? { mode: 'vip' }, ports, virtualIps: [] };
 }
 
-function checkBody(kind: string, body: unknown): void {
-  if (JSON.stringify(body).length > BODY_CHARS_MAX)
-    throw invalid(`the description of the ${kind} is too large`);
+/** In swarmkit's order: what is wrong with the wish, then with what it is about, then its age. */
+function update(state: ReadonlyState, command: CommandOf<'service_update'>): Decision {
+  const { id, version, registryAuth, atMs } = command;
+  if (command.spec !== undefined) {
+    checkServiceSpec(command.spec);
+    checkNetworks(state, command.spec);
+  }
+  checkAuth(registryAuth);
+  const row = serviceOf(state, id);
+  const spec = command.spec ?? previousOf(row);
+  const ports = allocatePorts(state, spec, row);
+  if (command.spec !== undefined) checkChange(row, command.spec);
+  checkSecretsAndConfigs(state, spec);
+  checkVersion(row, version);
+  const {
+    updateStatus: _,
+    registryAuth: __,
+    previousRegistryAuth: ___,
+    ...rest
+  } = touched(state, row, atMs);
+  const after = command.spec === undefined ? exchanged(rest) : replaced(rest, spec);
+  return settled(state, {
+    ...after,
+    ...authAfter(row, command),
+    endpoint: endpointOf(spec, ports),
+    ...(row.job && { job: { iteration: row.job.iteration + 1, lastExecutionMs: atMs } }),
+    ...(command.spec === undefined && {
+      updateStatus: {
+        state: 'rollback_started',
+        startedAtMs: atMs,
+        message: 'manually requested rollback',
+      },
+    }),
+  });
 }
 
-function serviceOf(state: ReadonlyState, id: string): ServiceRow {
-  const row = state.row('service', id);
-  if (row === undefined)
-    throw refuse({ code: 'SWARM_NOT_FOUND', kind: 'service', ref: id }, `service ${id} not found`);
-  return row;
+function previousOf(row: ServiceObject): ServiceSpec {
+  if (row.previousSpec === undefined)
+    throw precondition(`service ${row.id} does not have a previous spec`);
+  return row.previousSpec;
 }
 
-export function decideTask(state: ReadonlyState, command: TaskCommand): Decision {
-  switch (command.kind) {
-    case 'task_create':
-      return createTask(state, command);
-    case 'task_update':
-      return updateTask(state, command);
-    case 'task_remove': {
-      const row = taskOf(state, command.id);
-      return { id: row.id, changes: [change(state, 'task', row.id, undefined)] };
-    }
-    default:
-      return unreachable(command);
+function replaced(row: ServiceObject, spec: ServiceSpec): ServiceObject {
+  return {
+    ...row,
+    spec,
+    specVersion: row.version,
+    previousSpec: row.spec,
+    previousSpecVersion: row.specVersion,
+  };
+}
+
+/** The spec before takes the place of the present one, which is the one before from then on. */
+function exchanged(row: ServiceObject): ServiceObject {
+  return {
+    ...row,
+    spec: previousOf(row),
+    specVersion: row.previousSpecVersion ?? row.version,
+    previousSpec: row.spec,
+    previousSpecVersion: row.specVersion,
+  };
+}
+
+/** Credentials belong to a spec, and go with it. */
+function authAfter(
+  row: ServiceObject,
+  command: CommandOf<'service_update'>,
+): Pick<ServiceObject, 'registryAuth' | 'previousRegistryAuth'> {
+  if (command.authFrom === 'previous-spec' && row.previousSpec === undefined)
+    throw invalid('service does not have a previous spec');
+  const fromPrevious = command.spec === undefined || command.authFrom === 'previous-spec';
+  const kept = fromPrevious ? row.previousRegistryAuth : row.registryAuth;
+  const registryAuth = command.registryAuth ?? kept;
+  return {
+    ...(registryAuth !== undefined && { registryAuth }),
+    ...(row.registryAuth !== undefined && { previousRegistryAuth: row.registryAuth }),
+  };
+}
+
+function checkChange({ spec: before }: ServiceObject, spec: ServiceSpec): void {
+  const differs = (a: unknown, b: unknown) => JSON.stringify(a ?? []) !== JSON.stringify(b ?? []);
+  if (differs(spec.networks, before.networks) && !differs(spec.task.networks, before.task.networks))
+    throw unsupported('networks must be migrated to TaskSpec before being changed');
+  if (before.mode.kind !== spec.mode.kind) throw unsupported('service mode change is not allowed');
+  if (before.name !== spec.name) throw unsupported('renaming services is not supported');
+}
+
+function checkAuth(registryAuth: string | undefined): void {
+  if ((registryAuth?.length ?? 0) > REGISTRY_AUTH_CHARS_MAX)
+    throw invalid('the credentials for the registry are too large');
+}
+
+function checkNetworks(state: ReadonlyState, spec: ServiceSpec): void {
+  for (const { target } of networksOf(spec)) {
+    if (PREDEFINED_NETWORKS.has(target)) continue;
+    const network = state.row('network', target);
+    if (network === undefined)
+      throw refuse(
+        { code: 'SWARM_NOT_FOUND', kind: 'network', ref: target },
+        `network ${target} not found`,
+      );
+    if (network.spec.ingress)
+      throw invalid(
+        `Service cannot be explicitly attached to the ingress network ${JSON.stringify(network.spec.name)}`,
+      );
   }
 }
 
-function createTask(state: ReadonlyState, command: CommandOf<'task_create'>): Decision {
-  const { id, serviceId, nodeId, body } = command;
-  if (state.row('task', id) !== undefined) throw precondition(`task ${id} already exists`);
-  if (serviceId !== undefined) serviceOf(state, serviceId);
-  if (state.size('task') >= TASKS_MAX)
-    throw refuse(
-      { code: 'SWARM_EXHAUSTED', what: 'task' },
-      `the swarm has ${TASKS_MAX} tasks, and no room for more`,
-    );
-  checkBody('task', body);
-  const row: TaskRow = {
-    id,
-    ...newMeta(state, command.atMs),
-    ...(serviceId !== undefined && { serviceId }),
-    ...(nodeId !== undefined && { nodeId }),
-    body,
-  };
-  return { id, changes: [change(state, 'task', id, row)] };
+function checkSecretsAndConfigs(state: ReadonlyState, { task }: ServiceSpec): void {
+  const { secrets = [], configs = [] } = task.container;
+  const secretIsThere = ({ secretId, secretName }: SecretReference) =>
+    state.row('secret', secretId)?.spec.name === secretName;
+  const configIsThere = ({ configId, configName }: ConfigReference) =>
+    state.row('config', configId)?.spec.name === configName;
+  const missing = [
+    ['secret', secrets.filter((one) => !secretIsThere(one)).map((one) => one.secretName)],
+    ['config', configs.filter((one) => !configIsThere(one)).map((one) => one.configName)],
+  ] as const;
+  for (const [kind, names] of missing)
+    if (names.length > 0)
+      throw invalid(`${kind}${names.length === 1 ? '' : 's'} not found: ${names.join(', ')}`);
 }
 
-function updateTask(state: ReadonlyState, command: CommandOf<'task_update'>): Decision {
-  const row = taskOf(state, command.id);
-  checkVersion(row, command.version);
-  const { nodeId = row.nodeId } = command;
-  if (row.nodeId !== undefined && nodeId !== row.nodeId)
-    throw precondition(`task ${row.id} is placed already: a task stays on its node`);
-  checkBody('task', command.body);
-  const after: TaskRow = {
-    ...touched(state, row, command.atMs),
-    ...(nodeId !== undefined && { nodeId }),
-    body: command.body,
-  };
-  return { id: row.id, changes: [change(state, 'task', row.id, after)] };
+/** Its name and its ports are free at once; the row stays until its tasks have ended. */
+function remove(state: ReadonlyState, command: CommandOf<'service_remove'>): Decision {
+  const row = { ...serviceOf(state, command.id), pendingDelete: true };
+  return settled(state, touched(state, row, command.atMs));
 }
 
-function taskOf(state: ReadonlyState, id: string): TaskRow {
-  const row = state.row('task', id);
-  if (row === undefined)
-    throw refuse({ code: 'SWARM_NOT_FOUND', kind: 'task', ref: id }, `task ${id} not found`);
+/** What is left of a service whose tasks are gone; with it go those that nobody has looked after. */
+function purge(state: ReadonlyState, { id }: CommandOf<'service_purge'>): Decision {
+  const row = state.row('service', id);
+  if (row?.pendingDelete !== true || state.tasksOfService(id).size > 0) return { ...EMPTY, id };
+  return { id, changes: [change(state, 'service', id, undefined)] };
+}
+
+/** A word about another spec than the present one comes too late. */
+function setStatus(state: ReadonlyState, command: CommandOf<'service_status'>): Decision {
+  const { id, specVersion, updateStatus, atMs } = command;
+  const row = state.row('service', id);
+  const isLate = row === undefined || row.specVersion !== specVersion;
+  if (isLate || JSON.stringify(row.updateStatus) === JSON.stringify(updateStatus))
+    return { ...EMPTY, id };
+  return settled(state, { ...touched(state, row, atMs), updateStatus });
+}
+
+/** The updater's own: there is nothing to go back to afterwards. */
+function rollBack(state: ReadonlyState, command: CommandOf<'service_rollback'>): Decision {
+  const { id, specVersion, updateStatus, atMs } = command;
+  const row = state.row('service', id);
+  if (row?.previousSpec === undefined || row.specVersion !== specVersion) return { ...EMPTY, id };
+  const ports = allocatePorts(state, row.previousSpec, row);
+  const {
+    previousSpec,
+    previousSpecVersion,
+    registryAuth: _,
+    previousRegistryAuth,
+    ...rest
+  } = touched(state, row, atMs);
+  return settled(state, {
+    ...rest,
+    spec: row.previousSpec,
+    specVersion: previousSpecVersion ?? row.version,
+    endpoint: endpointOf(row.previousSpec, ports),
+    updateStatus,
+    ...(previousRegistryAuth !== undefined && { registryAuth: previousRegistryAuth }),
+  });
+}
+
+function settled(state: ReadonlyState, row: ServiceObject): Decision {
+  return { id: row.id, changes: [change(state, 'service', row.id, row)] };
+}
+
+/** One that is not being removed. @throws SwarmError `SWARM_NOT_FOUND`. */
+function serviceOf(state: ReadonlyState, id: string): ServiceObject {
+  const row = state.row('service', id);
+  if (row === undefined || row.pendingDelete === true)
+    throw refuse({ code: 'SWARM_NOT_FOUND', kind: 'service', ref: id }, `service ${id} not found`);
   return row;
 }

@@ -4,13 +4,14 @@ import { decideBlob } from './decide-blob.js';
 import { decideCluster } from './decide-cluster.js';
 import { decideAttachment, decideNetwork } from './decide-network.js';
 import { decideNode } from './decide-node.js';
-import { decideService, decideTask } from './decide-service.js';
+import { decideService } from './decide-service.js';
+import { decideTask } from './decide-task.js';
 import type { Decision } from './decision.js';
 import { invalid } from './refuse.js';
 import type { ReadonlyState, State } from './state.js';
 
 /** Commands of one transaction. */
-const TRANSACTION_COMMANDS_MAX = 256;
+const TRANSACTION_COMMANDS_MAX = 1_024;
 
 /**
  * What a command changes in a state: a pure function, which changes nothing itself.
@@ -49,9 +50,14 @@ export function decide(state: ReadonlyState, command: SingleCommand): Decision {
     case 'service_create':
     case 'service_update':
     case 'service_remove':
+    case 'service_purge':
+    case 'service_status':
+    case 'service_rollback':
       return decideService(state, command);
     case 'task_create':
-    case 'task_update':
+    case 'task_assign':
+    case 'task_desired':
+    case 'task_status':
     case 'task_remove':
       return decideTask(state, command);
     default:

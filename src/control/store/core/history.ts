@@ -1,3 +1,4 @@
+import { type TaskObject, taskName } from '../../../base/service-model.js';
 import type { NodeObject } from '../../../base/swarm-model.js';
 import type { CommandBody, SingleCommand } from './command.js';
 import type { TableName } from './rows.js';
@@ -26,7 +27,7 @@ export interface HistoryEntry {
   readonly objectKind: HistoryObjectKind;
   readonly id: string;
   readonly name: string;
-  /** A node's state, where that is what changed: `ready → down (heartbeat failure)`. */
+  /** A node's state, where that is what changed: `ready → down (heartbeat failure)`; why a task failed. */
   readonly note?: string;
   /** Who gave the command, where that is known. */
   readonly by?: string;
@@ -83,7 +84,7 @@ function entryOf(
 ): HistoryEntry | undefined {
   const objectKind = OBJECT_KINDS[change.table];
   if (objectKind === undefined || !isTold(change)) return undefined;
-  const note = change.table === 'node' ? noteOf(change.before, change.after) : undefined;
+  const note = noteOf(change);
   return {
     version,
     atMs: command.atMs,
@@ -97,11 +98,20 @@ function entryOf(
   };
 }
 
-/** Which manager serves a node changes often, and concerns nobody afterwards. */
+/**
+ * Which manager serves a node changes often, and concerns nobody afterwards; so do the steps of the
+ * tasks, of which it is told only that one failed.
+ */
 function isTold(change: Change): boolean {
+  if (change.table === 'task') return hasFailed(change.after) && !hasFailed(change.before);
   if (change.table !== 'node' || change.before === undefined || change.after === undefined)
     return true;
   return withoutTraffic(change.before) !== withoutTraffic(change.after);
+}
+
+function hasFailed(task: TaskObject | undefined): boolean {
+  const state = task?.status.state;
+  return state === 'failed' || state === 'rejected' || state === 'orphaned';
 }
 
 function withoutTraffic(node: NodeObject): string {
@@ -111,6 +121,10 @@ function withoutTraffic(node: NodeObject): string {
 
 function identityOf(change: Change): { readonly id: string; readonly name: string } {
   if (change.table === 'secrets') return { id: change.key, name: '' };
+  if (change.table === 'task') {
+    const task = change.after ?? change.before;
+    return { id: change.key, name: task === undefined ? '' : taskName(task) };
+  }
   const row = change.after ?? change.before;
   if (row === undefined) return { id: change.key, name: '' };
   if ('spec' in row) {
@@ -120,7 +134,17 @@ function identityOf(change: Change): { readonly id: string; readonly name: strin
   return { id: change.key, name: 'name' in row ? row.name : '' };
 }
 
-function noteOf(before: NodeObject | undefined, after: NodeObject | undefined): string | undefined {
+function noteOf(change: Change): string | undefined {
+  if (change.table === 'node') return nodeNoteOf(change.before, change.after);
+  if (change.table !== 'task' || change.after === undefined) return undefined;
+  const { state, message, error = message } = change.after.status;
+  return `${state} (${error})`;
+}
+
+function nodeNoteOf(
+  before: NodeObject | undefined,
+  after: NodeObject | undefined,
+): string | undefined {
   if (before === undefined || after === undefined || before.state === after.state) return undefined;
   const why = after.stateMessage === '' ? '' : ` (${after.stateMessage})`;
   return `${before.state} → ${after.state}${why}`;

@@ -1,3 +1,4 @@
+import type { PortConfig, ServiceObject, TaskObject } from '../../../base/service-model.js';
 import type {
   AttachmentId,
   ConfigId,
@@ -9,7 +10,18 @@ import type {
   TaskId,
 } from '../../../base/swarm-model.js';
 import type { KeyedAttachment } from '../../wire/attachment.js';
-import type { Rows, TableName, TaskRow } from './rows.js';
+import type { Rows, TableName } from './rows.js';
+
+/** Services that have a port. */
+export interface Publishers {
+  readonly ingress: ServiceId | undefined;
+  /** Several may have one on the nodes of their tasks. */
+  readonly host: ReadonlySet<ServiceId>;
+}
+
+function portKey(protocol: PortConfig['protocol'], port: number): string {
+  return `${protocol}/${port}`;
+}
 
 const NO_ADDRESSES: ReadonlyMap<string, AttachmentId> = new Map();
 const NONE: ReadonlySet<never> = new Set();
@@ -28,6 +40,8 @@ export class Indexes {
   readonly #attachmentsByKey = new Map<string, AttachmentId>();
   readonly #tasksByService = new Map<ServiceId, Set<TaskId>>();
   readonly #tasksByNode = new Map<NodeId, Set<TaskId>>();
+  readonly #ingressPorts = new Map<string, ServiceId>();
+  readonly #hostPorts = new Map<string, Set<ServiceId>>();
 
   addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId> {
     return this.#addresses.get(network) ?? NO_ADDRESSES;
@@ -53,6 +67,11 @@ export class Indexes {
     return this.#tasksByNode.get(node) ?? NONE;
   }
 
+  publishersOf(protocol: PortConfig['protocol'], port: number): Publishers {
+    const key = portKey(protocol, port);
+    return { ingress: this.#ingressPorts.get(key), host: this.#hostPorts.get(key) ?? NONE };
+  }
+
   clear(): void {
     for (const index of [
       this.secrets,
@@ -64,6 +83,8 @@ export class Indexes {
       this.#attachmentsByKey,
       this.#tasksByService,
       this.#tasksByNode,
+      this.#ingressPorts,
+      this.#hostPorts,
     ])
       index.clear();
   }
@@ -71,19 +92,31 @@ export class Indexes {
   /** `present`: the row is there from now on, or from now on no more. */
   put(table: TableName, row: Rows[TableName], present: boolean): void {
     if (table === 'attachment') this.#putAttachment(row as KeyedAttachment, present);
-    if (table === 'task') this.#putTask(row as TaskRow, present);
+    if (table === 'task') this.#putTask(row as TaskObject, present);
     if (table === 'secret') putNamed(this.secrets, row as Rows['secret'], present);
     if (table === 'config') putNamed(this.configs, row as Rows['config'], present);
-    if (table === 'service') putNamed(this.services, row as Rows['service'], present);
+    if (table === 'service') this.#putService(row as ServiceObject, present);
     if (table === 'node') {
       const node = row as NodeObject;
       name(this.#nodesByPeerId, node.peerId, node.id, present);
     }
   }
 
-  #putTask({ id, serviceId, nodeId }: TaskRow, present: boolean): void {
-    if (serviceId !== undefined) gather(this.#tasksByService, serviceId, id, present);
+  #putTask({ id, serviceId, nodeId }: TaskObject, present: boolean): void {
+    gather(this.#tasksByService, serviceId, id, present);
     if (nodeId !== undefined) gather(this.#tasksByNode, nodeId, id, present);
+  }
+
+  /** A service that is being removed has neither name nor ports any more. */
+  #putService(row: ServiceObject, present: boolean): void {
+    if (row.pendingDelete === true) return;
+    putNamed(this.services, row, present);
+    for (const { publishMode, protocol, publishedPort } of row.endpoint.ports) {
+      if (publishedPort === 0) continue;
+      const key = portKey(protocol, publishedPort);
+      if (publishMode === 'ingress') name(this.#ingressPorts, key, row.id, present);
+      else gather(this.#hostPorts, key, row.id, present);
+    }
   }
 
   #putAttachment(row: KeyedAttachment, present: boolean): void {

@@ -1,17 +1,12 @@
+import type { ServiceObject, TaskObject } from '../../../base/service-model.js';
 import type {
   ClusterObject,
-  ConfigId,
   ConfigObject,
-  Labels,
   NetworkId,
   NetworkObject,
   NodeId,
   NodeObject,
-  ObjectMeta,
-  SecretId,
   SecretObject,
-  ServiceId,
-  TaskId,
 } from '../../../base/swarm-model.js';
 import type { KeyedAttachment } from '../../wire/attachment.js';
 import type { GossipKeyText } from '../../wire/gossip-key.js';
@@ -35,39 +30,9 @@ export interface AddressCursor {
   readonly last: Readonly<Record<string, string>>;
 }
 
-export type JsonValue =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly JsonValue[]
-  | { readonly [key: string]: JsonValue };
-
 /** A secret with its contents, base64. */
 export interface SecretRow extends SecretObject {
   readonly data: string;
-}
-
-/** What the store must know of a service; `body` means something to its orchestrator alone. */
-export interface ServiceSpecRow {
-  readonly name: string;
-  readonly labels: Labels;
-  readonly secrets: readonly SecretId[];
-  readonly configs: readonly ConfigId[];
-  readonly body: JsonValue;
-}
-
-export interface ServiceRow extends ObjectMeta {
-  readonly id: ServiceId;
-  readonly spec: ServiceSpecRow;
-}
-
-export interface TaskRow extends ObjectMeta {
-  readonly id: TaskId;
-  readonly serviceId?: ServiceId;
-  /** Absent: not placed yet. */
-  readonly nodeId?: NodeId;
-  readonly body: JsonValue;
 }
 
 /** A node that was removed: its certificate counts for nothing, however long it is valid. */
@@ -87,8 +52,8 @@ export interface Rows {
   readonly attachment: KeyedAttachment;
   readonly secret: SecretRow;
   readonly config: ConfigObject;
-  readonly service: ServiceRow;
-  readonly task: TaskRow;
+  readonly service: ServiceObject;
+  readonly task: TaskObject;
   readonly removed: RemovedNode;
 }
 

@@ -1,4 +1,5 @@
 import { assert } from '../../../base/assert.js';
+import type { PortConfig } from '../../../base/service-model.js';
 import type {
   AttachmentId,
   ConfigId,
@@ -8,7 +9,7 @@ import type {
   ServiceId,
   TaskId,
 } from '../../../base/swarm-model.js';
-import { Indexes } from './indexes.js';
+import { Indexes, type Publishers } from './indexes.js';
 import { type Rows, TABLE_NAMES, type TableName } from './rows.js';
 
 /** Key of the tables that have one row. */
@@ -47,7 +48,10 @@ export interface ReadonlyState {
   nodeByPeerId(peerId: string): NodeId | undefined;
   secretByName(name: string): SecretId | undefined;
   configByName(name: string): ConfigId | undefined;
+  /** Not one that is being removed. */
   serviceByName(name: string): ServiceId | undefined;
+  /** Services that publish a port, and are not being removed. */
+  publishersOf(protocol: PortConfig['protocol'], port: number): Publishers;
   tasksOfService(service: ServiceId): ReadonlySet<TaskId>;
   tasksOnNode(node: NodeId): ReadonlySet<TaskId>;
   snapshot(): StateSnapshot;
@@ -123,6 +127,10 @@ export class State implements ReadonlyState {
 
   serviceByName(name: string): ServiceId | undefined {
     return this.#indexes.services.get(name);
+  }
+
+  publishersOf(protocol: PortConfig['protocol'], port: number): Publishers {
+    return this.#indexes.publishersOf(protocol, port);
   }
 
   tasksOfService(service: ServiceId): ReadonlySet<TaskId> {

@@ -1,7 +1,7 @@
 import t from 'tap';
 import type { CommandBody } from '../../../../src/control/store/core/command.js';
-import { Bench, node, nodeId } from '../../support.js';
-import { configId, secretId, serviceId, taskId } from './commands.js';
+import { Bench } from '../../support.js';
+import { configId, secretId, serviceId, serviceSpec } from './commands.js';
 
 const base64 = (bytes: number) => Buffer.alloc(bytes, 'x').toString('base64');
 const secret = (n: number, name = `sec${n}`, data = 'eA=='): CommandBody => ({
@@ -77,10 +77,16 @@ t.test('what a service uses is not removed', async (t) => {
   const bench = new Bench();
   bench.do(secret(1));
   bench.do(config(1));
+  const file = { name: 'x', uid: '0', gid: '0', mode: 0o444 };
+  const container = {
+    image: 'host',
+    secrets: [{ secretId: secretId(1), secretName: 'sec1', file }],
+    configs: [{ configId: configId(1), configName: 'cfg1', file }],
+  };
   const create = (n: number, name: string): CommandBody => ({
     kind: 'service_create',
     id: serviceId(n),
-    spec: { name, labels: {}, secrets: [secretId(1)], configs: [configId(1)], body: null },
+    spec: serviceSpec(name, { task: { container } }),
   });
   bench.do(create(1, 'web'));
   const removal = { kind: 'secret_remove', id: secretId(1) } as const;
@@ -96,35 +102,11 @@ t.test('what a service uses is not removed', async (t) => {
   for (const n of [1, 2]) bench.do({ kind: 'service_remove', id: serviceId(n) });
   bench.do(removal);
   t.equal(bench.refusal(removal)?.code, 'SWARM_NOT_FOUND');
-  t.equal(bench.refusal(create(3, 'late'))?.message, `secret ${secretId(1)} not found`);
-});
-
-t.test('services and tasks are found by name, service and node', async (t) => {
-  const bench = new Bench();
-  bench.do({ kind: 'node_create', node: node(nodeId(1)) });
-  const spec = { name: 'web', labels: {}, secrets: [], configs: [], body: { image: 'x' } };
-  bench.do({ kind: 'service_create', id: serviceId(1), spec });
-  t.equal(
-    bench.refusal({ kind: 'service_create', id: serviceId(2), spec })?.code,
-    'SWARM_NAME_TAKEN',
-  );
-  const update = { kind: 'service_update', id: serviceId(1), spec } as const;
-  t.equal(bench.refusal({ ...update, version: 1 })?.code, 'SWARM_OUT_OF_SEQUENCE');
-  t.equal(
-    bench.refusal({ ...update, version: 3, spec: { ...spec, name: 'other' } })?.code,
-    'SWARM_PRECONDITION',
-  );
-  bench.do({ ...update, version: 3 });
-  t.equal(bench.state.serviceByName('web'), serviceId(1));
-
-  bench.do({ kind: 'task_create', id: taskId(1), serviceId: serviceId(1), body: {} });
-  t.strictSame([...bench.state.tasksOfService(serviceId(1))], [taskId(1)]);
-  t.strictSame([...bench.state.tasksOnNode(nodeId(1))], []);
-  const place = { kind: 'task_update', id: taskId(1), nodeId: nodeId(1), body: {} } as const;
-  bench.do({ ...place, version: 5 });
-  t.strictSame([...bench.state.tasksOnNode(nodeId(1))], [taskId(1)]);
-  t.match(bench.refusal({ ...place, version: 6, nodeId: nodeId(2) })?.message, /stays on its node/);
-  bench.do({ kind: 'task_remove', id: taskId(1) });
-  t.equal(bench.state.tasksOfService(serviceId(1)).size, 0);
-  t.equal(bench.state.tasksOnNode(nodeId(1)).size, 0);
+  t.equal(bench.refusal(create(3, 'late'))?.message, 'secret not found: sec1');
+  bench.do({ kind: 'config_remove', id: configId(1) });
+  bench.do(secret(1, 'other'));
+  t.strictSame(bench.refusal(create(3, 'late')), {
+    code: 'SWARM_INVALID',
+    message: 'secret not found: sec1',
+  });
 });

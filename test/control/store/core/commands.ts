@@ -1,11 +1,11 @@
 import fc from 'fast-check';
-import type {
-  ConfigId,
-  NodeId,
-  SecretId,
-  ServiceId,
-  TaskId,
-} from '../../../../src/base/swarm-model.js';
+import {
+  type PortConfig,
+  type ServiceSpec,
+  TASK_STATES,
+  type TaskStatus,
+} from '../../../../src/base/service-model.js';
+import type { ConfigId, SecretId, ServiceId, TaskId } from '../../../../src/base/swarm-model.js';
 import type { Command, CommandBody } from '../../../../src/control/store/core/command.js';
 import {
   attachmentId,
@@ -42,17 +42,69 @@ const make = <T>(shape: { [Key in keyof T]: fc.Arbitrary<T[Key]> }) =>
 /** JSON has no `undefined`: what is absent is left out. */
 const clean = (body: CommandBody) => JSON.parse(JSON.stringify(body)) as CommandBody;
 
-const serviceSpec = make<{ n: number; secrets: SecretId[]; configs: ConfigId[] }>({
-  n: few,
-  secrets: fc.array(few.map(secretId), { maxLength: 2 }),
-  configs: fc.array(few.map(configId), { maxLength: 2 }),
-}).map(({ n, secrets, configs }) => ({
-  name: `web${n}`,
-  labels: {},
-  secrets,
-  configs,
-  body: { replicas: n },
-}));
+const port = make<PortConfig>({
+  protocol: fc.constantFrom('tcp', 'udp'),
+  targetPort: fc.constantFrom(80, 81),
+  publishedPort: fc.constantFrom(0, 0, 8080, 30_000, 30_001),
+  publishMode: fc.constantFrom('ingress', 'ingress', 'host'),
+});
+
+/** A service that can be made of nothing but its name. */
+export function serviceSpec(name: string, more: Partial<ServiceSpec> = {}): ServiceSpec {
+  return {
+    name,
+    labels: {},
+    task: { container: { image: 'host' } },
+    mode: { kind: 'replicated', replicas: 1 },
+    ...more,
+  };
+}
+
+const anyServiceSpec = fc
+  .record({
+    n: few,
+    secrets: fc.array(few, { maxLength: 2 }),
+    configs: fc.array(few, { maxLength: 2 }),
+    networks: fc.array(few.map(networkId), { maxLength: 2 }),
+    ports: fc.array(port, { maxLength: 2 }),
+    mode: fc.constantFrom<ServiceSpec['mode']>(
+      { kind: 'replicated', replicas: 2 },
+      { kind: 'replicated', replicas: 2 },
+      { kind: 'global' },
+      { kind: 'global-job' },
+    ),
+    endpointMode: fc.constantFrom('vip' as const, 'vip' as const, 'dnsrr' as const),
+  })
+  .map(({ n, secrets, configs, networks, ports, mode, endpointMode }) =>
+    serviceSpec(`web${n}`, {
+      task: {
+        container: {
+          image: 'host',
+          secrets: secrets.map((s, at) => ({
+            secretId: secretId(s),
+            secretName: `blob${s}`,
+            file: { name: `s${at}`, uid: '0', gid: '0', mode: 0o444 },
+          })),
+          configs: configs.map((c, at) => ({
+            configId: configId(c),
+            configName: `blob${c}`,
+            file: { name: `c${at}`, uid: '0', gid: '0', mode: 0o444 },
+          })),
+        },
+        networks: networks.map((target) => ({ target })),
+      },
+      mode,
+      endpoint: { mode: endpointMode, ports },
+    }),
+  );
+
+const taskStatus = fc
+  .constantFrom(...TASK_STATES)
+  .map((state): TaskStatus => ({ state, atMs: 1, message: state }));
+const specVersion = fc.integer({ min: 1, max: 12 });
+const updateStatus = fc
+  .constantFrom('updating' as const, 'paused' as const, 'completed' as const)
+  .map((state) => ({ state, message: state }));
 
 const blob = (kind: 'secret' | 'config', idOf: (n: number) => string): fc.Arbitrary<CommandBody> =>
   fc.oneof(
@@ -157,37 +209,73 @@ export const bodies: Readonly<Record<CommandBody['kind'], fc.Arbitrary<CommandBo
   config_create: blob('config', configId),
   config_update: blob('config', configId),
   config_remove: blob('config', configId),
-  service_create: fc.tuple(few, serviceSpec).map(([n, spec]) => ({
-    kind: 'service_create',
-    id: serviceId(n),
-    spec,
-  })),
-  service_update: fc.tuple(few, version, serviceSpec).map(([n, at, spec]) => ({
-    kind: 'service_update',
-    id: serviceId(n),
-    version: at,
-    spec,
-  })),
+  service_create: fc
+    .tuple(few, anyServiceSpec, maybe(fc.constant('auth')))
+    .map(([n, spec, registryAuth]) =>
+      clean({ kind: 'service_create', id: serviceId(n), spec, registryAuth } as CommandBody),
+    ),
+  service_update: fc
+    .tuple(few, version, maybe(anyServiceSpec), fc.constantFrom('spec', 'previous-spec'))
+    .map(([n, at, spec, authFrom]) =>
+      clean({
+        kind: 'service_update',
+        id: serviceId(n),
+        version: at,
+        spec,
+        authFrom,
+      } as CommandBody),
+    ),
   service_remove: few.map((n) => ({ kind: 'service_remove', id: serviceId(n) })),
-  task_create: fc.tuple(few, maybe(few), maybe(few)).map(([n, of, on]) =>
-    clean({
-      kind: 'task_create',
-      id: taskId(n),
-      serviceId: of === undefined ? undefined : serviceId(of),
-      nodeId: on === undefined ? undefined : nodeId(on),
-      body: { n },
-    } as CommandBody),
-  ),
-  task_update: fc.tuple(few, version, maybe(few)).map(([n, at, on]) =>
-    clean({
-      kind: 'task_update',
-      id: taskId(n),
-      version: at,
-      nodeId: (on === undefined ? undefined : nodeId(on)) as NodeId,
-      body: { at },
-    } as CommandBody),
-  ),
-  task_remove: few.map((n) => ({ kind: 'task_remove', id: taskId(n) })),
+  service_purge: few.map((n) => ({ kind: 'service_purge', id: serviceId(n) })),
+  service_status: fc.tuple(few, specVersion, updateStatus).map(([n, at, status]) => ({
+    kind: 'service_status',
+    id: serviceId(n),
+    specVersion: at,
+    updateStatus: status,
+  })),
+  service_rollback: fc.tuple(few, specVersion, updateStatus).map(([n, at, status]) => ({
+    kind: 'service_rollback',
+    id: serviceId(n),
+    specVersion: at,
+    updateStatus: status,
+  })),
+  task_create: fc
+    .tuple(fc.nat(9), few, maybe(few), specVersion, taskStatus)
+    .map(([n, of, on, at, status]) =>
+      clean({
+        kind: 'task_create',
+        task: {
+          id: taskId(n),
+          serviceId: serviceId(of),
+          slot: on === undefined ? n + 1 : 0,
+          nodeId: on === undefined ? undefined : nodeId(on),
+          specVersion: at,
+          desiredState: 'running',
+          status,
+        },
+      } as CommandBody),
+    ),
+  task_assign: fc.tuple(fc.nat(9), few).map(([n, on]) => ({
+    kind: 'task_assign',
+    id: taskId(n),
+    nodeId: nodeId(on),
+    status: { state: 'assigned', atMs: 1, message: 'assigned' },
+  })),
+  task_desired: fc.tuple(fc.nat(9), fc.constantFrom(...TASK_STATES)).map(([n, desiredState]) => ({
+    kind: 'task_desired',
+    id: taskId(n),
+    desiredState,
+  })),
+  task_status: fc
+    .tuple(maybe(few), fc.array(fc.tuple(fc.nat(9), taskStatus), { maxLength: 4 }))
+    .map(([by, reports]) =>
+      clean({
+        kind: 'task_status',
+        nodeId: by === undefined ? undefined : nodeId(by),
+        reports: reports.map(([n, status]) => ({ taskId: taskId(n), status })),
+      } as CommandBody),
+    ),
+  task_remove: fc.nat(9).map((n) => ({ kind: 'task_remove', id: taskId(n) })),
 };
 
 const anyBody = fc.oneof(...Object.values(bodies));

@@ -162,7 +162,7 @@ t.test('a transaction is done as a whole or not at all', async (t) => {
     lines(before).sort(),
     'only the order of rows may differ, and does so everywhere',
   );
-  const many = Array.from({ length: 257 }, () => rotate);
+  const many = Array.from({ length: 1_025 }, () => rotate);
   t.match(give(machine, ['', { kind: 'transaction', commands: many }])[0], {
     code: 'SWARM_INVALID',
   });

@@ -1,0 +1,2 @@
+/** Tasks of the whole swarm, also those that have ended and are remembered. */
+export const TASKS_MAX = 65_536;
