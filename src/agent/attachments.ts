@@ -172,7 +172,7 @@ export class Attachments {
         const ref = request.id ?? request.network ?? '';
         throw new SwarmError(
           { code: 'SWARM_NOT_FOUND', kind: 'attachment', ref },
-          `nothing here is attached like that${ref === '' ? '' : ` (${ref})`}: see 'shoal network ls'`,
+          `nothing here is attached like that${ref === '' ? '' : ` (${ref})`}: see 'shoal network attachments'`,
         );
       }
       for (const attachment of matching) await this.#drop(attachment);

@@ -159,11 +159,11 @@ function addTargetFlags(command: Command): Command {
     .option('--host', "this host's own network namespace");
 }
 
-/** Declares `shoal network …`. */
-export function addNetworkCommands(program: Command): void {
+/** Declares `shoal network …`; returns it for more. */
+export function addNetworkCommands(program: Command): Command {
   const network = program
     .command('network')
-    .description('attach namespaces of this host to overlay networks');
+    .description('make overlay networks, and attach namespaces of this host to them');
   addTargetFlags(network.command('attach'))
     .argument('<network>', 'name or id of an attachable overlay network')
     .description('attach a network namespace to a network')
@@ -195,14 +195,18 @@ Examples:
       `
 Examples:
   shoal network detach mesh --netns blue
-  shoal network detach 3f2a9c   # an id of 'shoal network ls'`,
+  shoal network detach 3f2a9c   # an id of 'shoal network attachments'`,
     )
     .action(detach);
   network
-    .command('ls')
+    .command('attachments')
     .description("list this host's attachments")
     .option('--json', 'print JSON')
     .option(...SOCKET_FLAG)
-    .addHelpText('after', '\nExamples:\n  shoal network ls\n  shoal network ls --json')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  shoal network attachments\n  shoal network attachments --json',
+    )
     .action(list);
+  return network;
 }

@@ -7,24 +7,30 @@ import { EXIT_BUG, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, exitCodeOf } from './error
 import { addHistoryCommand } from './history.js';
 import { addLabCommands } from './lab/command.js';
 import { addNetworkCommands, SOCKET_FLAG } from './network.js';
+import { addNetworkObjectCommands } from './network-objects.js';
+import { addNodeCommands } from './node.js';
 import { formatValue, printJson } from './output.js';
 import { packageVersion } from './paths.js';
+import { addPluginCommands, pluginArguments } from './plugin.js';
 import { addRecoverCommand } from './recover.js';
 import { addRunCommand } from './run/command.js';
 import { addServiceCommands } from './service/command.js';
 import { addSnapshotCommands } from './snapshot.js';
 import { addStackCommands } from './stack/command.js';
+import { addSwarmCommands } from './swarm.js';
 
 /**
  * Runs the `shoal` command.
  *
  * Errors become one sentence on stderr; nothing is thrown.
  *
- * @param argv Without node and script.
+ * @param line Without node and script.
  * @returns The exit code: 0; 1 on a refusal; 2 if the command line is wrong; what a command that was
  *   run exited with; 70 on a bug.
  */
-export async function runCli(argv: readonly string[]): Promise<number> {
+export async function runCli(line: readonly string[]): Promise<number> {
+  const argv = pluginArguments(line);
+  if (argv === undefined) return EXIT_OK;
   let exitCode = EXIT_OK;
   try {
     const program = await makeProgram(argv, (code) => {
@@ -91,7 +97,9 @@ async function makeProgram(
     })
     .addHelpText('after', MAIN_EXAMPLES);
   await addAgentCommand(program, argv, setExitCode);
-  addNetworkCommands(program);
+  addNetworkObjectCommands(addNetworkCommands(program));
+  addSwarmCommands(program);
+  addNodeCommands(program);
   addRunCommand(program, setExitCode);
   addServiceCommands(program);
   addStackCommands(program);
@@ -99,6 +107,7 @@ async function makeProgram(
   addHistoryCommand(program);
   addSnapshotCommands(program);
   addRecoverCommand(program);
+  addPluginCommands(program);
   addLabCommands(program, setExitCode);
   addBenchCommands(program, setExitCode);
   program

@@ -64,7 +64,7 @@ t.test('real agents: attach a namespace, run a process beside it, by name', { sk
     );
     return attached.code === 0;
   });
-  t.match((await inNode('node1', 'network', 'ls')).stdout, / mesh +blue +shl-\w+ +eth0 /);
+  t.match((await inNode('node1', 'network', 'attachments')).stdout, / mesh +blue +shl-\w+ +eth0 /);
 
   // The name is known here a moment before the other node knows whom to answer.
   const script =
@@ -83,7 +83,11 @@ t.test('real agents: attach a namespace, run a process beside it, by name', { sk
   );
   t.equal(ran.code, 4);
   t.match(ran.stdout, /, [1-9]\d* received/);
-  t.match((await inNode('node2', 'network', 'ls')).stdout, /^ID[^\n]*\n$/, 'nothing is left of it');
+  t.match(
+    (await inNode('node2', 'network', 'attachments')).stdout,
+    /^ID[^\n]*\n$/,
+    'nothing is left of it',
+  );
 
   t.equal((await inNode('node1', 'network', 'detach', 'mesh', '--netns', blue.name)).code, 0);
   t.notMatch(blue.ip('-br', 'link'), /eth0/);

@@ -52,7 +52,7 @@ t.test('help names every command and shows examples', async (t) => {
     'agent',
     'network attach',
     'network detach',
-    'network ls',
+    'network attachments',
     'run',
     'status',
     'lab up',
@@ -180,10 +180,10 @@ t.test('attach sends what was said, and prints what came of it', async (t) => {
     attached.stdout,
     'blue is attached to mesh: eth0 10.0.1.5/24 02:42:0a:00:01:05 mtu 1450\n',
   );
-  const listed = await shoal(['network', 'ls'], env);
+  const listed = await shoal(['network', 'attachments'], env);
   t.match(listed.stdout, /^ID +NETWORK +NAME +TARGET/);
   t.match(listed.stdout, /^att1 +mesh +blue +blue +eth0 +10\.0\.1\.5\/24/m);
-  t.strictSame(JSON.parse((await shoal(['network', 'ls', '--json'], env)).stdout), [made]);
+  t.strictSame(JSON.parse((await shoal(['network', 'attachments', '--json'], env)).stdout), [made]);
   const detached = await shoal(['network', 'detach', 'mesh', '--netns', 'blue'], env);
   t.equal(detached.stdout, 'blue is detached from mesh\n');
   t.strictSame(agent.calls[0], {

@@ -60,7 +60,7 @@ t.test('a named namespace, a process, a host', { skip }, async (t) => {
   const fromHost = lab.lab.commandIn('node2', ['ping', '-c1', '-W2', ofWeb ?? '']);
   t.match(await must(fromHost), / 1 received/, 'the host to web');
 
-  const ls = succeeded(t, await lab.shoal('node2', 'network', 'ls'));
+  const ls = succeeded(t, await lab.shoal('node2', 'network', 'attachments'));
   t.match(ls, /^ID +NETWORK +NAME +TARGET +INTERFACE +ADDRESSES +MAC +MTU +STATE$/m);
   t.match(
     ls,
