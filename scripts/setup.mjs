@@ -103,52 +103,74 @@ function compiler() {
   return undefined;
 }
 
-function buildNative() {
-  const folder = join(root, 'src/dataplane/native');
-  const sources = filesUnder(folder, /\.cc$/);
+/**
+ * Builds one native part from all sources of its folder, unless it is fresh.
+ *
+ * @param variants Flags to try, in this order: the first that builds is taken.
+ * @param without What happens where it cannot be had.
+ */
+function buildNative({ folder, output, what, variants, without }) {
+  const sources = filesUnder(join(root, folder), /\.cc$/);
   if (sources.length === 0 || process.platform !== 'linux') return;
-  const output = join(root, 'build/shoal-native.node');
-  const stampFile = join(root, 'build/.stamp');
-  const stamp = stampOf([...sources, ...filesUnder(folder, /\.h$/)]) + process.arch;
-  if (isFresh(stampFile, stamp) && existsSync(output)) return;
+  const target = join(root, 'build', output);
+  const stampFile = `${target}.stamp`;
+  const stamp = stampOf([...sources, ...filesUnder(join(root, folder), /\.h$/)]) + process.arch;
+  if (isFresh(stampFile, stamp) && existsSync(target)) return;
   const cxx = compiler();
   if (cxx === undefined) {
-    say('no C++ compiler found: the portable packet driver will be used (slower)');
+    say(`no C++ compiler found: ${without}`);
     return;
   }
-  say('building the native packet driver');
+  say(`building ${what}`);
   mkdirSync(join(root, 'build'), { recursive: true });
-  const partial = `${output}.${process.pid}`;
-  const result = spawnSync(
-    cxx,
-    [
-      '-O3',
-      '-std=c++17',
-      '-shared',
-      '-fPIC',
-      '-fno-exceptions',
-      '-fvisibility=hidden',
-      '-Wall',
-      '-Wextra',
-      '-Werror=return-type',
-      '-DNAPI_VERSION=8',
-      '-I',
-      join(root, 'node_modules/node-api-headers/include'),
-      ...sources,
-      '-o',
-      partial,
-    ],
-    { cwd: root, stdio: ['ignore', 2, 2] },
-  );
-  if (result.status !== 0) {
+  const partial = `${target}.${process.pid}`;
+  const isBuilt = variants.some((flags, i) => {
+    const isLast = i === variants.length - 1;
+    const stdio = ['ignore', isLast ? 2 : 'ignore', isLast ? 2 : 'ignore'];
+    const common = ['-std=c++17', '-fno-exceptions', '-Wall', '-Wextra', '-Werror=return-type'];
+    const args = [...common, ...flags, ...sources, '-o', partial];
+    return spawnSync(cxx, args, { cwd: root, stdio }).status === 0;
+  });
+  if (!isBuilt) {
     rmSync(partial, { force: true });
-    say('the native packet driver did not build: the portable one will be used (slower)');
+    say(`${what} did not build: ${without}`);
     return;
   }
-  // Renamed into place, so that an agent which has the old file mapped keeps it.
-  renameSync(partial, output);
+  // Renamed into place, so that who has the old file mapped keeps it.
+  renameSync(partial, target);
   writeFileSync(stampFile, stamp);
 }
+
+const NATIVE = [
+  {
+    folder: 'src/dataplane/native',
+    output: 'shoal-native.node',
+    what: 'the native packet driver',
+    variants: [
+      [
+        '-O3',
+        '-shared',
+        '-fPIC',
+        '-fvisibility=hidden',
+        '-DNAPI_VERSION=8',
+        '-I',
+        join(root, 'node_modules/node-api-headers/include'),
+      ],
+    ],
+    without: 'the portable one will be used (slower)',
+  },
+  {
+    folder: 'src/runtime/host/native',
+    output: 'shoal-shim',
+    what: 'the supervisor of tasks',
+    // Static, it starts faster and is smaller in memory; not every system can link so.
+    variants: [
+      ['-O2', '-fno-rtti', '-static'],
+      ['-O2', '-fno-rtti'],
+    ],
+    without: 'the portable one will be used (larger)',
+  },
+];
 
 /** One set-up at a time per checkout: two that start together would trample each other's output. */
 function withLock(work) {
@@ -188,7 +210,7 @@ export function setup({ native = true, typescript = true } = {}) {
   withLock(() => {
     installDependencies();
     if (typescript) buildTypeScript();
-    if (native) buildNative();
+    if (native) for (const part of NATIVE) buildNative(part);
   });
 }
 

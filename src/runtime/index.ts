@@ -11,3 +11,4 @@ export type {
   RuntimeTask,
 } from './core/runtime.js';
 export { RuntimeError, type RuntimeErrorDetail } from './core/runtime-error.js';
+export { type HostRuntimeOptions, openHostRuntime } from './host/index.js';

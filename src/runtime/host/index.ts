@@ -1,0 +1,1 @@
+export { type HostRuntimeOptions, openHostRuntime } from './io/host-runtime.js';

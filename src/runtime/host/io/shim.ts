@@ -1,0 +1,88 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { RuntimeError } from '../../core/runtime-error.js';
+
+const SHIM = 'build/shoal-shim';
+/** Bytes of a supervisor's answer. */
+const ANSWER_BYTES_MAX = 4096;
+
+/** The folder of package.json: this module runs from `src` in tests and from `dist/src` otherwise. */
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) {
+    folder = dirname(folder);
+  }
+  return folder;
+}
+
+/** The native supervisor, if it has been built. */
+export function nativeShim(): string | undefined {
+  const path = join(packageRoot(), SHIM);
+  return existsSync(path) ? path : undefined;
+}
+
+/** The first process of a task, as its supervisor names it. */
+export interface FirstProcess {
+  readonly pid: number;
+  /** Clock ticks since boot: tells a reused number. */
+  readonly startTime: string;
+}
+
+/**
+ * Starts a supervisor of its own session, which goes on when this process ends, and gives it its plan.
+ *
+ * @returns The task's first process, which waits to be let go.
+ * @throws RuntimeError RUNTIME_FAILED with the supervisor's words; it is gone then.
+ */
+export async function startSupervisor(
+  path: string,
+  plan: Uint8Array,
+  signal: AbortSignal,
+): Promise<FirstProcess> {
+  const child = spawn(path, ['task'], {
+    cwd: '/',
+    env: {},
+    detached: true,
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+  });
+  const spawned = new Promise<void>((resolve, reject) => {
+    child.once('spawn', resolve);
+    child.once('error', reject);
+  });
+  // It outlives this process: nothing here may wait for its end.
+  child.unref();
+  const kill = () => child.kill('SIGKILL');
+  signal.addEventListener('abort', kill, { once: true });
+  try {
+    await spawned;
+    return await answerOf(child, plan);
+  } catch (error) {
+    kill();
+    throw error instanceof RuntimeError ? error : failed(`supervisor of the task: ${error}`);
+  } finally {
+    signal.removeEventListener('abort', kill);
+  }
+}
+
+async function answerOf(child: ChildProcess, plan: Uint8Array): Promise<FirstProcess> {
+  const pipe = child.stdio[3] as Duplex;
+  // A supervisor that gives up early closes its end; its answer says why.
+  pipe.on('error', () => {});
+  pipe.write(plan);
+  let text = '';
+  for await (const chunk of pipe) {
+    text += String(chunk);
+    if (text.includes('\n') || text.length > ANSWER_BYTES_MAX) break;
+  }
+  const ready = /^R (\d+) (\d+)\n/.exec(text);
+  if (ready !== null) return { pid: Number(ready[1]), startTime: ready[2] ?? '' };
+  const why = text.replace(/^E /, '').trim();
+  throw failed(why === '' ? 'the supervisor of the task ended early' : why);
+}
+
+function failed(message: string): RuntimeError {
+  return new RuntimeError({ code: 'RUNTIME_FAILED' }, message);
+}
