@@ -256,6 +256,26 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     t.match(await events.exitOf(running.id), { exitCode: 143 });
   });
 
+  t.test(
+    'a task that has ended runs once more, in the same namespaces, with the same log',
+    async (t) => {
+      const runtime = await bed.open(t);
+      const { exitOf, events } = watch(t, runtime);
+      const task = sh('readlink /proc/self/ns/net; test -n "$(ls /proc/self/fd)"; exit 6');
+      const prepared = await runtime.prepare(task, never);
+      await runtime.start(task.id);
+      await exitOf(task.id);
+      events.length = 0;
+      await runtime.start(task.id);
+      t.match(await exitOf(task.id), { exitCode: 6 });
+      t.strictSame(await runtime.prepare(task, never), prepared);
+      const lines = (await logsOf(runtime, task.id)).map((r) => text(r.data));
+      t.equal(lines.length, 2);
+      t.equal(lines[0], lines[1]);
+      t.equal(events.length, 1, 'one event for each end');
+    },
+  );
+
   t.test('the environment, the folder and the name are the task’s', async (t) => {
     const runtime = await bed.open(t);
     const container = { env: ['GREETING=hello'], dir: '/usr', hostname: 'box' };

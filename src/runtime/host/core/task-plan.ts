@@ -13,7 +13,6 @@ import { rejected, type ViewFacts, viewPlanOf } from './view.js';
 const CLONE_NEWNS = 0x0002_0000;
 const CLONE_NEWUTS = 0x0400_0000;
 const CLONE_NEWIPC = 0x0800_0000;
-const CLONE_NEWPID = 0x2000_0000;
 const CLONE_NEWNET = 0x4000_0000;
 
 const PATH_DEFAULT = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -54,11 +53,7 @@ export function taskPlanOf(
   if (stopSignal === undefined) throw rejected(`invalid signal: ${container.stopSignal}`);
   checkPrivileges(container.privileges);
   const namespaces =
-    CLONE_NEWNS |
-    CLONE_NEWUTS |
-    CLONE_NEWIPC |
-    CLONE_NEWPID |
-    (task.network === 'host' ? 0 : CLONE_NEWNET);
+    CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | (task.network === 'host' ? 0 : CLONE_NEWNET);
 
   const settings: PlanRecord[] = [
     ['D', facts.folder],

@@ -29,7 +29,7 @@ const PROPAGATION: Readonly<Record<string, number>> = {
 };
 
 /** What of `/proc` and `/sys` is hidden from a task, or not to be written by it: as in Docker. */
-const MASKED_FILES = [
+const MASKED_FILES: readonly string[] = [
   '/proc/kcore',
   '/proc/keys',
   '/proc/latency_stats',
@@ -37,7 +37,7 @@ const MASKED_FILES = [
   '/proc/sched_debug',
   '/proc/sysrq-trigger',
 ];
-const MASKED_FOLDERS = ['/proc/acpi', '/proc/asound', '/proc/scsi', '/sys/firmware'];
+const MASKED_FOLDERS = ['/proc/acpi', '/proc/asound', '/proc/scsi'];
 const READ_ONLY_FOLDERS = ['/proc/sys', '/proc/irq', '/proc/bus', '/proc/fs'];
 
 /** Sockets through which names would be resolved by the host, past `resolv.conf`. */
@@ -137,29 +137,39 @@ export function viewPlanOf(task: RuntimeTask, facts: ViewFacts): readonly PlanRe
   for (const mount of mounts) userMount(plan, mount, facts);
   showFiles();
   sysctls(plan, task);
-  for (const path of MASKED_FILES)
-    plan.step('m', path, '/dev/null', '', `${MS_BIND}`, '', 'optional');
-  for (const path of MASKED_FOLDERS)
-    plan.step('m', path, 'shoal', 'tmpfs', `${MS_RDONLY}`, 'size=0', 'optional');
-  for (const path of READ_ONLY_FOLDERS) {
-    plan.step('m', path, path, '', `${MS_BIND | MS_REC}`, '', 'optional');
-    plan.step('a', path, '1', `${MS_RDONLY}`, 'optional');
-  }
   if (container.readOnly === true) plan.step('z', 'made mount points');
+  processFiles(plan);
   return plan.records(before);
 }
 
 function kernelFiles(plan: ViewPlan, task: RuntimeTask): void {
   if (task.network !== 'host') plan.step('u', 'lo');
-  plan.step('m', '/proc', 'proc', 'proc', `${QUIET}`, '');
   // A new one, since it shows the links of the network namespace in which it was mounted.
   if (task.network !== 'host') {
     plan.step('m', '/sys', 'sysfs', 'sysfs', `${QUIET | MS_RDONLY}`, '', 'optional');
   } else {
     plan.step('a', '/sys', '1', `${MS_RDONLY}`, 'optional');
   }
+  maskFolder(plan, '/sys/firmware');
   plan.step('m', '/dev/shm', 'shm', 'tmpfs', `${QUIET}`, 'mode=1777,size=64m', 'optional');
   plan.step('m', '/dev/mqueue', 'mqueue', 'mqueue', `${QUIET}`, '', 'optional');
+}
+
+/** `/proc` shows the processes of one run: all of it is made anew for each. */
+function processFiles(plan: ViewPlan): void {
+  plan.step('y', 'each run');
+  plan.step('m', '/proc', 'proc', 'proc', `${QUIET}`, '');
+  for (const path of MASKED_FILES)
+    plan.step('m', path, '/dev/null', '', `${MS_BIND}`, '', 'optional');
+  for (const path of MASKED_FOLDERS) maskFolder(plan, path);
+  for (const path of READ_ONLY_FOLDERS) {
+    plan.step('m', path, path, '', `${MS_BIND | MS_REC}`, '', 'optional');
+    plan.step('a', path, '1', `${MS_RDONLY}`, 'optional');
+  }
+}
+
+function maskFolder(plan: ViewPlan, path: string): void {
+  plan.step('m', path, 'shoal', 'tmpfs', `${MS_RDONLY}`, 'size=0', 'optional');
 }
 
 function targetOf(mount: Mount): string {

@@ -26,7 +26,7 @@ import { checkBindSources, hostFactsOf, readText } from './host-facts.js';
 import { HostTask } from './host-task.js';
 import { readLogs } from './log-reader.js';
 import { nativeShim, startSupervisor } from './shim.js';
-import { TaskFolder } from './task-folder.js';
+import { type Exit, TaskFolder } from './task-folder.js';
 
 export interface HostRuntimeOptions {
   /** The runtime's own: `tasks`, `volumes`, `trash`. */
@@ -93,10 +93,7 @@ class HostRuntime implements Runtime {
 
   async prepare(task: RuntimeTask, signal: AbortSignal): Promise<PreparedTask> {
     const known = this.#tasks.get(task.id);
-    if (known !== undefined) {
-      if (known.exit === undefined) return known.prepared;
-      throw failed(`the task ${task.id} has run already`);
-    }
+    if (known !== undefined) return known.prepared;
     const running = this.#preparing.get(task.id) ?? this.#prepare(task, signal);
     this.#preparing.set(task.id, running);
     try {
@@ -141,10 +138,10 @@ class HostRuntime implements Runtime {
       writeFileSync(folder.file('hostname'), `${plan.hostname}\n`);
       writeFileSync(folder.recordFile, JSON.stringify(plan.record), { mode: 0o600 });
       signal.throwIfAborted();
-      const first = await startSupervisor(shim, encodePlan(plan.records), signal);
-      const made2 = new HostTask(plan.record, folder, first, this.#listener);
-      this.#tasks.set(task.id, made2);
-      return made2.prepared;
+      const supervisor = await startSupervisor(shim, encodePlan(plan.records), signal);
+      const known = new HostTask(plan.record, folder, supervisor, this.#listener);
+      this.#tasks.set(task.id, known);
+      return known.prepared;
     } catch (error) {
       await this.#discard(task.id, folder, cgroupFolders);
       throw error;
@@ -152,13 +149,11 @@ class HostRuntime implements Runtime {
   }
 
   readonly #listener = {
-    onExit: (task: HostTask) => {
-      const { exit } = task;
-      if (exit === undefined || this.#isClosed) return;
-      const { exitCode, error, oomKilled } = exit;
+    onExit: ({ id }: HostTask, { exitCode, error, oomKilled }: Exit) => {
+      if (this.#isClosed) return;
       this.#events.emit('event', {
         kind: 'exited',
-        id: task.id,
+        id,
         exitCode,
         ...(error === undefined ? {} : { error }),
         ...(oomKilled ? { oomKilled } : {}),
@@ -167,9 +162,7 @@ class HostRuntime implements Runtime {
   };
 
   async start(id: TaskId): Promise<RunningTask> {
-    const task = this.#find(id);
-    await task.start();
-    return { containerId: task.record.containerId, pid: task.first.pid };
+    return await this.#find(id).start();
   }
 
   async stop(
@@ -177,7 +170,7 @@ class HostRuntime implements Runtime {
     how: { readonly signal?: string; readonly graceMs: number },
   ): Promise<void> {
     const task = this.#tasks.get(id);
-    if (task === undefined || task.exit !== undefined) return;
+    if (task === undefined) return;
     const number = how.signal === undefined ? task.record.stopSignal : signalOf(how.signal);
     if (number === undefined) throw rejected(`invalid signal: ${how.signal}`);
     await task.stop(number, how.graceMs);
@@ -187,7 +180,7 @@ class HostRuntime implements Runtime {
     await this.#preparing.get(id)?.catch(() => {});
     const task = this.#tasks.get(id);
     if (task === undefined) return;
-    await task.kill();
+    await task.end();
     task.close();
     await this.#discard(id, task.folder, task.record.cgroups.folders);
     this.#tasks.delete(id);
@@ -234,13 +227,13 @@ class HostRuntime implements Runtime {
   async #adopt(name: string): Promise<void> {
     const folder = new TaskFolder(join(this.#tasksFolder, name));
     const record = folder.record();
-    const first = folder.prepared();
-    if (record !== undefined && first !== undefined) {
-      this.#tasks.set(record.id, new HostTask(record, folder, first, this.#listener));
+    const supervisor = folder.supervisor();
+    if (record !== undefined && supervisor !== undefined) {
+      this.#tasks.set(record.id, new HostTask(record, folder, supervisor, this.#listener));
       return;
     }
     // Its preparation was cut short, and nobody was told of it: as if it had never begun.
-    folder.order('kill');
+    folder.order('end');
     await new Promise<void>((resolve) => folder.watch(() => {}, resolve));
     const id = name as TaskId;
     const groups = cgroupPlanOf(this.#cgroups, this.#options.cgroupParent ?? 'shoal', id, {});

@@ -27,7 +27,7 @@ export async function* readLogs(
   signal: AbortSignal,
 ): AsyncGenerator<LogRecord> {
   if (!query.stdout && !query.stderr) return;
-  const changes = query.follow ? new Changes(task) : undefined;
+  const changes = query.follow ? new Changes(task, signal) : undefined;
   try {
     const start = await startOf(task.folder.path, query);
     for await (const record of recordsFrom(task, start, changes, signal)) {
@@ -134,13 +134,12 @@ async function* recordsFrom(
   const folder = task.folder.path;
   let { file, offset } = start;
   let handle = await openLog(folder, file);
-  const stopped = aborted(signal);
   const chunk = Buffer.alloc(CHUNK_BYTES);
   let rest: Buffer = Buffer.alloc(0);
   try {
     while (!signal.aborted) {
       // Asked before reading: what ends in between has written all by then.
-      const isOver = task.exit !== undefined;
+      const isOver = task.exit !== undefined || task.isClosed;
       const change = changes?.next();
       const next = (await fileNumbers(folder)).find((number) => number > file);
       const { bytesRead } = (await handle?.read(chunk, 0, CHUNK_BYTES, offset)) ?? { bytesRead: 0 };
@@ -163,7 +162,7 @@ async function* recordsFrom(
         return;
       } else {
         handle ??= await openLog(folder, file);
-        await Promise.race([change, stopped]);
+        await change;
       }
     }
   } finally {
@@ -171,24 +170,19 @@ async function* recordsFrom(
   }
 }
 
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise<void>((resolve) => {
-    signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-}
-
-/** Tells when a task's log may have grown. */
+/** Tells when a task's log may have grown, or nobody wants to know any more. */
 class Changes {
   readonly #close: () => void;
   #promise: Promise<void> | undefined;
   #resolve: (() => void) | undefined;
 
-  constructor(task: HostTask) {
+  constructor(task: HostTask, signal: AbortSignal) {
     const wake = () => this.#wake();
+    signal.addEventListener('abort', wake);
     const stopListening = task.onChange(wake);
     const stopWatching = watchFolder(task.folder.path, wake);
     this.#close = () => {
+      signal.removeEventListener('abort', wake);
       stopListening();
       stopWatching();
       wake();

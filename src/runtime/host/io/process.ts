@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { ProcessId } from './shim.js';
 
 /** When a process started, in clock ticks since boot; `undefined` if it is gone, or only waits to be buried. */
 export function startTimeOf(pid: number): string | undefined {
@@ -12,13 +13,7 @@ export function startTimeOf(pid: number): string | undefined {
 }
 
 /** Kills that very process, not another that has its number by now. */
-export function killProcess({
-  pid,
-  startTime,
-}: {
-  readonly pid: number;
-  readonly startTime: string;
-}): void {
+export function killProcess({ pid, startTime }: ProcessId): void {
   if (pid <= 1 || startTimeOf(pid) !== startTime) return;
   try {
     process.kill(pid, 'SIGKILL');

@@ -24,8 +24,8 @@ export function nativeShim(): string | undefined {
   return existsSync(path) ? path : undefined;
 }
 
-/** The first process of a task, as its supervisor names it. */
-export interface FirstProcess {
+/** A process that is named beyond doubt. */
+export interface ProcessId {
   readonly pid: number;
   /** Clock ticks since boot: tells a reused number. */
   readonly startTime: string;
@@ -34,14 +34,14 @@ export interface FirstProcess {
 /**
  * Starts a supervisor of its own session, which goes on when this process ends, and gives it its plan.
  *
- * @returns The task's first process, which waits to be let go.
+ * @returns The supervisor, when all is ready for the command.
  * @throws RuntimeError RUNTIME_FAILED with the supervisor's words; it is gone then.
  */
 export async function startSupervisor(
   path: string,
   plan: Uint8Array,
   signal: AbortSignal,
-): Promise<FirstProcess> {
+): Promise<ProcessId> {
   const child = spawn(path, ['task'], {
     cwd: '/',
     env: {},
@@ -67,7 +67,7 @@ export async function startSupervisor(
   }
 }
 
-async function answerOf(child: ChildProcess, plan: Uint8Array): Promise<FirstProcess> {
+async function answerOf(child: ChildProcess, plan: Uint8Array): Promise<ProcessId> {
   const pipe = child.stdio[3] as Duplex;
   // A supervisor that gives up early closes its end; its answer says why.
   pipe.on('error', () => {});

@@ -2,10 +2,18 @@ import { closeSync, constants, openSync, readFileSync, readSync, writeSync } fro
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TaskRecord } from '../core/task-record.js';
-import type { FirstProcess } from './shim.js';
+import type { ProcessId } from './shim.js';
 
-/** How a task ended. */
+/** Runs of a command count from 1. */
+export interface Start {
+  readonly run: number;
+  readonly first: ProcessId;
+  readonly atMs: number;
+}
+
+/** How a run ended. */
 export interface Exit {
+  readonly run: number;
   readonly exitCode: number;
   readonly oomKilled: boolean;
   readonly error?: string;
@@ -47,21 +55,28 @@ export class TaskFolder {
     return this.file(RECORD_FILE);
   }
 
-  prepared(): FirstProcess | undefined {
+  supervisor(): ProcessId | undefined {
     const match = /^(\d+) (\d+)\n/.exec(this.#read('prepared') ?? '');
     return match === null ? undefined : { pid: Number(match[1]), startTime: match[2] ?? '' };
   }
 
-  startedAtMs(): number | undefined {
-    const match = /^(\d+)\n/.exec(this.#read('started') ?? '');
-    return match === null ? undefined : Number(BigInt(match[1] ?? '0') / 1_000_000n);
+  start(): Start | undefined {
+    const match = /^(\d+) (\d+) (\d+) (\d+)\n/.exec(this.#read('started') ?? '');
+    if (match === null) return undefined;
+    const [, run, pid, startTime = '', atNs = ''] = match;
+    return {
+      run: Number(run),
+      first: { pid: Number(pid), startTime },
+      atMs: Number(BigInt(atNs) / 1_000_000n),
+    };
   }
 
   exit(): Exit | undefined {
-    const match = /^(\d+) (\d+) \d+\n(.*)\n/.exec(this.#read('exited') ?? '');
+    const match = /^(\d+) (\d+) (\d+) \d+\n(.*)\n/.exec(this.#read('exited') ?? '');
     if (match === null) return undefined;
-    const [, code, kills, error = ''] = match;
+    const [, run, code, kills, error = ''] = match;
     return {
+      run: Number(run),
       exitCode: Number(code),
       oomKilled: Number(kills) > 0,
       ...(error === '' ? {} : { error }),

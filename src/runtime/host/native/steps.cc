@@ -31,7 +31,8 @@ struct State {
 /// Only its one caller's thread is here; so one state is enough, and the stack stays small.
 static State state;
 
-bool raise_loopback() {
+/// Of this network namespace.
+static bool raise_loopback() {
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return false;
   ifreq request;
@@ -365,11 +366,18 @@ static int arguments_of(char op) {
   }
 }
 
-bool perform_steps(const Plan &plan, Failure &failure) {
+bool perform_steps(const Plan &plan, bool of_run, Failure &failure) {
   size_t offset = 0;
   Step step;
+  bool is_due = !of_run;
   while (next_step(plan, offset, step)) {
     if (step.op < 'a' || step.op > 'z') continue;
+    if (step.op == 'y') {
+      if (!of_run) return true;
+      is_due = true;
+      continue;
+    }
+    if (!is_due) continue;
     int wanted = arguments_of(step.op);
     if (step.count < wanted) {
       failure.set("malformed plan");

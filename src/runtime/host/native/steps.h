@@ -5,10 +5,8 @@
 
 namespace shoal {
 
-/// Does all steps in order; `false` with `failure` set at the first that fails and must not.
-bool perform_steps(const Plan &plan, Failure &failure);
-
-/// Brings the loopback link of this network namespace up.
-bool raise_loopback();
+/// Does steps in order: those before the mark `y`, or those of each run behind it. `false` with `failure` set at the
+/// first that fails and must not.
+bool perform_steps(const Plan &plan, bool of_run, Failure &failure);
 
 }  // namespace shoal

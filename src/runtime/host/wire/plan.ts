@@ -5,15 +5,15 @@
  * u32 bytes that follow | records: u8 op, u8 count of arguments, arguments: u32 length, bytes, NUL
  * ```
  *
- * Numbers are little-endian. Large letters are settings, small ones steps that the first process of the
- * task does in order, inside the new namespaces. A step with one argument too many may fail.
+ * Numbers are little-endian. Large letters are settings, small ones steps, done
+ * in order inside the new namespaces; those behind the mark `y` by each run of the command. A step with one argument too many may fail.
  */
 export type PlanRecord = readonly [op: PlanOp, ...values: (string | Uint8Array)[]];
 
 export type PlanOp =
   /** Folder of the task. */
   | 'D'
-  /** Namespaces: `CLONE_NEW…` flags, decimal. */
+  /** Namespaces of the task, besides the one that each run has for its processes: flags, decimal. */
   | 'N'
   | 'H'
   /** `1`: an init of the shim's own is the first process; `0`: the command itself. */
@@ -66,6 +66,8 @@ export type PlanOp =
   | 'q'
   /** Makes what was laid over folders to make mount points read-only. */
   | 'z'
+  /** A mark: what follows is done at each run. */
+  | 'y'
   /** Takes away the copies of all mounts of a type. */
   | 'x'
   /** Brings the loopback link up. */
