@@ -153,11 +153,16 @@ export class Balancer {
     return ticket;
   }
 
-  /** The backend took the flow, and how long that took. */
-  succeeded(ticket: Ticket, latencyMs: number): void {
+  /** The backend answers, or has ended a flow in good order. */
+  succeeded(ticket: Ticket): void {
+    const slot = this.#set.slotOf(ticket);
+    if (slot !== -1) this.#outliers.succeeded(slot);
+  }
+
+  /** It took the flow, and how long that took. */
+  connected(ticket: Ticket, latencyMs: number): void {
     const slot = this.#set.slotOf(ticket);
     if (slot === -1) return;
-    this.#outliers.succeeded(slot);
     const held = this.#latencyMs[slot] as number;
     this.#latencyMs[slot] = held === 0 ? latencyMs : held + (latencyMs - held) * LATENCY_WEIGHT;
   }

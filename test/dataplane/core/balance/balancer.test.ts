@@ -145,7 +145,7 @@ t.test('the quick are preferred by latency', async (t) => {
     const ticket = balancer.choose(client(i), 0, 0);
     const key = balancer.keyOf(ticket) ?? '';
     counts.set(key, (counts.get(key) ?? 0) + 1);
-    balancer.succeeded(ticket, key === 'task0' ? 50 : 2);
+    balancer.connected(ticket, key === 'task0' ? 50 : 2);
     balancer.ended(ticket);
   }
   t.ok((counts.get('task0') ?? 0) < 50, `the slow one had ${counts.get('task0')}`);
@@ -261,7 +261,7 @@ t.test(
         const ticket = balancer.choose(client(1), 0, nowMs);
         if (balancer.keyOf(ticket) === 'task1') met += 1;
         if (balancer.keyOf(ticket) === 'task1' && !works) balancer.failed(ticket, nowMs);
-        else balancer.succeeded(ticket, 1);
+        else balancer.succeeded(ticket);
         balancer.ended(ticket);
       }
       return met;

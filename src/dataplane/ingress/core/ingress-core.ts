@@ -1,0 +1,221 @@
+import { NO_BACKEND, type Ticket } from '../../core/balance/backend-set.js';
+import { Balancer } from '../../core/balance/balancer.js';
+import { hashText } from '../../core/balance/hash.js';
+import { parseAddress } from '../../wire/address.js';
+import { FLOW_ENDS, type FlowEnd, type Upstream } from './proxy-driver.js';
+import type { PortBackend, PublishedPort } from './published-ports.js';
+
+/** Of one published port, since it is open. */
+export interface PortStats {
+  readonly key: string;
+  readonly serviceId: string;
+  readonly serviceName: string;
+  readonly mode: 'ingress' | 'host';
+  readonly accepted: number;
+  readonly active: number;
+  readonly ends: Readonly<Record<FlowEnd, number>>;
+  readonly bytesUp: number;
+  readonly bytesDown: number;
+  readonly connectFailures: number;
+  readonly connects: number;
+  readonly connectMsTotal: number;
+  readonly ejections: number;
+  readonly backends: { readonly known: number; readonly ready: number; readonly ejected: number };
+}
+
+/** What changed for the driver: listeners to close, then those to open. */
+export interface ListenerChanges {
+  readonly closed: readonly number[];
+  readonly opened: readonly { readonly listener: number; readonly port: PublishedPort }[];
+}
+
+interface Listener {
+  readonly number: number;
+  port: PublishedPort;
+  readonly balancer: Balancer;
+  backends: ReadonlyMap<string, PortBackend>;
+  accepted: number;
+  active: number;
+  bytesUp: number;
+  bytesDown: number;
+  connectFailures: number;
+  connects: number;
+  connectMsTotal: number;
+  readonly ends: Record<FlowEnd, number>;
+}
+
+/**
+ * The ingress of one node without its sockets: which ports are open, and where each flow goes.
+ *
+ * A listener keeps its number while the same service has the port. Numbers are never used again, so
+ * that a flow which outlives its listener speaks of nobody else's.
+ */
+export class IngressCore {
+  readonly #seed: number;
+  readonly #byKey = new Map<string, Listener>();
+  readonly #byNumber = new Map<number, Listener>();
+  readonly #client = new Int32Array(4);
+  #nextNumber = 1;
+
+  /** @param seed This node's own. */
+  constructor(seed: number) {
+    this.#seed = seed;
+  }
+
+  /** Makes these the published ports. */
+  apply(ports: readonly PublishedPort[], nowMs: number): ListenerChanges {
+    const wanted = new Map(ports.map((port) => [port.key, port]));
+    const closed: number[] = [];
+    const opened: { listener: number; port: PublishedPort }[] = [];
+    for (const listener of [...this.#byKey.values()]) {
+      const port = wanted.get(listener.port.key);
+      if (port !== undefined && isSameListener(listener.port, port)) continue;
+      this.#byKey.delete(listener.port.key);
+      closed.push(listener.number);
+      if (listener.active === 0) this.#byNumber.delete(listener.number);
+    }
+    for (const port of wanted.values()) {
+      let listener = this.#byKey.get(port.key);
+      if (listener === undefined) {
+        listener = this.#newListener(port);
+        opened.push({ listener: listener.number, port });
+      }
+      listener.port = port;
+      listener.backends = new Map(port.backends.map((backend) => [backend.key, backend]));
+      listener.balancer.configure(port.balance);
+      listener.balancer.replace(port.backends, nowMs);
+    }
+    return { closed, opened };
+  }
+
+  accepted(number: number): void {
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return;
+    listener.accepted += 1;
+    listener.active += 1;
+  }
+
+  choose(
+    number: number,
+    clientAddress: string,
+    clientPort: number,
+    tried: readonly Ticket[],
+    nowMs: number,
+  ): Upstream | undefined {
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return undefined;
+    this.#readClient(clientAddress);
+    const { balancer, port } = listener;
+    const ports = (clientPort << 16) | port.port;
+    const ticket = balancer.choose(this.#client, ports, nowMs, tried);
+    if (ticket === NO_BACKEND) return undefined;
+    const backend = listener.backends.get(balancer.keyOf(ticket) ?? '');
+    if (backend === undefined) return undefined;
+    const { address, netns } = backend;
+    const where = { ticket, address, port: port.targetPort };
+    return netns === undefined ? where : { ...where, netns };
+  }
+
+  /** A closed listener hears of no changes any more: its flows are left to end by themselves. */
+  isLive(number: number, ticket: Ticket): boolean {
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return false;
+    return (
+      this.#byKey.get(listener.port.key) !== listener ||
+      listener.balancer.stateOf(ticket) !== undefined
+    );
+  }
+
+  connected(number: number, ticket: Ticket, latencyMs: number): void {
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return;
+    listener.connects += 1;
+    listener.connectMsTotal += latencyMs;
+    listener.balancer.connected(ticket, latencyMs);
+  }
+
+  answered(number: number, ticket: Ticket): void {
+    this.#byNumber.get(number)?.balancer.succeeded(ticket);
+  }
+
+  failed(number: number, ticket: Ticket, nowMs: number): void {
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return;
+    listener.connectFailures += 1;
+    listener.balancer.failed(ticket, nowMs);
+  }
+
+  released(number: number, ticket: Ticket): void {
+    this.#byNumber.get(number)?.balancer.ended(ticket);
+  }
+
+  ended(number: number, end: FlowEnd, bytesUp: number, bytesDown: number): void {
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return;
+    listener.ends[end] += 1;
+    listener.active -= 1;
+    listener.bytesUp += bytesUp;
+    listener.bytesDown += bytesDown;
+    const isClosed = this.#byKey.get(listener.port.key) !== listener;
+    if (isClosed && listener.active === 0) this.#byNumber.delete(number);
+  }
+
+  stats(): readonly PortStats[] {
+    return [...this.#byKey.values()].map(({ port, balancer, ends, ...listener }) => ({
+      key: port.key,
+      serviceId: port.serviceId,
+      serviceName: port.serviceName,
+      mode: port.mode,
+      accepted: listener.accepted,
+      active: listener.active,
+      ends: { ...ends },
+      bytesUp: listener.bytesUp,
+      bytesDown: listener.bytesDown,
+      connectFailures: listener.connectFailures,
+      connects: listener.connects,
+      connectMsTotal: listener.connectMsTotal,
+      ejections: balancer.ejectionsTotal,
+      backends: balancer.counts,
+    }));
+  }
+
+  #newListener(port: PublishedPort): Listener {
+    const number = this.#nextNumber;
+    this.#nextNumber += 1;
+    const nodeSeed = hashText(port.key, this.#seed) >>> 0;
+    const sharedSeed = hashText(port.serviceId, 0);
+    const listener: Listener = {
+      number,
+      port,
+      balancer: new Balancer(port.balance, nodeSeed, sharedSeed),
+      backends: new Map(),
+      accepted: 0,
+      active: 0,
+      bytesUp: 0,
+      bytesDown: 0,
+      connectFailures: 0,
+      connects: 0,
+      connectMsTotal: 0,
+      ends: Object.fromEntries(FLOW_ENDS.map((end) => [end, 0])) as Record<FlowEnd, number>,
+    };
+    this.#byKey.set(port.key, listener);
+    this.#byNumber.set(number, listener);
+    return listener;
+  }
+
+  #readClient(address: string): void {
+    const bytes = parseAddress(address.replace(/%.*$/, ''));
+    if (bytes === undefined) {
+      this.#client.fill(0);
+      return;
+    }
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    for (let word = 0; word < 4; word++) this.#client[word] = view.getInt32(word * 4);
+  }
+}
+
+function isSameListener(a: PublishedPort, b: PublishedPort): boolean {
+  if (a.serviceId !== b.serviceId || a.mode !== b.mode) return false;
+  // In the host mode a port is one task's.
+  return a.mode === 'ingress' || a.backends[0]?.key === b.backends[0]?.key;
+}

@@ -1,0 +1,93 @@
+import type { Ticket } from '../../core/balance/backend-set.js';
+import type { PortProtocol } from './published-ports.js';
+
+/**
+ * Accepts flows on listeners, connects them to backends, and moves their bytes. It decides nothing:
+ * it asks `ProxyPolicy`. `portable` does it on `node:net` and `node:dgram`; one that is written
+ * in C++ may do all of it on threads of its own, since numbers and addresses are all that crosses.
+ */
+export interface ProxyDriver {
+  readonly kind: 'portable';
+  /** Flows that are open now. */
+  readonly flowCount: number;
+  /**
+   * Listens at every address of the host, IPv4 and IPv6.
+   *
+   * @throws ListenFailed when the port cannot be had; nothing is open then.
+   */
+  open(listener: number, protocol: PortProtocol, port: number): Promise<void>;
+  /** No new flows; those that are there live on (TCP) or end (UDP, which has no end of its own). */
+  close(listener: number): void;
+  /** Resets the flows whose backends are gone. */
+  resetGone(): void;
+  /** Ends everything. */
+  stop(): Promise<void>;
+}
+
+/** Why a port is not open. */
+export class ListenFailed extends Error {
+  override readonly name = 'ListenFailed';
+  /** `EADDRINUSE`, `EACCES`, … */
+  readonly errno: string;
+
+  constructor(errno: string) {
+    super(`cannot listen: ${errno}`);
+    this.errno = errno;
+  }
+}
+
+/** Where a flow goes. */
+export interface Upstream {
+  readonly ticket: Ticket;
+  readonly address: string;
+  readonly port: number;
+  /** Namespace file that the connection is made in; absent: this one. */
+  readonly netns?: string;
+}
+
+/**
+ * How a flow ended; each is also the value of its counter.
+ *
+ * - `closed`: both sides were done, or the flow idle for its time (UDP).
+ * - `client_reset`, `backend_reset`: one side broke it off; the other was told.
+ * - `backend_gone`: the task is no more, and had not ended the flow.
+ * - `no_backend`: no task is ready. `unreachable`: none of those tried took it.
+ * - `limit`: the node has as many flows as it may.
+ */
+export const FLOW_ENDS = [
+  'closed',
+  'client_reset',
+  'backend_reset',
+  'backend_gone',
+  'no_backend',
+  'unreachable',
+  'limit',
+] as const;
+export type FlowEnd = (typeof FLOW_ENDS)[number];
+
+/** What drivers ask and tell. Every flow is `accepted` once and `ended` once. */
+export interface ProxyPolicy {
+  accepted(listener: number): void;
+  /**
+   * Where a flow of this client goes; the ticket is given back by `released`.
+   *
+   * @param tried Tickets of this flow that failed.
+   * @returns `undefined` where no backend is left.
+   */
+  choose(
+    listener: number,
+    clientAddress: string,
+    clientPort: number,
+    tried: readonly Ticket[],
+  ): Upstream | undefined;
+  /** Whether the backend of a flow is still one: ready or draining. */
+  isLive(listener: number, ticket: Ticket): boolean;
+  connected(listener: number, ticket: Ticket, latencyMs: number): void;
+  /** The backend sent its first byte, or ended the flow in good order. */
+  answered(listener: number, ticket: Ticket): void;
+  /** It refused, timed out, or broke off before it sent a byte. */
+  failed(listener: number, ticket: Ticket): void;
+  /** The flow does not use the backend any more. */
+  released(listener: number, ticket: Ticket): void;
+  ended(listener: number, end: FlowEnd, bytesUp: number, bytesDown: number): void;
+}

@@ -1,0 +1,185 @@
+import type { BackendEntry, BackendState } from '../../core/balance/backend-set.js';
+import { BACKENDS_MAX } from '../../core/balance/backend-set.js';
+import type { BalanceConfig } from '../../core/balance/config.js';
+import { balanceOfLabels } from '../../core/balance/labels.js';
+
+export type PortProtocol = 'tcp' | 'udp';
+
+/** Published ports that one node opens; beyond, those of the services with the last ids are closed. */
+export const PUBLISHED_PORTS_MAX = 4096;
+
+/** A service as the ingress needs it: what the swarm tells every node. */
+export interface IngressService {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly ports: readonly {
+    readonly protocol: string;
+    readonly publishedPort: number;
+    readonly targetPort: number;
+  }[];
+}
+
+/** A task's place on the ingress network, as its node tells it. */
+export interface IngressEndpoint {
+  readonly serviceId: string;
+  readonly taskId: string;
+  readonly slot: number;
+  /** Literals, without prefix length. */
+  readonly addresses: readonly string[];
+  readonly state: BackendState;
+  readonly isLocal: boolean;
+}
+
+/** A port in the host mode: of one task of this node. */
+export interface HostPort {
+  readonly protocol: string;
+  readonly publishedPort: number;
+  readonly targetPort: number;
+  readonly taskId: string;
+  readonly serviceId: string;
+  readonly serviceName: string;
+  readonly state: BackendState;
+  /** As seen from `netns`, or from the host. */
+  readonly address: string;
+  /** Namespace file that the connection is made in. */
+  readonly netns?: string;
+}
+
+export interface IngressInputs {
+  readonly services: readonly IngressService[];
+  readonly endpoints: readonly IngressEndpoint[];
+  readonly hostPorts: readonly HostPort[];
+}
+
+/** One reachable task behind a published port. */
+export interface PortBackend extends BackendEntry {
+  readonly address: string;
+  readonly netns?: string;
+}
+
+export interface PublishedPort {
+  /** `tcp/80`: one of each is open on a node. */
+  readonly key: string;
+  readonly protocol: PortProtocol;
+  readonly port: number;
+  readonly targetPort: number;
+  readonly mode: 'ingress' | 'host';
+  readonly serviceId: string;
+  readonly serviceName: string;
+  readonly balance: BalanceConfig;
+  readonly backends: readonly PortBackend[];
+}
+
+export interface DerivedPorts {
+  readonly ports: readonly PublishedPort[];
+  /** What was left out or ignored, in sentences for the log; the same inputs give the same ones. */
+  readonly problems: readonly string[];
+}
+
+/**
+ * What this node publishes, as a pure function of services and endpoints, as the overlay's tables
+ * are: nothing is patched, so nothing is stale. Of two that want one port the older id has it, and
+ * ports in the ingress mode come before those in the host mode.
+ */
+export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
+  const ports = new Map<string, PublishedPort>();
+  const problems: string[] = [];
+  const add = (port: PublishedPort) => {
+    const held = ports.get(port.key);
+    if (held !== undefined)
+      problems.push(
+        `port ${port.key} of service ${port.serviceName} is not opened: service ${held.serviceName} has it`,
+      );
+    else if (ports.size >= PUBLISHED_PORTS_MAX)
+      problems.push(
+        `port ${port.key} of service ${port.serviceName} is not opened: too many ports`,
+      );
+    else ports.set(port.key, port);
+  };
+  const byService = groupByService(inputs.endpoints);
+  for (const service of [...inputs.services].sort((a, b) => compare(a.id, b.id))) {
+    if (service.ports.length === 0) continue;
+    const { balance, problems: labels } = balanceOfLabels(service.labels);
+    problems.push(...labels.map((label) => `service ${service.name}: ${label}`));
+    const backends = backendsOf(byService.get(service.id) ?? [], balance);
+    for (const { protocol, publishedPort, targetPort } of service.ports) {
+      if (!isProtocol(protocol)) {
+        problems.push(
+          `port ${publishedPort} of service ${service.name}: ${protocol} is not served`,
+        );
+        continue;
+      }
+      add({
+        key: `${protocol}/${publishedPort}`,
+        protocol,
+        port: publishedPort,
+        targetPort,
+        mode: 'ingress',
+        serviceId: service.id,
+        serviceName: service.name,
+        balance,
+        backends,
+      });
+    }
+  }
+  for (const host of [...inputs.hostPorts].sort((a, b) => compare(a.taskId, b.taskId))) {
+    const port = hostPortOf(host);
+    if (port !== undefined) add(port);
+  }
+  return { ports: [...ports.values()], problems };
+}
+
+function groupByService(
+  endpoints: readonly IngressEndpoint[],
+): ReadonlyMap<string, readonly IngressEndpoint[]> {
+  const groups = new Map<string, IngressEndpoint[]>();
+  for (const endpoint of endpoints) {
+    const group = groups.get(endpoint.serviceId);
+    if (group === undefined) groups.set(endpoint.serviceId, [endpoint]);
+    else group.push(endpoint);
+  }
+  return groups;
+}
+
+function backendsOf(
+  endpoints: readonly IngressEndpoint[],
+  balance: BalanceConfig,
+): readonly PortBackend[] {
+  return endpoints
+    .flatMap(({ taskId, slot, addresses, state, isLocal }) => {
+      // One address is enough to reach a task, and IPv4 is there always.
+      const address = addresses.find((a) => !a.includes(':')) ?? addresses[0];
+      if (address === undefined) return [];
+      const weight = balance.weights.get(slot) ?? 1;
+      return [{ key: taskId, state, weight, isLocal, address }];
+    })
+    .sort((a, b) => compare(a.key, b.key))
+    .slice(0, BACKENDS_MAX);
+}
+
+function hostPortOf(host: HostPort): PublishedPort | undefined {
+  const { protocol, publishedPort, targetPort, taskId, serviceId, serviceName, state } = host;
+  if (!isProtocol(protocol)) return undefined;
+  const netns = host.netns === undefined ? {} : { netns: host.netns };
+  const backend = { key: taskId, state, weight: 1, isLocal: true, address: host.address, ...netns };
+  return {
+    key: `${protocol}/${publishedPort}`,
+    protocol,
+    port: publishedPort,
+    targetPort,
+    mode: 'host',
+    serviceId,
+    serviceName,
+    balance: balanceOfLabels({}).balance,
+    backends: [backend],
+  };
+}
+
+function isProtocol(protocol: string): protocol is PortProtocol {
+  return protocol === 'tcp' || protocol === 'udp';
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

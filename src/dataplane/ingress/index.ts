@@ -1,0 +1,9 @@
+export { FLOW_ENDS } from './core/proxy-driver.js';
+export type {
+  HostPort,
+  IngressEndpoint,
+  IngressInputs,
+  IngressService,
+} from './core/published-ports.js';
+export { Ingress, type PortProblem } from './io/ingress.js';
+export { type NamespaceSockets, PortableProxyDriver } from './io/portable-driver.js';

@@ -1,0 +1,56 @@
+import type { Socket as UdpSocket } from 'node:dgram';
+import type { Socket } from 'node:net';
+import type { ProxyDriver, ProxyPolicy } from '../core/proxy-driver.js';
+import type { PortProtocol } from '../core/published-ports.js';
+import { TcpProxy } from './tcp-proxy.js';
+import { UdpProxy } from './udp-proxy.js';
+
+/** Sockets that connect from inside a namespace, for ports in the host mode. */
+export interface NamespaceSockets {
+  tcp(netns: string, address: string): Socket;
+  udp(netns: string, address: string): Promise<UdpSocket>;
+}
+
+export interface PortableDriverOptions {
+  readonly sockets: NamespaceSockets;
+  readonly udpIdleTimeoutMs?: number;
+}
+
+/** The driver that needs nothing but Node: every byte goes through JavaScript. */
+export class PortableProxyDriver implements ProxyDriver {
+  readonly kind = 'portable';
+  readonly #tcp: TcpProxy;
+  readonly #udp: UdpProxy;
+
+  constructor(policy: ProxyPolicy, { sockets, udpIdleTimeoutMs }: PortableDriverOptions) {
+    this.#tcp = new TcpProxy({ policy, openIn: sockets.tcp });
+    this.#udp = new UdpProxy({
+      policy,
+      openIn: sockets.udp,
+      ...(udpIdleTimeoutMs === undefined ? {} : { idleTimeoutMs: udpIdleTimeoutMs }),
+    });
+  }
+
+  get flowCount(): number {
+    return this.#tcp.flowCount + this.#udp.flowCount;
+  }
+
+  open(listener: number, protocol: PortProtocol, port: number): Promise<void> {
+    return protocol === 'tcp' ? this.#tcp.open(listener, port) : this.#udp.open(listener, port);
+  }
+
+  close(listener: number): void {
+    this.#tcp.close(listener);
+    this.#udp.close(listener);
+  }
+
+  resetGone(): void {
+    this.#tcp.resetGone();
+    this.#udp.resetGone();
+  }
+
+  async stop(): Promise<void> {
+    this.#tcp.stop();
+    this.#udp.stop();
+  }
+}

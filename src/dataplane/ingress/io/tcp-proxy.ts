@@ -1,0 +1,276 @@
+import { once } from 'node:events';
+import { createServer, type Server, Socket } from 'node:net';
+import { performance } from 'node:perf_hooks';
+import type { Ticket } from '../../core/balance/backend-set.js';
+import {
+  type FlowEnd,
+  ListenFailed,
+  type ProxyPolicy,
+  type Upstream,
+} from '../core/proxy-driver.js';
+
+/** TCP flows that the portable driver carries at a time: two descriptors each. */
+export const TCP_FLOWS_MAX = 16_384;
+/** Backends that one connection is offered to; a refusal costs a round trip, a silent one the timeout. */
+const ATTEMPTS_MAX = 4;
+/** A SYN that is lost is sent again after one second, and after three. */
+const CONNECT_TIMEOUT_MS = 3500;
+/** Waiting connections; the kernel's own ceiling is net.core.somaxconn. */
+const BACKLOG = 4096;
+/** After this silence the kernel asks whether the other end is still there. */
+const KEEPALIVE_MS = 60_000;
+
+/** Refusals of this host, which say nothing about the backend: no descriptors or ports are left. */
+const OWN_FAULTS = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'EADDRNOTAVAIL']);
+
+export interface TcpProxyDependencies {
+  readonly policy: ProxyPolicy;
+  /** A socket that will connect from inside a namespace. */
+  readonly openIn: (netns: string, address: string) => Socket;
+}
+
+/** Relays TCP connections on `node:net`: half-close, back-pressure, FIN and RST are carried across. */
+export class TcpProxy {
+  readonly #deps: TcpProxyDependencies;
+  readonly #servers = new Map<number, Server>();
+  readonly #flows = new Set<TcpFlow>();
+
+  constructor(dependencies: TcpProxyDependencies) {
+    this.#deps = dependencies;
+  }
+
+  get flowCount(): number {
+    return this.#flows.size;
+  }
+
+  /** @throws ListenFailed */
+  async open(listener: number, port: number): Promise<void> {
+    const server = createServer(
+      // Nothing is read before a backend has taken the connection, so another can be tried.
+      { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true },
+      (socket) => this.#onConnection(listener, socket),
+    );
+    try {
+      await listen(server, '::', port);
+    } catch (error) {
+      // A host without IPv6.
+      if (errnoOf(error) !== 'EAFNOSUPPORT' && errnoOf(error) !== 'EADDRNOTAVAIL')
+        throw new ListenFailed(errnoOf(error));
+      try {
+        await listen(server, '0.0.0.0', port);
+      } catch (again) {
+        throw new ListenFailed(errnoOf(again));
+      }
+    }
+    // What goes wrong with one connection (no descriptors left) is told here; the others go on.
+    server.on('error', () => undefined);
+    this.#servers.set(listener, server);
+  }
+
+  close(listener: number): void {
+    this.#servers.get(listener)?.close();
+    this.#servers.delete(listener);
+  }
+
+  resetGone(): void {
+    for (const flow of this.#flows) flow.resetIfGone();
+  }
+
+  stop(): void {
+    for (const listener of [...this.#servers.keys()]) this.close(listener);
+    for (const flow of this.#flows) flow.reset('backend_gone');
+  }
+
+  #onConnection(listener: number, downstream: Socket): void {
+    const { policy } = this.#deps;
+    policy.accepted(listener);
+    if (this.#flows.size >= TCP_FLOWS_MAX) {
+      downstream.on('error', () => undefined);
+      downstream.resetAndDestroy();
+      policy.ended(listener, 'limit', 0, 0);
+      return;
+    }
+    const flow: TcpFlow = new TcpFlow(this.#deps, listener, downstream, () =>
+      this.#flows.delete(flow),
+    );
+    this.#flows.add(flow);
+    flow.connect();
+  }
+}
+
+/** One connection of a client and its counterpart. */
+class TcpFlow {
+  readonly #deps: TcpProxyDependencies;
+  readonly #listener: number;
+  readonly #downstream: Socket;
+  readonly #forget: () => void;
+  readonly #tried: Ticket[] = [];
+  #upstream: Socket | undefined;
+  #ticket: Ticket | undefined;
+  #isConnected = false;
+  #hasAnswer = false;
+  #end: FlowEnd | undefined;
+
+  constructor(
+    dependencies: TcpProxyDependencies,
+    listener: number,
+    downstream: Socket,
+    forget: () => void,
+  ) {
+    this.#deps = dependencies;
+    this.#listener = listener;
+    this.#downstream = downstream;
+    this.#forget = forget;
+    downstream.setKeepAlive(true, KEEPALIVE_MS);
+    downstream.on('error', () => this.reset('client_reset'));
+    downstream.on('close', () => this.#onClose());
+  }
+
+  /** Tries the next backend. */
+  connect(): void {
+    const { policy } = this.#deps;
+    const { remoteAddress = '', remotePort = 0 } = this.#downstream;
+    const isLast = this.#tried.length >= ATTEMPTS_MAX;
+    const upstream = isLast
+      ? undefined
+      : policy.choose(this.#listener, remoteAddress, remotePort, this.#tried);
+    if (upstream === undefined) {
+      this.reset(this.#tried.length === 0 ? 'no_backend' : 'unreachable');
+      return;
+    }
+    this.#ticket = upstream.ticket;
+    let socket: Socket;
+    try {
+      socket = this.#open(upstream);
+    } catch {
+      this.#onRefused();
+      return;
+    }
+    this.#upstream = socket;
+    const startedMs = performance.now();
+    const timer = setTimeout(() => {
+      socket.destroy();
+      this.#onRefused();
+    }, CONNECT_TIMEOUT_MS);
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      policy.connected(this.#listener, upstream.ticket, performance.now() - startedMs);
+      this.#relay(socket);
+    });
+    socket.on('error', (error) => {
+      clearTimeout(timer);
+      if (socket !== this.#upstream) return;
+      if (this.#isConnected) this.reset('backend_reset');
+      else if (OWN_FAULTS.has(errnoOf(error))) this.reset('limit');
+      else this.#onRefused();
+    });
+    socket.on('close', () => {
+      clearTimeout(timer);
+      if (socket === this.#upstream && this.#isConnected) this.#onClose();
+    });
+  }
+
+  /** Ends the flow with a reset to both sides. */
+  reset(end: FlowEnd): void {
+    if (this.#end !== undefined) return;
+    if (end === 'backend_reset' && !this.#hasAnswer && this.#ticket !== undefined)
+      this.#deps.policy.failed(this.#listener, this.#ticket);
+    this.#finish(end);
+    destroyHard(this.#downstream);
+    if (this.#upstream !== undefined) destroyHard(this.#upstream);
+  }
+
+  resetIfGone(): void {
+    if (this.#ticket === undefined || !this.#isConnected) return;
+    if (!this.#deps.policy.isLive(this.#listener, this.#ticket)) this.reset('backend_gone');
+  }
+
+  #open({ address, port, netns }: Upstream): Socket {
+    const socket =
+      netns === undefined ? new Socket({ allowHalfOpen: true }) : this.#deps.openIn(netns, address);
+    socket.setNoDelay(true);
+    socket.connect({ host: address, port, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS });
+    return socket;
+  }
+
+  /** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */
+  #onRefused(): void {
+    this.#upstream = undefined;
+    const ticket = this.#ticket;
+    if (this.#end !== undefined || ticket === undefined) return;
+    this.#ticket = undefined;
+    this.#tried.push(ticket);
+    this.#deps.policy.failed(this.#listener, ticket);
+    this.#deps.policy.released(this.#listener, ticket);
+    this.connect();
+  }
+
+  #relay(upstream: Socket): void {
+    if (this.#end !== undefined) {
+      destroyHard(upstream);
+      return;
+    }
+    this.#isConnected = true;
+    upstream.once('data', () => this.#onAnswer());
+    pump(this.#downstream, upstream);
+    pump(upstream, this.#downstream);
+  }
+
+  #onAnswer(): void {
+    this.#hasAnswer = true;
+    if (this.#ticket !== undefined) this.#deps.policy.answered(this.#listener, this.#ticket);
+  }
+
+  /** A side is closed: the flow is over when both are. */
+  #onClose(): void {
+    if (this.#end !== undefined) return;
+    const upstream = this.#upstream;
+    if (!this.#isConnected) {
+      this.reset('client_reset');
+      return;
+    }
+    if (!this.#downstream.destroyed || (upstream !== undefined && !upstream.destroyed)) {
+      // Closed without an end of its own, as when it was destroyed: the other side learns of it.
+      const other = this.#downstream.destroyed ? upstream : this.#downstream;
+      if (other !== undefined && other.writableEnded !== true) other.end();
+      return;
+    }
+    if (!this.#hasAnswer && this.#ticket !== undefined)
+      this.#deps.policy.answered(this.#listener, this.#ticket);
+    this.#finish('closed');
+  }
+
+  #finish(end: FlowEnd): void {
+    this.#end = end;
+    this.#forget();
+    const { policy } = this.#deps;
+    if (this.#ticket !== undefined) policy.released(this.#listener, this.#ticket);
+    const up = this.#upstream?.bytesWritten ?? 0;
+    policy.ended(this.#listener, end, up, this.#downstream.bytesWritten);
+  }
+}
+
+/** One direction: bytes as fast as the slower side takes them, then the end. */
+function pump(from: Socket, to: Socket): void {
+  from.on('data', (chunk) => {
+    if (!to.write(chunk)) from.pause();
+  });
+  to.on('drain', () => from.resume());
+  from.on('end', () => to.end());
+  from.resume();
+}
+
+/** With RST, where there is a connection to reset. */
+function destroyHard(socket: Socket): void {
+  if (socket.connecting) socket.destroy();
+  else if (!socket.destroyed) socket.resetAndDestroy();
+}
+
+async function listen(server: Server, host: string, port: number): Promise<void> {
+  server.listen({ host, port, backlog: BACKLOG, ipv6Only: false });
+  await once(server, 'listening');
+}
+
+function errnoOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? 'unknown';
+}

@@ -1,0 +1,269 @@
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { performance } from 'node:perf_hooks';
+import type { Ticket } from '../../core/balance/backend-set.js';
+import {
+  type FlowEnd,
+  ListenFailed,
+  type ProxyPolicy,
+  type Upstream,
+} from '../core/proxy-driver.js';
+
+/** UDP flows that the portable driver carries at a time: one socket each. */
+export const UDP_FLOWS_MAX = 4096;
+/** Datagrams that wait while a new flow's socket is opened. */
+const WAITING_MAX = 16;
+/** Silence after which a flow is forgotten; as long as common resolvers, games and QUIC stay silent. */
+const IDLE_TIMEOUT_MS = 120_000;
+const SWEEP_INTERVAL_MS = 2000;
+
+export interface UdpProxyDependencies {
+  readonly policy: ProxyPolicy;
+  /** A bound socket of a namespace. */
+  readonly openIn: (netns: string, address: string) => Promise<Socket>;
+  readonly idleTimeoutMs?: number;
+}
+
+/**
+ * Relays UDP flows on `node:dgram`. A flow is a client's address and port at one published port; it
+ * keeps its backend while that is there, and gets another one with the next datagram when it is not.
+ */
+export class UdpProxy {
+  readonly #deps: UdpProxyDependencies;
+  readonly #idleMs: number;
+  readonly #sockets = new Map<number, Socket>();
+  readonly #flows = new Map<string, UdpFlow>();
+  readonly #sweeper: NodeJS.Timeout;
+
+  constructor(dependencies: UdpProxyDependencies) {
+    this.#deps = dependencies;
+    this.#idleMs = dependencies.idleTimeoutMs ?? IDLE_TIMEOUT_MS;
+    const sweepMs = Math.min(SWEEP_INTERVAL_MS, this.#idleMs);
+    this.#sweeper = setInterval(() => this.#sweep(), sweepMs);
+    this.#sweeper.unref();
+  }
+
+  get flowCount(): number {
+    return this.#flows.size;
+  }
+
+  /** @throws ListenFailed */
+  async open(listener: number, port: number): Promise<void> {
+    let socket = createSocket({ type: 'udp6', ipv6Only: false, lookup: literalLookup(6) });
+    try {
+      await bind(socket, '::', port);
+    } catch (error) {
+      if (errnoOf(error) !== 'EAFNOSUPPORT' && errnoOf(error) !== 'EADDRNOTAVAIL')
+        throw new ListenFailed(errnoOf(error));
+      socket = createSocket({ type: 'udp4', lookup: literalLookup(4) });
+      try {
+        await bind(socket, '0.0.0.0', port);
+      } catch (again) {
+        throw new ListenFailed(errnoOf(again));
+      }
+    }
+    socket.on('error', () => undefined);
+    socket.on('message', (datagram, client) =>
+      this.#onDatagram(listener, socket, datagram, client),
+    );
+    this.#sockets.set(listener, socket);
+  }
+
+  close(listener: number): void {
+    this.#sockets.get(listener)?.close();
+    this.#sockets.delete(listener);
+    for (const [key, flow] of this.#flows)
+      if (flow.listener === listener) this.#drop(key, flow, 'closed');
+  }
+
+  /** Only sockets are given back: the next datagram finds the flow a new backend. */
+  resetGone(): void {
+    for (const flow of this.#flows.values()) flow.isLive();
+  }
+
+  stop(): void {
+    clearInterval(this.#sweeper);
+    for (const listener of [...this.#sockets.keys()]) this.close(listener);
+  }
+
+  #onDatagram(listener: number, socket: Socket, datagram: Buffer, client: RemoteInfo): void {
+    const key = `${listener} ${client.address} ${client.port}`;
+    let flow = this.#flows.get(key);
+    if (flow === undefined) {
+      this.#deps.policy.accepted(listener);
+      if (this.#flows.size >= UDP_FLOWS_MAX) {
+        this.#deps.policy.ended(listener, 'limit', 0, 0);
+        return;
+      }
+      flow = new UdpFlow(this.#deps, listener, client, socket);
+      this.#flows.set(key, flow);
+    }
+    flow.lastMs = performance.now();
+    if (!flow.send(datagram)) this.#drop(key, flow, 'no_backend');
+  }
+
+  #sweep(): void {
+    const idleSinceMs = performance.now() - this.#idleMs;
+    for (const [key, flow] of this.#flows)
+      if (flow.lastMs < idleSinceMs) this.#drop(key, flow, 'closed');
+  }
+
+  #drop(key: string, flow: UdpFlow, end: FlowEnd): void {
+    this.#flows.delete(key);
+    flow.close();
+    this.#deps.policy.ended(flow.listener, end, flow.bytesUp, flow.bytesDown);
+  }
+}
+
+class UdpFlow {
+  readonly listener: number;
+  readonly #deps: UdpProxyDependencies;
+  readonly #client: RemoteInfo;
+  readonly #downstream: Socket;
+  #upstream: Socket | undefined;
+  #where: Upstream | undefined;
+  #isReady = false;
+  #waiting: Buffer[] = [];
+  lastMs = 0;
+  bytesUp = 0;
+  bytesDown = 0;
+
+  constructor(
+    dependencies: UdpProxyDependencies,
+    listener: number,
+    client: RemoteInfo,
+    downstream: Socket,
+  ) {
+    this.#deps = dependencies;
+    this.listener = listener;
+    this.#client = client;
+    this.#downstream = downstream;
+  }
+
+  /** @returns False where there is no backend for it. */
+  send(datagram: Buffer): boolean {
+    if (!this.isLive() && !this.#open([])) return false;
+    this.bytesUp += datagram.length;
+    if (this.#isReady) this.#sendUp(datagram);
+    else if (this.#waiting.length < WAITING_MAX) this.#waiting.push(datagram);
+    return true;
+  }
+
+  /** Whether its backend still is one; else the flow lets go of it. */
+  isLive(): boolean {
+    if (this.#where === undefined) return false;
+    if (this.#deps.policy.isLive(this.listener, this.#where.ticket)) return true;
+    this.#letGo();
+    return false;
+  }
+
+  close(): void {
+    this.#letGo();
+  }
+
+  #letGo(): void {
+    const { policy } = this.#deps;
+    if (this.#where !== undefined) policy.released(this.listener, this.#where.ticket);
+    this.#where = undefined;
+    this.#isReady = false;
+    this.#waiting = [];
+    this.#upstream?.close();
+    this.#upstream = undefined;
+  }
+
+  #open(tried: readonly Ticket[]): boolean {
+    const { policy } = this.#deps;
+    const { address, port } = this.#client;
+    const where = policy.choose(this.listener, address, port, tried);
+    if (where === undefined) return false;
+    this.#where = where;
+    void this.#connect(where);
+    return true;
+  }
+
+  async #connect(where: Upstream): Promise<void> {
+    let socket: Socket;
+    try {
+      socket = await this.#socketFor(where);
+    } catch {
+      if (this.#where === where) this.#onRefused(where);
+      return;
+    }
+    if (this.#where !== where) {
+      socket.close();
+      return;
+    }
+    this.#upstream = socket;
+    this.#isReady = true;
+    socket.on('error', () => {
+      if (this.#where === where) this.#onRefused(where);
+    });
+    socket.once('message', () => this.#deps.policy.answered(this.listener, where.ticket));
+    socket.on('message', (datagram) => {
+      this.lastMs = performance.now();
+      this.bytesDown += datagram.length;
+      this.#downstream.send(datagram, this.#client.port, this.#client.address, sent);
+    });
+    for (const datagram of this.#waiting.splice(0)) this.#sendUp(datagram);
+  }
+
+  #sendUp(datagram: Buffer): void {
+    const where = this.#where;
+    this.#upstream?.send(datagram, (error) => {
+      // The kernel tells of a refusal once, by whichever call comes first.
+      if (error !== null && where !== undefined && this.#where === where) this.#onRefused(where);
+    });
+  }
+
+  async #socketFor({ address, port, netns }: Upstream): Promise<Socket> {
+    const socket =
+      netns === undefined ? upstreamSocket(address) : await this.#deps.openIn(netns, address);
+    try {
+      const connected = once(socket, 'connect');
+      socket.connect(port, address);
+      await connected;
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
+    return socket;
+  }
+
+  /** Nobody listens there (ICMP said so): what waits goes elsewhere, and so does what comes. */
+  #onRefused(where: Upstream): void {
+    const { policy } = this.#deps;
+    policy.failed(this.listener, where.ticket);
+    const waiting = this.#waiting;
+    this.#letGo();
+    if (!this.#open([where.ticket])) return;
+    this.#waiting = waiting;
+  }
+}
+
+function upstreamSocket(address: string): Socket {
+  return address.includes(':')
+    ? createSocket({ type: 'udp6', lookup: literalLookup(6) })
+    : createSocket({ type: 'udp4', lookup: literalLookup(4) });
+}
+
+/** All addresses here are literals: nothing need be looked up to send to one. */
+function literalLookup(family: 4 | 6) {
+  return (
+    host: string,
+    _options: unknown,
+    done: (error: null, address: string, family: number) => void,
+  ): void => done(null, host, family);
+}
+
+/** A datagram that the kernel does not take is lost, as datagrams are. */
+function sent(): void {}
+
+async function bind(socket: Socket, address: string, port: number): Promise<void> {
+  const listening = once(socket, 'listening');
+  socket.bind({ address, port, exclusive: true });
+  await listening;
+}
+
+function errnoOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? 'unknown';
+}

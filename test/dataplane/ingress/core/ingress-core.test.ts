@@ -1,0 +1,92 @@
+import t from 'tap';
+import { DEFAULT_BALANCE } from '../../../../src/dataplane/core/balance/config.js';
+import { IngressCore } from '../../../../src/dataplane/ingress/core/ingress-core.js';
+import type { PublishedPort } from '../../../../src/dataplane/ingress/core/published-ports.js';
+
+function port(extra: Partial<PublishedPort> = {}, tasks: readonly string[] = ['a', 'b']) {
+  return {
+    key: 'tcp/80',
+    protocol: 'tcp' as const,
+    port: 80,
+    targetPort: 8080,
+    mode: 'ingress' as const,
+    serviceId: 's1',
+    serviceName: 'web',
+    balance: DEFAULT_BALANCE,
+    backends: tasks.map((key, i) => ({
+      key,
+      state: 'ready' as const,
+      weight: 1,
+      isLocal: false,
+      address: `10.0.0.${i + 1}`,
+    })),
+    ...extra,
+  };
+}
+
+t.test('a listener stays while its service has the port, and turns go on', async (t) => {
+  const core = new IngressCore(1);
+  const first = core.apply([port()], 0);
+  t.strictSame(first.closed, []);
+  const listener = first.opened[0]?.listener ?? 0;
+  const one = core.choose(listener, '::ffff:192.0.2.1', 4000, [], 0);
+  t.match(one, { port: 8080 });
+  t.strictSame(core.apply([port()], 1), { closed: [], opened: [] });
+  const two = core.choose(listener, '192.0.2.1', 4001, [], 1);
+  t.strictSame(new Set([one?.address, two?.address]), new Set(['10.0.0.1', '10.0.0.2']));
+});
+
+t.test('another service on the same port is another listener', async (t) => {
+  const core = new IngressCore(1);
+  const listener = core.apply([port()], 0).opened[0]?.listener ?? 0;
+  core.accepted(listener);
+  const flow = core.choose(listener, '192.0.2.1', 1, [], 0);
+  const swapped = core.apply([port({ serviceId: 's2' }, ['c'])], 1);
+  t.strictSame(swapped.closed, [listener]);
+  t.not(swapped.opened[0]?.listener, listener);
+  t.ok(core.isLive(listener, flow?.ticket ?? -1), 'its flows are left alone');
+  core.ended(listener, 'closed', 1, 1);
+  t.notOk(core.isLive(listener, flow?.ticket ?? -1), 'and forgotten with the last');
+});
+
+t.test('a flow lives while its task drains, and not when that is gone', async (t) => {
+  const core = new IngressCore(1);
+  const listener = core.apply([port({}, ['a'])], 0).opened[0]?.listener ?? 0;
+  core.accepted(listener);
+  const flow = core.choose(listener, '192.0.2.1', 1, [], 0)?.ticket ?? -1;
+  const [backend] = port({}, ['a']).backends;
+  core.apply([port({ backends: backend ? [{ ...backend, state: 'draining' }] : [] })], 1);
+  t.ok(core.isLive(listener, flow));
+  t.equal(core.choose(listener, '192.0.2.1', 2, [], 1), undefined, 'nobody takes new ones');
+  core.apply([port({ backends: [] })], 2);
+  t.notOk(core.isLive(listener, flow));
+});
+
+t.test('everything is counted by port', async (t) => {
+  const core = new IngressCore(1);
+  const listener = core.apply([port()], 0).opened[0]?.listener ?? 0;
+  core.accepted(listener);
+  const flow = core.choose(listener, '2001:db8::1', 1, [], 0)?.ticket ?? -1;
+  core.failed(listener, flow, 0);
+  core.released(listener, flow);
+  const again = core.choose(listener, '2001:db8::1', 1, [flow], 0)?.ticket ?? -1;
+  core.connected(listener, again, 4);
+  core.answered(listener, again);
+  core.released(listener, again);
+  core.accepted(listener);
+  core.ended(listener, 'closed', 10, 20);
+  t.match(core.stats(), [
+    {
+      key: 'tcp/80',
+      accepted: 2,
+      active: 1,
+      bytesUp: 10,
+      bytesDown: 20,
+      connects: 1,
+      connectMsTotal: 4,
+      connectFailures: 1,
+      ends: { closed: 1, no_backend: 0 },
+      backends: { known: 2, ready: 2, ejected: 0 },
+    },
+  ]);
+});

@@ -1,0 +1,76 @@
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import t, { type Test } from 'tap';
+import { askUdp, endpoint, freePort, inputs, openIngress, udpBackend } from './support.js';
+
+const NAMES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'] as const;
+
+async function udpClient(t: Test): Promise<Socket> {
+  const socket = createSocket('udp4');
+  socket.bind(0, '127.0.0.1');
+  await once(socket, 'listening');
+  t.teardown(() => socket.close());
+  return socket;
+}
+
+t.test('a flow keeps its task, and flows are spread', async (t) => {
+  const [published, target] = [await freePort(), await freePort()];
+  for (const name of NAMES) await udpBackend(t, name, target);
+  const ingress = openIngress(t);
+  ingress.update(
+    inputs(
+      'udp',
+      published,
+      target,
+      NAMES.map((name) => endpoint(name)),
+    ),
+  );
+  const tasks = [];
+  for (let i = 0; i < 3; i++) {
+    const socket = await udpClient(t);
+    const first = await askUdp(socket, 'a', published);
+    t.equal(await askUdp(socket, 'a', published), first);
+    tasks.push(first.split(' ')[0]);
+  }
+  t.strictSame(tasks.sort(), NAMES);
+  t.equal(ingress.stats().flows, 3);
+});
+
+t.test('a flow whose task is gone goes on with another', async (t) => {
+  const [published, target] = [await freePort(), await freePort()];
+  await udpBackend(t, NAMES[0], target);
+  await udpBackend(t, NAMES[1], target);
+  const ingress = openIngress(t);
+  ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])]));
+  const socket = await udpClient(t);
+  t.equal(await askUdp(socket, '1', published), `${NAMES[0]} 1`);
+  ingress.update(
+    inputs('udp', published, target, [endpoint(NAMES[0], 'draining'), endpoint(NAMES[1])]),
+  );
+  t.equal(await askUdp(socket, '2', published), `${NAMES[0]} 2`, 'kept while it drains');
+  ingress.update(inputs('udp', published, target, [endpoint(NAMES[1])]));
+  t.equal(await askUdp(socket, '3', published), `${NAMES[1]} 3`);
+});
+
+t.test('a task that does not listen loses its flows to those that do', async (t) => {
+  const [published, target] = [await freePort(), await freePort()];
+  const held = await udpBackend(t, NAMES[0], target);
+  const ingress = openIngress(t);
+  ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])]));
+  const socket = await udpClient(t);
+  await askUdp(socket, 'x', published);
+  await udpBackend(t, NAMES[1], target);
+  held.close();
+  ingress.update(inputs('udp', published, target, [endpoint(NAMES[0]), endpoint(NAMES[1])]));
+  t.equal(await askUdp(socket, 'y', published), `${NAMES[1]} y`);
+});
+
+t.test('silent flows are forgotten', async (t) => {
+  const [published, target] = [await freePort(), await freePort()];
+  await udpBackend(t, NAMES[0], target);
+  const ingress = openIngress(t, { udpIdleTimeoutMs: 50 });
+  ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])]));
+  await askUdp(await udpClient(t), 'x', published);
+  while (ingress.stats().flows > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  t.match(ingress.stats().ports[0]?.ends, { closed: 1 });
+});
