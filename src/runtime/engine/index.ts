@@ -1,0 +1,1 @@
+export { EngineRuntime, type EngineRuntimeConfig } from './io/engine-runtime.js';
