@@ -5,6 +5,7 @@ import type { AttachmentObject, NetworkObject } from '../base/swarm-model.js';
 import { describeSnapshot, parseSnapshotFile, saveSnapshotFile } from '../control/index.js';
 import type { StaticFacts } from './facts.js';
 import { explainRecovery } from './recovery-report.js';
+import { createServiceBackend } from './service-backend.js';
 import type { SwarmNode } from './swarm-node.js';
 
 export interface BackendOptions {
@@ -51,6 +52,7 @@ export function createBackend(options: BackendOptions): Backend {
     });
 
   return {
+    ...createServiceBackend(),
     facts: (): HostFacts => ({ ...options.facts, dataPathDriver: driverOf(options), warnings: [] }),
     swarm: (): LocalSwarm => node.describe(),
     init: (request) => node.init(request),

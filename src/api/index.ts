@@ -1,5 +1,12 @@
 export type { Backend } from './core/backend.js';
-export type { TaskLogQuery, TaskLogRecord } from './core/service-backend.js';
+export type {
+  RegistryAuth,
+  ServiceAnswer,
+  ServiceBackend,
+  ServiceUpdate,
+  TaskLogQuery,
+  TaskLogRecord,
+} from './core/service-backend.js';
 export type { Logger } from './io/log.js';
 export { type ApiConfig, type ApiDependencies, ApiServer, type ApiStats } from './io/server.js';
 export { ApiError, type ApiErrorDetail } from './wire/errors.js';

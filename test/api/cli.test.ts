@@ -232,7 +232,31 @@ t.test('what shoal does not run is said so', { skip }, async (t) => {
   for (const line of ['ps', 'images', 'volume ls', 'service ls', 'stack ls', 'node ps self']) {
     t.match(await docker(line), { exit: 0, stderr: '' }, line);
   }
-  for (const line of ['run x', 'service create x']) {
-    t.match((await docker(line)).stderr, /shoal does not run containers or services yet/);
-  }
+  t.match((await docker('run x')).stderr, /shoal does not do this without a container engine/);
 });
+
+t.test('a service of host commands is made, listed, changed and removed', { skip }, async (t) => {
+  const { docker, backend } = await cli(t);
+  const made = await docker('service create -d --name web --replicas 2 -p 8080:80 host httpd');
+  t.match(made, { exit: 0, stdout: /^\w{25}\n$/, stderr: '' }, 'no warning about a registry');
+  t.equal(backend.serviceObjects[0]?.spec.task.container.image, 'host:latest');
+  t.strictSame(tableOf((await docker('service ls')).stdout)[1]?.slice(1), [
+    ...['web', 'replicated', '0/2', 'host:latest', '*:8080->80/tcp'],
+  ]);
+  t.match(await docker('service scale -d web=3'), { exit: 0, stdout: 'web scaled to 3\n' });
+  t.match(await docker('service inspect --pretty web'), { stdout: /Replicas:\s+3\n/ });
+  t.match(await docker('service create -d host'), { exit: 0 }, 'a name is made up');
+  t.match(backend.serviceObjects[1]?.spec.name, /^[a-z]+_[a-z]+$/);
+  t.match(await docker('service rm web'), { exit: 0, stdout: 'web\n' });
+});
+
+t.test(
+  'an image whose registry cannot be asked is taken as it is, with a warning',
+  { skip },
+  async (t) => {
+    const { docker } = await cli(t);
+    const made = await docker('service create -d --name web lab/box:1');
+    t.equal(made.exit, 0);
+    t.match(made.stderr, /image lab\/box:1 could not be accessed on a registry to record/);
+  },
+);

@@ -12,9 +12,20 @@ import type {
   LocalAttachment,
   LocalSwarm,
   RecoverRequest,
+  RegistryAuth,
   Rotation,
+  ServiceAnswer,
+  ServiceUpdate,
   SwarmEvent,
+  TaskLogQuery,
+  TaskLogRecord,
 } from '../../src/api/index.js';
+import type {
+  ServiceObject,
+  ServiceSpec,
+  TaskObject,
+  VirtualIp,
+} from '../../src/base/service-model.js';
 import { SwarmError, type SwarmErrorDetail } from '../../src/base/swarm-error.js';
 import type {
   AttachmentId,
@@ -35,6 +46,7 @@ import type {
   SecretId,
   SecretObject,
   SecretSpec,
+  ServiceId,
 } from '../../src/base/swarm-model.js';
 
 const refuse = (detail: SwarmErrorDetail, message = `refused: ${detail.code}`): never => {
@@ -71,6 +83,14 @@ export class FakeBackend implements Backend {
   /** With their contents, as a careless agent would hand them over. */
   secretObjects: (SecretObject & { readonly data: string })[] = [];
   configObjects: ConfigObject[] = [];
+  serviceObjects: ServiceObject[] = [];
+  taskObjects: TaskObject[] = [];
+  logLines: TaskLogRecord[] = [];
+  serviceWarnings: string[] = [];
+  /** A follower's answer ends with the lines that are there. */
+  followsEnd = false;
+  /** With `refusal`. */
+  refusalWords: string | undefined;
   historyItems: HistoryItem[] = [];
   key = '';
   freshness: Freshness = {};
@@ -228,6 +248,83 @@ export class FakeBackend implements Backend {
   async removeConfig(id: string): Promise<void> {
     this.#ask('removeConfig', id);
     this.configObjects = this.configObjects.filter((config) => config.id !== id);
+  }
+
+  services(): readonly ServiceObject[] {
+    return this.serviceObjects;
+  }
+
+  service(id: string): ServiceObject | undefined {
+    return this.serviceObjects.find((service) => service.id === id);
+  }
+
+  tasks(): readonly TaskObject[] {
+    return this.taskObjects;
+  }
+
+  task(id: string): TaskObject | undefined {
+    return this.taskObjects.find((task) => task.id === id);
+  }
+
+  tasksOfService(id: string): readonly TaskObject[] {
+    return this.taskObjects.filter(({ serviceId }) => serviceId === id);
+  }
+
+  isUpToDate(service: ServiceObject, task: TaskObject): boolean {
+    return service.specVersion === task.specVersion;
+  }
+
+  async createService(spec: ServiceSpec, auth: RegistryAuth): Promise<ServiceAnswer> {
+    this.#ask('createService', spec, auth);
+    const { name } = spec;
+    if (this.serviceObjects.some((service) => service.spec.name === name))
+      refuse({ code: 'SWARM_NAME_TAKEN', kind: 'service', name });
+    const id = id25(`service${this.serviceObjects.length}`) as ServiceId;
+    const service = serviceObject(id, spec, { virtualIps: this.virtualIpsOf(spec) });
+    this.serviceObjects = [...this.serviceObjects, service];
+    return { id, warnings: this.serviceWarnings };
+  }
+
+  virtualIpsOf(spec: ServiceSpec): VirtualIp[] {
+    if (spec.endpoint?.mode === 'dnsrr') return [];
+    return (spec.task.networks ?? []).map(({ target }, index) => ({
+      networkId: target,
+      address: `10.0.${index + 1}.2/24`,
+    }));
+  }
+
+  async updateService(id: string, version: number, update: ServiceUpdate): Promise<ServiceAnswer> {
+    this.#ask('updateService', id, version, update);
+    this.serviceObjects = this.serviceObjects.map((service) => {
+      if (service.id !== id) return service;
+      if (service.version !== version) refuse({ code: 'SWARM_OUT_OF_SEQUENCE' });
+      const spec = update.rollback ? (service.previousSpec ?? service.spec) : update.spec;
+      return {
+        ...service,
+        spec,
+        previousSpec: service.spec,
+        specVersion: version,
+        version: ++this.#version,
+      };
+    });
+    return { id, warnings: this.serviceWarnings };
+  }
+
+  async removeService(id: string): Promise<void> {
+    this.#ask('removeService', id);
+    this.serviceObjects = this.serviceObjects.filter((service) => service.id !== id);
+  }
+
+  async *logs(query: TaskLogQuery, signal: AbortSignal): AsyncGenerator<TaskLogRecord> {
+    this.asked.push(['logs', query]);
+    for (const line of this.logLines) {
+      const isAsked = line.serviceId === query.serviceId || line.taskId === query.taskId;
+      if (isAsked && query[line.stream]) yield line;
+    }
+    if (query.follow && !this.followsEnd && !signal.aborted)
+      await new Promise<void>((resolve) => {
+        signal.addEventListener('abort', () => resolve(), { once: true });
+      });
   }
 
   history({ limit, object }: HistoryQuery): readonly HistoryItem[] {
@@ -403,7 +500,7 @@ export class FakeBackend implements Backend {
     this.asked.push(what);
     const { refusal } = this;
     this.refusal = undefined;
-    if (refusal !== undefined) refuse(refusal);
+    if (refusal !== undefined) refuse(refusal, this.refusalWords);
   }
 
   #activate(spec: ClusterSpec = CLUSTER_SPEC): void {
@@ -503,6 +600,30 @@ export function nodeObject(
             address: `${address}:2377`,
           },
         }),
+  };
+}
+
+export function serviceObject(
+  id: ServiceId,
+  spec: ServiceSpec,
+  {
+    virtualIps = [] as readonly VirtualIp[],
+    ...more
+  }: Partial<ServiceObject> & {
+    virtualIps?: readonly VirtualIp[];
+  } = {},
+): ServiceObject {
+  const ports = (spec.endpoint?.ports ?? []).map((port, index) => ({
+    ...port,
+    publishedPort: port.publishedPort ?? 30_000 + index,
+  }));
+  return {
+    ...meta,
+    id,
+    spec,
+    specVersion: 9,
+    endpoint: { spec: spec.endpoint ?? { mode: 'vip' }, ports, virtualIps },
+    ...more,
   };
 }
 

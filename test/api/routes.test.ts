@@ -344,14 +344,12 @@ t.test('what shoal does not keep is empty, missing or unsupported', async (t) =>
     const answer = await call('GET', path);
     t.same([answer.status, answer.body], [404, { message }]);
   }
-  const message = 'shoal does not run containers or services yet';
+  const message = 'shoal does not do this without a container engine';
   const verbs = [
     ['POST', '/containers/create'],
     ['POST', '/images/create?fromImage=x'],
     ['GET', '/containers/x/logs'],
     ['DELETE', '/containers/x'],
-    ['POST', '/services/create'],
-    ['POST', '/services/x/update'],
     ['POST', '/volumes/create'],
     ['POST', '/networks/x/connect'],
   ] as const;

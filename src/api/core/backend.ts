@@ -26,6 +26,7 @@ import type {
   Rotation,
   SwarmEvent,
 } from '../wire/records.js';
+import type { ServiceBackend } from './service-backend.js';
 
 /**
  * What the API needs of the agent, in the swarm's own words.
@@ -33,7 +34,7 @@ import type {
  * Reads are synchronous and cheap: waiting CLIs poll several times a second. Writes refuse with a
  * `SwarmError`, whose code becomes Docker's status and words. Every id given to a write is full.
  */
-export interface Backend {
+export interface Backend extends ServiceBackend {
   facts(): HostFacts;
   swarm(): LocalSwarm;
   /**

@@ -8,7 +8,11 @@ export interface ServiceBackend {
   tasks(): readonly TaskObject[];
   task(id: string): TaskObject | undefined;
   tasksOfService(id: string): readonly TaskObject[];
+  /** The task is made of the service's present spec, or of one that differs in nothing it would notice. */
+  isUpToDate(service: ServiceObject, task: TaskObject): boolean;
+  /** Networks in the spec are ids. */
   createService(spec: ServiceSpec, auth: RegistryAuth): Promise<ServiceAnswer>;
+  /** As `createService`. */
   updateService(id: string, version: number, update: ServiceUpdate): Promise<ServiceAnswer>;
   removeService(id: string): Promise<void>;
   /**

@@ -48,6 +48,10 @@ export function send(
       response.setHeader('Content-Type', 'application/json');
       sendBody(response, isHead, reply.status, `${JSON.stringify(reply.value ?? null)}\n`);
       return;
+    case 'json-text':
+      response.setHeader('Content-Type', 'application/json');
+      sendBody(response, isHead, 200, `${reply.text}\n`);
+      return;
     case 'text':
       for (const [name, value] of Object.entries(reply.headers ?? {})) {
         response.setHeader(name, value);

@@ -6,6 +6,10 @@ export interface Call {
   /** A path parameter of the route, percent-decoded. */
   param(name: string): string;
   readonly query: URLSearchParams;
+  /** A header of the request; empty if it is not there. */
+  header(name: string): string;
+  /** Of the API, as the client speaks it: `1.45`. */
+  readonly version: string;
   readonly nowMs: number;
   /** The request's JSON; refuses what is absent, too large or malformed. */
   body(): Promise<unknown>;
@@ -13,6 +17,8 @@ export interface Call {
 
 export type Reply =
   | { readonly kind: 'json'; readonly status: number; readonly value: unknown }
+  /** JSON that is text already. */
+  | { readonly kind: 'json-text'; readonly text: string }
   | { readonly kind: 'empty'; readonly status: number }
   | {
       readonly kind: 'text';

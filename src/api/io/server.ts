@@ -12,13 +12,17 @@ import { readJson } from './body.js';
 import { json, type Route } from './call.js';
 import { EventStreams } from './events.js';
 import type { Logger } from './log.js';
+import { LogStreams } from './logs.js';
 import { absentRoutes } from './routes/absent.js';
 import { blobRoutes } from './routes/blobs.js';
+import { distributionRoutes } from './routes/distribution.js';
 import { networkRoutes } from './routes/networks.js';
 import { nodeRoutes } from './routes/nodes.js';
+import { serviceRoutes } from './routes/services.js';
 import { SHOAL_PREFIX, shoalRoutes } from './routes/shoal.js';
 import { swarmRoutes } from './routes/swarm.js';
 import { systemRoutes } from './routes/system.js';
+import { taskRoutes } from './routes/tasks.js';
 import { listenOnSocket } from './socket.js';
 
 /** Connections at a time; more are dropped at once and counted. */
@@ -81,14 +85,18 @@ export class ApiServer {
       Server: `Shoal/${backend.facts().agentVersion} (linux)`,
     };
     const events = new EventStreams(backend);
+    const logs = new LogStreams(backend);
     for (const route of [
       ...systemRoutes(backend, events),
       ...swarmRoutes(backend),
       ...nodeRoutes(backend),
       ...networkRoutes(backend),
       ...blobRoutes(backend),
+      ...serviceRoutes(backend, logs),
+      ...taskRoutes(backend, logs),
+      ...distributionRoutes(),
       ...shoalRoutes(backend),
-      ...absentRoutes(backend),
+      ...absentRoutes(),
     ]) {
       const handler = () => undefined;
       this.#routes.set(handler, route);
@@ -183,6 +191,8 @@ export class ApiServer {
       const reply = await found.route.handle({
         param: (name) => found.params[name] ?? '',
         query: new URLSearchParams(split < 0 ? '' : url.slice(split + 1)),
+        header: (name) => String(request.headers[name] ?? ''),
+        version: found.version,
         nowMs: Date.now(),
         body: () => readJson(request),
       });
@@ -202,14 +212,14 @@ export class ApiServer {
   }
 
   #find(method: string, path: string) {
-    const { route: inner } = splitVersion(path);
+    const { route: inner, version } = splitVersion(path);
     const found = this.#router.find(method as Router.HTTPMethod, inner);
     const route = found === null ? undefined : this.#routes.get(found.handler);
     if (found === null || route === undefined) {
       if (!isDecodable(inner)) throw badRequest('the path is not percent-encoded UTF-8');
       throw new ApiError({ code: 'API_NOT_FOUND' }, 'page not found');
     }
-    return { route, params: found.params };
+    return { route, version, params: found.params };
   }
 
   #refuse(

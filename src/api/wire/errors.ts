@@ -14,14 +14,29 @@ export type ApiErrorDetail =
   | { readonly code: 'API_UNSUPPORTED' }
   /** Not now: locked, or too many streams are open. */
   | { readonly code: 'API_UNAVAILABLE' }
+  /** What a real engine's control plane would say, with the name of its status. */
+  | { readonly code: 'API_CONTROL_REFUSED'; readonly status: ControlStatus }
   /** Something else owns the socket's path: stop it, or choose another path. */
   | { readonly code: 'API_SOCKET_TAKEN'; readonly path: string }
   /** The socket cannot be made there; the message says why. */
   | { readonly code: 'API_SOCKET_REFUSED'; readonly path: string };
 
+/** Of gRPC, in which Docker's control plane answers; the words reach the user. */
+export type ControlStatus = 'InvalidArgument' | 'FailedPrecondition' | 'Unimplemented' | 'Unknown';
+
+const CONTROL_STATUS: Readonly<Record<ControlStatus, number>> = {
+  InvalidArgument: 400,
+  FailedPrecondition: 400,
+  Unimplemented: 501,
+  Unknown: 500,
+};
+
 export class ApiError extends AgentError<ApiErrorDetail> {}
 
 export const badRequest = (message: string) => new ApiError({ code: 'API_BAD_REQUEST' }, message);
+
+export const controlRefusal = (status: ControlStatus, message: string) =>
+  new ApiError({ code: 'API_CONTROL_REFUSED', status }, message);
 
 /** How an error leaves: HTTP status and Docker's words. */
 export interface Refusal {
@@ -36,6 +51,8 @@ export interface RefusalContext {
   readonly managers?: { readonly reachable: number; readonly total: number };
   /** The real engine lets its control plane judge this, and repeats how that puts it. */
   readonly judgedByControl?: boolean;
+  /** A service's spec is judged: what is not supported is said in the control plane's form as well. */
+  readonly ofService?: boolean;
 }
 
 export const INACTIVE_TEXT =
@@ -179,7 +196,10 @@ export function swarmRefusal(
     case 'SWARM_OUTCOME_UNKNOWN':
       return { status: 500, message };
     case 'SWARM_UNSUPPORTED':
-      return { status: 501, message };
+      return {
+        status: 501,
+        message: context.ofService ? `rpc error: code = Unimplemented desc = ${message}` : message,
+      };
     case 'SWARM_EXHAUSTED':
       return { status: 500, message };
     case 'SWARM_UNREACHABLE':
@@ -205,6 +225,11 @@ export function apiRefusal(detail: ApiErrorDetail, message: string): Refusal {
       return { status: 501, message };
     case 'API_UNAVAILABLE':
       return { status: 503, message };
+    case 'API_CONTROL_REFUSED':
+      return {
+        status: CONTROL_STATUS[detail.status],
+        message: `rpc error: code = ${detail.status} desc = ${message}`,
+      };
     case 'API_SOCKET_TAKEN':
     case 'API_SOCKET_REFUSED':
       return { status: 500, message };

@@ -46,7 +46,7 @@ function sentenceOf(error: z.ZodError): string {
   if (issue === undefined) return 'invalid request body';
   const place = issue.path.map(String).join('.');
   const what = issue.message.replace(/^Invalid input: /, '');
-  if (what.startsWith('invalid ')) return what;
+  if (/^(invalid|unrecognized) /.test(what)) return what;
   return place === '' ? `invalid request body: ${what}` : `invalid value of ${place}: ${what}`;
 }
 

@@ -2,7 +2,7 @@ import type { AttachmentObject, NetworkObject, NodeView } from '../../base/swarm
 import type { LocalAttachment } from './records.js';
 import { formatTimeMs } from './time.js';
 
-const VNI_OPTION = 'com.docker.network.driver.overlay.vxlanid_list';
+export const VNI_OPTION = 'com.docker.network.driver.overlay.vxlanid_list';
 
 /** Docker names a peer by the first twelve digits of its id. */
 const PEER_NAME_LENGTH = 12;

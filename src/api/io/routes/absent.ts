@@ -1,17 +1,16 @@
-import { SwarmError } from '../../../base/swarm-error.js';
-import type { Backend } from '../../core/backend.js';
-import { requireManager } from '../../core/selection.js';
 import { ApiError } from '../../wire/errors.js';
 import { json, type Method, type Reply, type Route } from '../call.js';
 
 /**
- * What Docker has and Shoal has not yet: containers, images, volumes, services and what belongs to
- * them. Lists are empty and look-ups find nothing, so that commands which only ask go on
+ * What Docker has and Shoal has not yet: containers, images, volumes and what belongs to them. Lists are empty and look-ups find nothing, so that commands which only ask go on
  * (`docker inspect` walks all kinds until one answers); verbs that would do something say 501.
  */
 
 function unsupported(): Reply {
-  throw new ApiError({ code: 'API_UNSUPPORTED' }, 'shoal does not run containers or services yet');
+  throw new ApiError(
+    { code: 'API_UNSUPPORTED' },
+    'shoal does not do this without a container engine',
+  );
 }
 
 const missing = (message: string): Reply => {
@@ -27,30 +26,8 @@ const restOf = (root: string): Route[] =>
     ...(method === 'POST' ? [{ method, path: root, handle: unsupported }] : []),
   ]);
 
-export function absentRoutes(backend: Backend): Route[] {
-  const swarmKinds = ['service', 'task'] as const;
-  const ofSwarm = swarmKinds.flatMap((kind): Route[] => [
-    {
-      method: 'GET',
-      path: `/${kind}s`,
-      handle: () => {
-        requireManager(backend.swarm());
-        return json([]);
-      },
-    },
-    {
-      method: 'GET',
-      path: `/${kind}s/:id`,
-      handle: (call) => {
-        requireManager(backend.swarm());
-        const ref = call.param('id');
-        throw new SwarmError({ code: 'SWARM_NOT_FOUND', kind, ref }, `no ${kind} is called ${ref}`);
-      },
-    },
-    ...restOf(`/${kind}s`),
-  ]);
+export function absentRoutes(): Route[] {
   return [
-    ...ofSwarm,
     { method: 'GET', path: '/containers/json', handle: () => json([]) },
     {
       method: 'GET',

@@ -9,14 +9,7 @@ import { readNodeSpec } from '../../wire/swarm-requests.js';
 import { empty, json, type Route, readingSwarm } from '../call.js';
 
 export function nodeRoutes(backend: Backend): Route[] {
-  const find = (ref: string): NodeView => {
-    const local = backend.swarm();
-    requireManager(local);
-    return resolve('node', ref === 'self' ? local.nodeId : ref, backend.nodes(), (node) => [
-      node.description.hostname,
-      ...(node.spec.name === '' ? [] : [node.spec.name]),
-    ]);
-  };
+  const find = (ref: string): NodeView => findNode(backend, ref);
   return readingSwarm([
     {
       method: 'GET',
@@ -51,5 +44,15 @@ export function nodeRoutes(backend: Backend): Route[] {
       },
       refusalContext: () => ({ judgedByControl: true }),
     },
+  ]);
+}
+
+/** Throws SWARM_NOT_FOUND and the like. */
+export function findNode(backend: Backend, ref: string): NodeView {
+  const local = backend.swarm();
+  requireManager(local);
+  return resolve('node', ref === 'self' ? local.nodeId : ref, backend.nodes(), (node) => [
+    node.description.hostname,
+    ...(node.spec.name === '' ? [] : [node.spec.name]),
   ]);
 }
