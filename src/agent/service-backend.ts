@@ -1,25 +1,29 @@
 import type { ServiceBackend } from '../api/index.js';
-import { SwarmError } from '../base/swarm-error.js';
+import type { Manager } from '../control/index.js';
 
-const refuse = (): never => {
-  throw new SwarmError(
-    { code: 'SWARM_UNSUPPORTED' },
-    'this version of shoal keeps no services yet',
-  );
-};
+/** What the Docker API needs of the node. */
+export interface ServiceNode {
+  /** Throws where this node is none. */
+  readonly manager: Manager;
+  readonly active: { readonly manager?: Manager | undefined } | undefined;
+}
 
-/** What the Docker API asks for services and tasks. */
-export function createServiceBackend(): ServiceBackend {
+/** What the Docker API asks for services and tasks, answered by the manager that this node is. */
+export function createServiceBackend(
+  node: ServiceNode,
+  logs: ServiceBackend['logs'],
+): ServiceBackend {
+  const here = () => node.active?.manager;
   return {
-    services: () => [],
-    service: () => undefined,
-    tasks: () => [],
-    task: () => undefined,
-    tasksOfService: () => [],
-    isUpToDate: () => false,
-    createService: async () => refuse(),
-    updateService: async () => refuse(),
-    removeService: async () => refuse(),
-    logs: refuse,
+    services: () => here()?.services() ?? [],
+    service: (id) => here()?.service(id),
+    tasks: () => here()?.tasks() ?? [],
+    task: (id) => here()?.task(id),
+    tasksOfService: (id) => here()?.tasksOfService(id) ?? [],
+    isUpToDate: (service, task) => service.specVersion === task.specVersion,
+    createService: (spec, auth) => node.manager.createService(spec, auth),
+    updateService: (id, version, update) => node.manager.updateService(id, version, update),
+    removeService: (id) => node.manager.removeService(id),
+    logs,
   };
 }

@@ -189,7 +189,8 @@ function forVerb(recording: string, exchange: RecordedExchange): FakeBackend {
   if (number === '074') return withService('web');
   const backend = FakeBackend.manager();
   backend.networkObjects = [...networkByName.values()];
-  if (number === '075') {
+  // What the store judges.
+  if (/^(075|078|112)$/.test(number) && exchange.status === 400) {
     const message = exchange.answer.message.replace(/^.*desc = /, '');
     backend.refusal = { code: 'SWARM_INVALID' };
     backend.refusalWords = message;

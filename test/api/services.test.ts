@@ -52,7 +52,7 @@ t.test('a service is found by id, name and the beginning of its id', async (t) =
   });
 });
 
-t.test('names of networks become their ids; the ingress network is no choice', async (t) => {
+t.test('names of networks become their ids; those of the node itself stay', async (t) => {
   const { call, backend } = await serve(t);
   const spec = {
     ...{ name: 'front', labels: {}, driver: 'overlay', driverOptions: {}, attachable: false },
@@ -69,6 +69,8 @@ t.test('names of networks become their ids; the ingress network is no choice', a
     networkObject('front', spec, 4097),
     networkObject('ingress', { ...spec, name: 'ingress', ingress: true }, 4096),
   ];
+  t.match((await call('GET', '/networks/host?scope=swarm')).body, { Id: 'host', Driver: 'host' });
+  t.equal((await call('GET', '/networks/host')).status, 404);
   const on = (name: string) => ({
     ...BODY,
     TaskTemplate: { ...BODY.TaskTemplate, Networks: [{ Target: name, Aliases: ['w'] }] },
@@ -80,16 +82,11 @@ t.test('names of networks become their ids; the ingress network is no choice', a
     status: 404,
     body: { message: 'network nope not found' },
   });
-  t.match(await call('POST', '/services/create', on('ingress')), {
-    status: 400,
-    body: {
-      message:
-        'rpc error: code = InvalidArgument desc = Service cannot be explicitly attached to the ingress network "ingress"',
-    },
-  });
+  t.equal((await call('POST', '/services/create', { ...on('host'), Name: 'h' })).status, 201);
+  t.match(backend.serviceObjects[1]?.spec.task.networks, [{ target: 'host' }]);
   const old = { ...BODY, Name: 'old', Networks: [{ Target: 'front' }] };
   t.equal((await call('POST', '/v1.24/services/create', old)).status, 201);
-  t.strictSame(backend.serviceObjects[1]?.spec.task.networks, [
+  t.strictSame(backend.serviceObjects[2]?.spec.task.networks, [
     { target: backend.networkObjects[0]?.id },
   ]);
 });

@@ -1,6 +1,6 @@
 import type { AttachmentObject, NetworkObject, NodeView } from '../../base/swarm-model.js';
 import type { LocalAttachment } from './records.js';
-import { formatTimeMs } from './time.js';
+import { formatTimeMs, TIME_ZERO } from './time.js';
 
 export const VNI_OPTION = 'com.docker.network.driver.overlay.vxlanid_list';
 
@@ -49,6 +49,25 @@ export function networkJson(network: NetworkObject) {
     Labels: spec.labels,
   };
 }
+
+/** `host` and the like, which a service may name; the CLI wants an id in place of the name. */
+export const predefinedNetworkJson = (name: string) => ({
+  Name: name,
+  Id: name,
+  Created: TIME_ZERO,
+  Scope: 'swarm',
+  Driver: name === 'none' ? 'null' : name,
+  EnableIPv6: false,
+  IPAM: { Driver: 'default', Options: null, Config: [] },
+  Internal: false,
+  Attachable: false,
+  Ingress: false,
+  ConfigFrom: { Network: '' },
+  ConfigOnly: false,
+  Containers: null,
+  Options: null,
+  Labels: null,
+});
 
 function containersJson(local: readonly LocalAttachment[]): Record<string, unknown> {
   return Object.fromEntries(

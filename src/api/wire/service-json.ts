@@ -1,6 +1,5 @@
 import type {
   EndpointSpec,
-  GenericResource,
   Placement,
   PortConfig,
   Resources,
@@ -13,6 +12,7 @@ import type {
   UpdateConfig,
   UpdateStatus,
 } from '../../base/service-model.js';
+import type { GenericResource } from '../../base/swarm-model.js';
 import { containerSpecJson } from './container-json.js';
 import { list, map, nanoseconds, number, sorted, text } from './go-json.js';
 import { formatTimeMs } from './time.js';

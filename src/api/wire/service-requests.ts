@@ -1,7 +1,6 @@
 import { z } from 'zod';
 import type {
   EndpointSpec,
-  GenericResource,
   NetworkTarget,
   Placement,
   PortConfig,
@@ -12,7 +11,7 @@ import type {
   TaskSpec,
   UpdateConfig,
 } from '../../base/service-model.js';
-import type { NetworkId } from '../../base/swarm-model.js';
+import type { GenericResource, NetworkId } from '../../base/swarm-model.js';
 import { containerBody, containerSpecOf } from './container-requests.js';
 import { badRequest } from './errors.js';
 import { labels, read, text, whole } from './fields.js';

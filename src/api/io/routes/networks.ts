@@ -1,3 +1,4 @@
+import { PREDEFINED_NETWORKS } from '../../../base/service-model.js';
 import { SwarmError } from '../../../base/swarm-error.js';
 import type { NetworkObject } from '../../../base/swarm-model.js';
 import type { Backend } from '../../core/backend.js';
@@ -13,7 +14,7 @@ import {
   visibleNetworks,
 } from '../../core/selection.js';
 import { badRequest } from '../../wire/errors.js';
-import { networkInspectJson, networkJson } from '../../wire/network-json.js';
+import { networkInspectJson, networkJson, predefinedNetworkJson } from '../../wire/network-json.js';
 import { readNetworkSpec } from '../../wire/network-requests.js';
 import { type Call, empty, json, type Reply, type Route, readingSwarm } from '../call.js';
 
@@ -25,9 +26,14 @@ export function networkRoutes(backend: Backend): Route[] {
   const find = (ref: string): NetworkObject =>
     resolve('network', ref, visible(), ({ spec }) => [spec.name]);
 
+  /** A network of each node, unless the swarm has one of that name. */
+  const isPredefined = (ref: string) =>
+    PREDEFINED_NETWORKS.has(ref) && !visible().some(({ spec }) => spec.name === ref);
+
   function inspect(call: Call): Reply {
     const ref = call.param('id');
     const scope = call.query.get('scope') ?? '';
+    if (scope === 'swarm' && isPredefined(ref)) return json(predefinedNetworkJson(ref));
     const network =
       scope === '' || scope === 'swarm' ? find(ref) : resolve('network', ref, [], () => []);
     const around = {

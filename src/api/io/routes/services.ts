@@ -1,5 +1,9 @@
 import { randomInt } from 'node:crypto';
-import type { ServiceObject, ServiceSpec } from '../../../base/service-model.js';
+import {
+  PREDEFINED_NETWORKS,
+  type ServiceObject,
+  type ServiceSpec,
+} from '../../../base/service-model.js';
 import { SwarmError } from '../../../base/swarm-error.js';
 import type { Backend } from '../../core/backend.js';
 import { parseFilters } from '../../core/filters.js';
@@ -12,7 +16,7 @@ import { randomName } from '../../core/service-names.js';
 import { checkServiceSpec } from '../../core/service-rules.js';
 import { countTasks, SERVICE_FILTERS, selectServices } from '../../core/service-selection.js';
 import { adjustForVersion } from '../../core/service-versions.js';
-import { badRequest, controlRefusal } from '../../wire/errors.js';
+import { badRequest } from '../../wire/errors.js';
 import { serviceJson } from '../../wire/service-json.js';
 import { readServiceSpec } from '../../wire/service-requests.js';
 import { type Call, empty, json, type Reply, type Route, readingSwarm } from '../call.js';
@@ -68,7 +72,6 @@ export function serviceRoutes(backend: Backend, logs: LogStreams): Route[] {
     for (let attempt = 1; ; attempt++) {
       const named = spec.name === '' ? { ...spec, name: randomName(randomInt) } : spec;
       checkServiceSpec(named);
-      checkNetworks(backend, named);
       try {
         const { id, warnings } = await backend.createService(named, auth);
         return json({ ID: id, Warnings: warnings.length === 0 ? null : warnings }, 201);
@@ -85,7 +88,6 @@ export function serviceRoutes(backend: Backend, logs: LogStreams): Route[] {
     const service = find(call.param('id'));
     const change = updateOf(call, spec, service);
     checkServiceSpec(spec);
-    checkNetworks(backend, spec);
     const { warnings } = await backend.updateService(service.id, version, change);
     return json({ Warnings: warnings.length === 0 ? null : warnings });
   }
@@ -133,21 +135,16 @@ function withNetworkIds(backend: Backend, spec: ServiceSpec): ServiceSpec {
   const { networks } = spec.task;
   if (networks === undefined) return spec;
   const known = backend.networks();
-  const targets = networks.map((network) => ({
-    ...network,
-    target: resolve('network', network.target, known, (one) => [one.spec.name]).id,
-  }));
+  const targets = networks.map((network) => {
+    const isNamed = known.some(({ spec: { name } }) => name === network.target);
+    // The node's own networks are no objects of the swarm.
+    if (!isNamed && PREDEFINED_NETWORKS.has(network.target)) return network;
+    return {
+      ...network,
+      target: resolve('network', network.target, known, (one) => [one.spec.name]).id,
+    };
+  });
   return { ...spec, task: { ...spec.task, networks: targets } };
-}
-
-function checkNetworks(backend: Backend, { task }: ServiceSpec): void {
-  const targets = new Set<string>(task.networks?.map(({ target }) => target));
-  const ingress = backend.networks().find(({ id, spec }) => spec.ingress && targets.has(id));
-  if (ingress !== undefined)
-    throw controlRefusal(
-      'InvalidArgument',
-      `Service cannot be explicitly attached to the ingress network ${JSON.stringify(ingress.spec.name)}`,
-    );
 }
 
 function updateOf(call: Call, spec: ServiceSpec, service: ServiceObject): ServiceUpdate {
