@@ -52,7 +52,9 @@ export function createBackend(options: BackendOptions): Backend {
     });
 
   return {
-    ...createServiceBackend(),
+    ...createServiceBackend(node, () => {
+      throw new SwarmError({ code: 'SWARM_UNSUPPORTED' }, 'no logs are kept here yet');
+    }),
     facts: (): HostFacts => ({ ...options.facts, dataPathDriver: driverOf(options), warnings: [] }),
     swarm: (): LocalSwarm => node.describe(),
     init: (request) => node.init(request),
