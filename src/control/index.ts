@@ -36,6 +36,7 @@ export {
   type AttachOptions,
   ManagerSession,
   type ManagerSessionConfig,
+  type TaskBlob,
 } from './io/manager-session.js';
 export {
   describeSnapshot,
@@ -49,3 +50,4 @@ export {
 export { RaftStorageError, Vault } from './raft/index.js';
 export type { KeyedAttachment } from './wire/attachment.js';
 export type { ControlAddress, NodeRegistration, NodeSelfDescription } from './wire/model.js';
+export type { AssignedTask, TaskReport } from './wire/task-model.js';

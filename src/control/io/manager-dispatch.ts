@@ -2,6 +2,7 @@ import { assert } from '../../base/assert.js';
 import type { AttachmentId } from '../../base/swarm-model.js';
 import type { DispatchBackend } from '../dispatch/index.js';
 import { trustBundle } from '../identity/index.js';
+import { isNews } from '../store/index.js';
 import type { KeyedAttachment } from '../wire/attachment.js';
 import { newId } from './ids.js';
 import { addressesOf, trustOf } from './manager-ca.js';
@@ -35,8 +36,15 @@ export function dispatchBackend(scope: ManagerScope, facts: DispatchFacts): Disp
       gossipKeys: secretsOf(scope).gossipKeys,
       networks: state.rows('network'),
       nodes: state.rows('node'),
+      services: state.rows('service'),
     }),
-    attachmentsOf: (nodeId) => new Map([...state.attachmentsOf(nodeId)].map((id) => [id, row(id)])),
+    own: (nodeId) => ({
+      attachments: [...state.attachmentsOf(nodeId)].map(row),
+      tasks: [...state.tasksOnNode(nodeId)].flatMap((id) => state.row('task', id) ?? []),
+      service: (id) => state.row('service', id),
+      secret: (id) => state.row('secret', id),
+      config: (id) => state.row('config', id),
+    }),
     node: (id) => state.row('node', id),
     isRemoved: (id) => state.row('removed', id) !== undefined,
     current: () => replica.raft.read(),
@@ -64,6 +72,14 @@ export function dispatchBackend(scope: ManagerScope, facts: DispatchFacts): Disp
     },
     detach: async (nodeId, id) => {
       await scope.propose({ kind: 'attachment_remove', id, nodeId });
+    },
+    report: async (nodeId, all) => {
+      // After a change of the manager a node tells everything again, most of which is known.
+      const reports = all.filter(({ taskId, status }) => {
+        const task = state.row('task', taskId);
+        return task !== undefined && isNews(task, status, nodeId);
+      });
+      if (reports.length > 0) await scope.propose({ kind: 'task_status', nodeId, reports });
     },
     leave: async (nodeId) => {
       await scope.propose({ kind: 'node_leave', nodeId });

@@ -1,6 +1,14 @@
 import { randomUUID } from 'node:crypto';
+import type { ServiceEntry } from '../../base/service-model.js';
 import { SwarmError } from '../../base/swarm-error.js';
-import type { AttachmentId, AttachmentObject, NetworkObject } from '../../base/swarm-model.js';
+import type {
+  AttachmentId,
+  AttachmentObject,
+  ConfigId,
+  NetworkObject,
+  SecretId,
+  Templating,
+} from '../../base/swarm-model.js';
 import type { Logger } from '../core/logger.js';
 import {
   type Assignments as AssignmentTables,
@@ -12,6 +20,7 @@ import {
 import type { NodeIdentity, SaveOptions } from '../identity/index.js';
 import type { KeyedAttachment } from '../wire/attachment.js';
 import type { ControlAddress, NodeRegistration } from '../wire/model.js';
+import type { AssignedBlob, AssignedTask, TaskReport } from '../wire/task-model.js';
 import { Renewal } from './renewal.js';
 
 /** How often an open session looks whether its certificate is due. */
@@ -30,8 +39,29 @@ export interface Assignments {
   readonly networks: readonly NetworkObject[];
   /** All nodes of the swarm. */
   readonly nodes: readonly NodeEntry[];
+  /** All services of the swarm, but those that are being removed. */
+  readonly services: readonly ServiceEntry[];
   /** This node's own. */
   readonly attachments: readonly KeyedAttachment[];
+  /**
+   * Tasks that are placed on this node, until they are removed, also those that have ended. `status`
+   * may be older than what the node itself has reported.
+   */
+  readonly tasks: readonly AssignedTask[];
+  /**
+   * Those that its tasks refer to, as long as these are to run. After a start without a manager there
+   * are none: they are on no disk.
+   */
+  readonly secrets: ReadonlyMap<SecretId, TaskBlob>;
+  readonly configs: ReadonlyMap<ConfigId, TaskBlob>;
+}
+
+/** A secret or a config with its contents. */
+export interface TaskBlob {
+  readonly name: string;
+  /** Absent: the contents are used as they are. */
+  readonly templating?: Templating;
+  readonly data: Uint8Array;
 }
 
 export interface ManagerSessionConfig {
@@ -221,6 +251,14 @@ export class ManagerSession {
     return this.#session.detach(id, timeoutMs);
   }
 
+  /**
+   * What has become of tasks of this node, the latest of each. It is told until a manager has it, and
+   * anew in every session, for as long as the task is assigned.
+   */
+  reportTasks(reports: readonly TaskReport[]): void {
+    this.#session.reportTasks(reports);
+  }
+
   /** The node's description or addresses have changed. */
   refreshRegistration(): void {
     this.#session.refreshRegistration();
@@ -257,6 +295,32 @@ function viewOf(tables: AssignmentTables): Assignments {
     })),
     networks: [...tables.networks.values()],
     nodes: [...tables.nodes.values()],
+    services: [...tables.services.values()],
     attachments: [...tables.attachments.values()],
+    tasks: [...tables.tasks.values()],
+    secrets: blobsOf(tables.secrets),
+    configs: blobsOf(tables.configs),
   };
+}
+
+const blobs = new WeakMap<AssignedBlob<string>, TaskBlob>();
+
+/** The contents never change, and are decoded once. */
+function blobsOf<Id extends string>(
+  table: ReadonlyMap<Id, AssignedBlob<Id>>,
+): ReadonlyMap<Id, TaskBlob> {
+  return new Map([...table].map(([id, entry]) => [id, blobOf(entry)]));
+}
+
+function blobOf(entry: AssignedBlob<string>): TaskBlob {
+  const known = blobs.get(entry);
+  if (known !== undefined) return known;
+  const { name, templating, data } = entry;
+  const blob: TaskBlob = {
+    name,
+    ...(templating !== undefined && { templating }),
+    data: new Uint8Array(Buffer.from(data, 'base64')),
+  };
+  blobs.set(entry, blob);
+  return blob;
 }

@@ -6,12 +6,12 @@ export type {
   CommandKind,
   NewTask,
   NodeObservation,
-  TaskReport,
   Transaction,
 } from './core/command.js';
 export { isCommand } from './core/command.js';
 export { checkClusterSpec } from './core/decide-cluster.js';
 export { networkOf } from './core/decide-network.js';
+export { isNews } from './core/decide-task.js';
 export type { HistoryEntry, HistoryObjectKind } from './core/history.js';
 export {
   type ChangeListener,

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type {
   AttachmentId,
   ClusterId,
+  GenericResource,
   NetworkId,
   NetworkObject,
   NodeAvailability,
@@ -18,7 +19,7 @@ export const LIST_ENTRIES_MAX = 1024;
 
 const ID_PATTERN = /^[0-9a-z]{25}$/;
 
-function idSchema<Id extends string>(): z.ZodType<Id> {
+export function idSchema<Id extends string>(): z.ZodType<Id> {
   return z.custom<Id>((value) => typeof value === 'string' && ID_PATTERN.test(value));
 }
 
@@ -72,6 +73,11 @@ export interface NodeRegistration {
   readonly gossipPort: number;
 }
 
+export const genericResourceSchema: z.ZodType<GenericResource> = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('named'), name: textSchema, value: textSchema }),
+  z.object({ kind: z.literal('discrete'), name: textSchema, value: z.number() }),
+]);
+
 const addressSchema = z.string().max(255);
 
 export const registrationSchema: z.ZodType<NodeRegistration> = z.object({
@@ -81,6 +87,7 @@ export const registrationSchema: z.ZodType<NodeRegistration> = z.object({
     architecture: textSchema,
     nanoCpus: z.number().min(0),
     memoryBytes: z.number().min(0),
+    genericResources: z.array(genericResourceSchema).max(LIST_ENTRIES_MAX).exactOptional(),
     engineVersion: textSchema,
     engineLabels: labelsSchema,
     plugins: z.array(z.object({ type: textSchema, name: textSchema })).max(LIST_ENTRIES_MAX),

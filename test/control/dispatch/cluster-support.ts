@@ -21,6 +21,7 @@ import type { CommandBody } from '../../../src/control/store/core/command.js';
 import { decide } from '../../../src/control/store/core/decide.js';
 import { type Change, ONLY_ROW, State } from '../../../src/control/store/core/state.js';
 import type { ControlAddress } from '../../../src/control/wire/model.js';
+import type { TaskReport } from '../../../src/control/wire/task-model.js';
 import { CLUSTER_SPEC, clusterCreate, node, nodeId, REGISTRATION, silent } from '../support.js';
 
 export const HOST = '127.0.0.1';
@@ -75,6 +76,8 @@ export class TestManager {
   readonly #server: Server;
   readonly #sockets = new Set<TLSSocket>();
   #applied = 0;
+  /** What agents said of their tasks, message by message. */
+  readonly reports: { readonly from: NodeId; readonly reports: readonly TaskReport[] }[] = [];
   /** It hears nothing of the others. */
   cut = false;
 
@@ -169,9 +172,15 @@ export class TestManager {
         gossipKeys: [],
         networks: state.rows('network'),
         nodes: state.rows('node'),
+        services: state.rows('service'),
       }),
-      attachmentsOf: (id) =>
-        new Map([...state.attachmentsOf(id)].map((attachment) => [attachment, row(attachment)])),
+      own: (id) => ({
+        attachments: [...state.attachmentsOf(id)].map(row),
+        tasks: [...state.tasksOnNode(id)].flatMap((task) => state.row('task', task) ?? []),
+        service: (service) => state.row('service', service),
+        secret: (secret) => state.row('secret', secret),
+        config: (config) => state.row('config', config),
+      }),
       node: (id) => state.row('node', id),
       isRemoved: (id) => state.row('removed', id) !== undefined,
       current: async () => {
@@ -195,6 +204,10 @@ export class TestManager {
         ),
       detach: async (id, attachment) => {
         await this.propose({ kind: 'attachment_remove', id: attachment, nodeId: id });
+      },
+      report: async (id, reports) => {
+        this.reports.push({ from: id, reports });
+        await this.propose({ kind: 'task_status', nodeId: id, reports });
       },
       leave: async (id) => {
         await this.propose({ kind: 'node_leave', nodeId: id });

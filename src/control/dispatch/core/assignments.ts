@@ -1,3 +1,4 @@
+import type { ServiceEntry, ServiceObject } from '../../../base/service-model.js';
 import type {
   AttachmentId,
   ClusterObject,
@@ -5,11 +6,13 @@ import type {
   NetworkObject,
   NodeId,
   NodeObject,
+  ServiceId,
+  TaskId,
 } from '../../../base/swarm-model.js';
-import type { KeyedAttachment } from '../../wire/attachment.js';
 import type { GossipKeyText } from '../../wire/gossip-key.js';
 import type { ControlAddress } from '../../wire/model.js';
 import type { AssignmentsChange, ClusterFacts, NodeEntry, TableChange } from '../wire/messages.js';
+import { type OwnAssignments, referencesOf } from './own-assignments.js';
 import type { Removal } from './removals.js';
 
 /** What all nodes are told alike. Rows are never altered, so the same row is no change. */
@@ -23,13 +26,11 @@ export interface SharedAssignments {
   readonly gossipKeys: readonly GossipKeyText[];
   readonly networks: ReadonlyMap<NetworkId, NetworkObject>;
   readonly nodes: ReadonlyMap<NodeId, NodeEntry>;
+  readonly services: ReadonlyMap<ServiceId, ServiceEntry>;
 }
 
 /** All that an agent needs for doing its part, also when no manager can be reached. */
-export interface Assignments extends SharedAssignments {
-  /** The node's own. */
-  readonly attachments: ReadonlyMap<AttachmentId, KeyedAttachment>;
-}
+export interface Assignments extends SharedAssignments, OwnAssignments {}
 
 /** What assignments are made of. */
 export interface AssignmentsSource {
@@ -42,6 +43,7 @@ export interface AssignmentsSource {
   readonly gossipKeys: readonly GossipKeyText[];
   readonly networks: Iterable<NetworkObject>;
   readonly nodes: Iterable<NodeObject>;
+  readonly services: Iterable<ServiceObject>;
 }
 
 const entries = new WeakMap<NodeObject, NodeEntry>();
@@ -72,6 +74,33 @@ function entryOf(node: NodeObject, before: NodeEntry | undefined): NodeEntry {
 
 function isSameEntry(a: NodeEntry, b: NodeEntry): boolean {
   return (Object.keys(b) as (keyof NodeEntry)[]).every((field) => a[field] === b[field]);
+}
+
+const serviceEntries = new WeakMap<ServiceObject, ServiceEntry>();
+
+/** As `entryOf`. `version` is of the service when it became what the entry says. */
+function serviceEntryOf(service: ServiceObject, before: ServiceEntry | undefined): ServiceEntry {
+  const known = serviceEntries.get(service);
+  if (known !== undefined) return known;
+  const { id, version, spec, endpoint } = service;
+  const entry: ServiceEntry = {
+    id,
+    version,
+    name: spec.name,
+    labels: spec.labels,
+    endpointMode: endpoint.spec.mode,
+    virtualIps: endpoint.virtualIps,
+    ports: endpoint.ports.filter(({ publishMode }) => publishMode === 'ingress'),
+    networks: networksOf(spec),
+  };
+  const kept = before !== undefined && same({ ...entry, version: before.version }, before);
+  serviceEntries.set(service, kept ? before : entry);
+  return kept ? before : entry;
+}
+
+/** Wherever the user has named them. */
+function networksOf({ task, networks = [] }: ServiceObject['spec']): ServiceEntry['networks'] {
+  return (task.networks?.length ?? 0) > 0 ? (task.networks ?? []) : networks;
 }
 
 /** `host:port`, with brackets around IPv6. */
@@ -110,6 +139,11 @@ export function projectShared(
     gossipKeys: source.gossipKeys,
     networks: new Map([...source.networks].map((network) => [network.id, network])),
     nodes: new Map(nodes.map((node) => [node.id, entryOf(node, before?.nodes.get(node.id))])),
+    services: new Map(
+      [...source.services]
+        .filter((service) => service.pendingDelete !== true)
+        .map((service) => [service.id, serviceEntryOf(service, before?.services.get(service.id))]),
+    ),
   };
 }
 
@@ -130,9 +164,10 @@ export function diffShared(
 ): AssignmentsChange | undefined {
   const networks = diffTable(before.networks, after.networks);
   const nodes = diffTable(before.nodes, after.nodes);
+  const services = diffTable(before.services, after.services);
   const cluster = same(before.cluster, after.cluster) ? undefined : after.cluster;
   const gossipKeys = same(before.gossipKeys, after.gossipKeys) ? undefined : after.gossipKeys;
-  if (!networks && !nodes && !cluster && !gossipKeys) return undefined;
+  if (!networks && !nodes && !services && !cluster && !gossipKeys) return undefined;
   return {
     era: after.era,
     version: after.version,
@@ -140,14 +175,34 @@ export function diffShared(
     ...(gossipKeys && { gossipKeys }),
     ...(networks && { networks }),
     ...(nodes && { nodes }),
+    ...(services && { services }),
   };
 }
 
-export function diffAttachments(
-  before: ReadonlyMap<AttachmentId, KeyedAttachment>,
-  after: ReadonlyMap<AttachmentId, KeyedAttachment>,
-): TableChange<AttachmentId, KeyedAttachment> | undefined {
-  return diffTable(before, after);
+/** Tables of a node's own, as parts of a change. */
+type OwnChange = Pick<AssignmentsChange, 'attachments' | 'tasks' | 'secrets' | 'configs'>;
+
+/** Contents that no task refers to any more the node forgets by itself. */
+export function diffOwn(before: OwnAssignments, after: OwnAssignments): OwnChange | undefined {
+  const attachments = diffTable(before.attachments, after.attachments);
+  const tasks = diffTable(before.tasks, after.tasks);
+  const secrets = additions(before.secrets, after.secrets);
+  const configs = additions(before.configs, after.configs);
+  if (!attachments && !tasks && !secrets && !configs) return undefined;
+  return {
+    ...(attachments && { attachments }),
+    ...(tasks && { tasks }),
+    ...(secrets && { secrets }),
+    ...(configs && { configs }),
+  };
+}
+
+function additions<Id, Row>(
+  before: ReadonlyMap<Id, Row>,
+  after: ReadonlyMap<Id, Row>,
+): TableChange<Id, Row> | undefined {
+  const change = diffTable(before, after);
+  return change === undefined || change.put.length === 0 ? undefined : { ...change, remove: [] };
 }
 
 function same(a: unknown, b: unknown): boolean {
@@ -159,7 +214,7 @@ const PART_CHARS_MAX = 1 << 20;
 
 /** Everything, as a change from nothing. */
 export function fullChange(assignments: Assignments): AssignmentsChange {
-  const { era, version, cluster, gossipKeys, networks, nodes, attachments } = assignments;
+  const { era, version, cluster, gossipKeys, networks, nodes, services } = assignments;
   return {
     era,
     version,
@@ -167,59 +222,106 @@ export function fullChange(assignments: Assignments): AssignmentsChange {
     gossipKeys,
     networks: { put: [...networks.values()], remove: [] },
     nodes: { put: [...nodes.values()], remove: [] },
-    attachments: { put: [...attachments.values()], remove: [] },
+    services: { put: [...services.values()], remove: [] },
+    ...fullOwnChange(assignments),
   };
 }
 
+export function fullOwnChange({ attachments, tasks, secrets, configs }: OwnAssignments): OwnChange {
+  return {
+    attachments: { put: [...attachments.values()], remove: [] },
+    tasks: { put: [...tasks.values()], remove: [] },
+    secrets: { put: [...secrets.values()], remove: [] },
+    configs: { put: [...configs.values()], remove: [] },
+  };
+}
+
+/** What an agent that has assignments of an earlier version is told. */
+export interface Since {
+  readonly version: number;
+  readonly self: NodeId;
+  readonly removals: readonly Removal[];
+  /** The agent has none of the contents of its secrets, which are on no disk. */
+  readonly bare: boolean;
+}
+
 /**
- * What is different since `version` for a node that has these assignments now: the rows that are
- * younger, and what was removed meanwhile. May repeat what the node knows, and never lacks anything.
+ * What is different since an earlier version for a node that has these assignments now: the rows that
+ * are younger, and what was removed meanwhile. May repeat what the node knows, and never lacks anything.
  */
 export function changeSince(
-  version: number,
+  { version, self, removals, bare }: Since,
   assignments: Assignments,
-  source: Pick<AssignmentsSource, 'networks' | 'nodes'>,
-  self: NodeId,
-  removals: readonly Removal[],
+  source: Pick<AssignmentsSource, 'networks' | 'nodes' | 'services'>,
 ): AssignmentsChange {
-  const { era, cluster, gossipKeys, networks, nodes, attachments } = assignments;
+  const { era, cluster, gossipKeys, networks, nodes, services } = assignments;
   // The source may be younger than the assignments: what came since is told as a change later.
   const younger = <Id, Row>(
     rows: Iterable<{ readonly id: Id; readonly version: number }>,
     table: ReadonlyMap<Id, Row>,
   ) => [...rows].flatMap((row) => (row.version > version ? (table.get(row.id) ?? []) : []));
-  const removed = {
-    networks: removals.flatMap((one) =>
-      one.table === 'network' && !networks.has(one.id) ? [one.id] : [],
-    ),
-    nodes: removals.flatMap((one) => (one.table === 'node' && !nodes.has(one.id) ? [one.id] : [])),
-    attachments: removals.flatMap((one) =>
-      one.table === 'attachment' && one.nodeId === self && !attachments.has(one.id) ? [one.id] : [],
-    ),
-  };
+  const removed = <Name extends Removal['table']>(
+    table: Name,
+    present: ReadonlyMap<string, unknown>,
+  ) =>
+    removals.flatMap((one) => {
+      const isOthers = 'nodeId' in one && one.nodeId !== self;
+      const id = one.id as Extract<Removal, { readonly table: Name }>['id'];
+      return one.table === table && !isOthers && !present.has(id) ? [id] : [];
+    });
   return {
     era,
     version: assignments.version,
     cluster,
     gossipKeys,
-    networks: { put: younger(source.networks, networks), remove: removed.networks },
-    nodes: { put: younger(source.nodes, nodes), remove: removed.nodes },
-    attachments: {
-      put: [...attachments.values()].filter((row) => row.version > version),
-      remove: removed.attachments,
-    },
+    networks: { put: younger(source.networks, networks), remove: removed('network', networks) },
+    nodes: { put: younger(source.nodes, nodes), remove: removed('node', nodes) },
+    services: { put: younger(source.services, services), remove: removed('service', services) },
+    ...ownSince(version, bare, assignments, {
+      attachments: removed('attachment', assignments.attachments),
+      tasks: removed('task', assignments.tasks),
+    }),
   };
 }
 
-/** The same change in parts that fit into frames. The first has all but the rows of tables. */
+function ownSince(
+  version: number,
+  bare: boolean,
+  own: OwnAssignments,
+  removed: { readonly attachments: readonly AttachmentId[]; readonly tasks: readonly TaskId[] },
+): OwnChange {
+  const tasks = [...own.tasks.values()].filter((row) => row.version > version);
+  const { secretIds, configIds } = referencesOf(tasks);
+  return {
+    attachments: {
+      put: [...own.attachments.values()].filter((row) => row.version > version),
+      remove: removed.attachments,
+    },
+    tasks: { put: tasks, remove: removed.tasks },
+    secrets: {
+      put: [...own.secrets.values()].filter(({ id }) => bare || secretIds.has(id)),
+      remove: [],
+    },
+    configs: { put: [...own.configs.values()].filter(({ id }) => configIds.has(id)), remove: [] },
+  };
+}
+
+/**
+ * The same change in parts that fit into frames. The first has all but the rows of tables; tasks come
+ * before what they refer to, which an agent would otherwise take to be of no use.
+ */
 export function splitChange(change: AssignmentsChange): readonly AssignmentsChange[] {
-  const { networks, nodes, attachments, ...rest } = change;
+  const { networks, nodes, services, attachments, tasks, secrets, configs, ...rest } = change;
   const { era, version } = change;
   return [
     rest,
     ...splitTable(networks).map((part) => ({ era, version, networks: part })),
     ...splitTable(nodes).map((part) => ({ era, version, nodes: part })),
+    ...splitTable(services).map((part) => ({ era, version, services: part })),
     ...splitTable(attachments).map((part) => ({ era, version, attachments: part })),
+    ...splitTable(tasks).map((part) => ({ era, version, tasks: part })),
+    ...splitTable(secrets).map((part) => ({ era, version, secrets: part })),
+    ...splitTable(configs).map((part) => ({ era, version, configs: part })),
   ];
 }
 
@@ -259,8 +361,31 @@ export function applyChange(
     gossipKeys,
     networks: applyTable(before?.networks, change.networks),
     nodes: applyTable(before?.nodes, change.nodes),
-    attachments: applyTable(before?.attachments, change.attachments),
+    services: applyTable(before?.services, change.services),
+    ...applyOwn(before, change),
   };
+}
+
+function applyOwn(before: OwnAssignments | undefined, change: OwnChange): OwnAssignments {
+  const tasks = applyTable(before?.tasks, change.tasks);
+  const after = {
+    attachments: applyTable(before?.attachments, change.attachments),
+    tasks,
+    secrets: applyTable(before?.secrets, change.secrets),
+    configs: applyTable(before?.configs, change.configs),
+  };
+  if (!change.tasks && !change.secrets && !change.configs) return after;
+  const { secretIds, configIds } = referencesOf(tasks.values());
+  return {
+    ...after,
+    secrets: kept(after.secrets, secretIds),
+    configs: kept(after.configs, configIds),
+  };
+}
+
+function kept<Id, Row>(table: ReadonlyMap<Id, Row>, ids: ReadonlySet<Id>): ReadonlyMap<Id, Row> {
+  if ([...table.keys()].every((id) => ids.has(id))) return table;
+  return new Map([...table].filter(([id]) => ids.has(id)));
 }
 
 function applyTable<Id, Row extends { readonly id: Id }>(

@@ -1,4 +1,10 @@
-import type { AttachmentId, NetworkId, NodeId } from '../../../base/swarm-model.js';
+import type {
+  AttachmentId,
+  NetworkId,
+  NodeId,
+  ServiceId,
+  TaskId,
+} from '../../../base/swarm-model.js';
 
 /** Removed rows that are remembered; an agent that was away for longer is told everything anew. */
 const REMOVALS_MAX = 16_384;
@@ -6,7 +12,9 @@ const REMOVALS_MAX = 16_384;
 export type Removal =
   | { readonly table: 'network'; readonly id: NetworkId }
   | { readonly table: 'node'; readonly id: NodeId }
-  | { readonly table: 'attachment'; readonly id: AttachmentId; readonly nodeId: NodeId };
+  | { readonly table: 'service'; readonly id: ServiceId }
+  | { readonly table: 'attachment'; readonly id: AttachmentId; readonly nodeId: NodeId }
+  | { readonly table: 'task'; readonly id: TaskId; readonly nodeId: NodeId };
 
 /**
  * What was removed lately, and at which version. Rows that are there have their version on them, so

@@ -1,17 +1,18 @@
-import type { AttachmentId, NodeId } from '../../../base/swarm-model.js';
+import type { NodeId } from '../../../base/swarm-model.js';
 import type { Channel } from '../../io/channel.js';
-import type { KeyedAttachment } from '../../wire/attachment.js';
 import { encodeFrame } from '../../wire/frame.js';
 import type { NodeRegistration } from '../../wire/model.js';
 import {
   type AssignmentsSource,
   changeSince,
-  diffAttachments,
+  diffOwn,
   fullChange,
+  fullOwnChange,
   type SharedAssignments,
+  type Since,
   splitChange,
 } from '../core/assignments.js';
-import type { Removal } from '../core/removals.js';
+import { NOTHING_OWN, type OwnAssignments } from '../core/own-assignments.js';
 import type { AssignmentsChange, ManagerMessage } from '../wire/messages.js';
 
 /** What the certificate of a connection says of its holder. */
@@ -19,10 +20,36 @@ export interface PeerFacts {
   readonly issuer: { readonly subject: string; readonly publicKey: string };
 }
 
-type Attachments = ReadonlyMap<AttachmentId, KeyedAttachment>;
-
 /** Everything that all agents are told alike, encoded once for as long as it holds. */
 const sharedFrames = new WeakMap<SharedAssignments, readonly Uint8Array[]>();
+
+/** What is different for all, encoded at most twice. */
+export class SharedChange {
+  readonly after: SharedAssignments;
+  readonly #change: AssignmentsChange | undefined;
+  #alone: readonly Uint8Array[] | undefined;
+  #followed: readonly Uint8Array[] | undefined;
+
+  constructor(after: SharedAssignments, change: AssignmentsChange | undefined) {
+    this.after = after;
+    this.#change = change;
+  }
+
+  get isNothing(): boolean {
+    return this.#change === undefined;
+  }
+
+  /** @param whole False: a node's own follows, and belongs to it. */
+  frames(whole: boolean): readonly Uint8Array[] {
+    if (this.#change === undefined) return [];
+    if (whole) {
+      this.#alone ??= framesOf(this.#change, false);
+      return this.#alone;
+    }
+    this.#followed ??= framesOf(this.#change, false, false);
+    return this.#followed;
+  }
+}
 
 /** A manager's end of one agent's session: what the agent was told, and what is under way. */
 export class AgentSession {
@@ -40,7 +67,9 @@ export class AgentSession {
   registering = false;
   /** The state says that the node is served here. */
   registered = false;
-  #attachments: Attachments = new Map();
+  /** The agent said that it has none of the contents of its secrets. */
+  bare = false;
+  #own: OwnAssignments = NOTHING_OWN;
   #wake: (() => void) | undefined;
 
   constructor(
@@ -76,52 +105,59 @@ export class AgentSession {
     this.#wake?.();
   }
 
-  tellAll(shared: SharedAssignments, attachments: Attachments): void {
+  /** What the agent was told of its own. */
+  get own(): OwnAssignments {
+    return this.#own;
+  }
+
+  /** @param version Of the state that `own` is made of; that of `shared` may be lower. */
+  tellAll(version: number, shared: SharedAssignments, own: OwnAssignments): void {
     this.told = shared;
-    this.#attachments = attachments;
+    this.#own = own;
     let frames = sharedFrames.get(shared);
     if (frames === undefined) {
-      frames = framesOf(fullChange({ ...shared, attachments: new Map() }), true, false);
+      frames = framesOf(fullChange({ ...shared, ...NOTHING_OWN }), true, false);
       sharedFrames.set(shared, frames);
     }
     this.#sendFrames(frames);
-    const { era, version } = shared;
-    const own = { put: [...attachments.values()], remove: [] };
-    this.#sendFrames(framesOf({ era, version, attachments: own }, false));
+    this.#sendFrames(framesOf({ era: shared.era, version, ...fullOwnChange(own) }, false));
   }
 
   /** As `changeSince`. */
   tellSince(
+    since: Since,
     version: number,
     shared: SharedAssignments,
-    attachments: Attachments,
+    own: OwnAssignments,
     source: AssignmentsSource,
-    removals: readonly Removal[],
   ): void {
     this.told = shared;
-    this.#attachments = attachments;
-    const now = { ...shared, attachments };
-    this.#sendFrames(framesOf(changeSince(version, now, source, this.nodeId, removals), false));
+    this.#own = own;
+    this.#sendFrames(framesOf(changeSince(since, { ...shared, ...own, version }, source), false));
   }
 
-  /** @param frames The difference between what was told `before` and what is to be told now. */
+  /**
+   * What is to be told now, where `before` was told last: an agent has both parts or none.
+   *
+   * @param own Absent: that is as it was.
+   */
   tellChange(
+    version: number,
     before: SharedAssignments,
-    after: SharedAssignments,
-    frames: readonly Uint8Array[],
-    attachments: Attachments,
+    shared: SharedChange,
+    own: OwnAssignments | undefined,
   ): void {
+    const { after } = shared;
     if (this.told !== before || before.era !== after.era) {
-      this.tellAll(after, attachments);
+      this.tellAll(version, after, own ?? this.#own);
       return;
     }
+    const change = own && diffOwn(this.#own, own);
     this.told = after;
-    this.#sendFrames(frames);
-    const change = diffAttachments(this.#attachments, attachments);
-    this.#attachments = attachments;
-    if (change === undefined) return;
-    const { era, version } = after;
-    this.#sendFrames(framesOf({ era, version, attachments: change }, false));
+    this.#own = own ?? this.#own;
+    this.#sendFrames(shared.frames(change === undefined));
+    if (change !== undefined)
+      this.#sendFrames(framesOf({ era: after.era, version, ...change }, false));
   }
 
   #sendFrames(frames: readonly Uint8Array[]): void {

@@ -13,6 +13,14 @@ export interface KeptAssignments {
   readonly manager: ControlAddress | undefined;
 }
 
+/** Nothing that is secret is left on the disk: a session brings it again. */
+function withoutSecrets(assignments: Assignments): Assignments {
+  const tasks = [...assignments.tasks].map(
+    ([id, { registryAuth: _, ...task }]) => [id, task] as const,
+  );
+  return { ...assignments, secrets: new Map(), tasks: new Map(tasks) };
+}
+
 /** Keeps the latest assignments on disk, for a start without a manager. */
 export class AssignmentsFile {
   readonly #path: string;
@@ -56,7 +64,7 @@ export class AssignmentsFile {
   async #run(): Promise<void> {
     while (this.#next !== undefined) {
       const { assignments, manager } = this.#next;
-      const text = JSON.stringify({ ...fullChange(assignments), manager });
+      const text = JSON.stringify({ ...fullChange(withoutSecrets(assignments)), manager });
       this.#next = undefined;
       try {
         await makePrivateFolder(this.#dataDir);

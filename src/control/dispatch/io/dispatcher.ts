@@ -1,12 +1,20 @@
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CoreDriver } from '../../../base/io/driver.js';
-import type { AttachmentId, NodeId, NodeObject, NodeSession } from '../../../base/swarm-model.js';
+import type { ServiceObject, TaskObject } from '../../../base/service-model.js';
+import type {
+  AttachmentId,
+  NodeId,
+  NodeObject,
+  NodeSession,
+  ServiceId,
+} from '../../../base/swarm-model.js';
 import type { Logger } from '../../core/logger.js';
 import { Channel } from '../../io/channel.js';
 import type { AttachRequest, KeyedAttachment } from '../../wire/attachment.js';
 import type { NodeRegistration } from '../../wire/model.js';
 import { refusalOf } from '../../wire/refusal.js';
+import type { TaskReport } from '../../wire/task-model.js';
 import {
   type AssignmentsSource,
   diffShared,
@@ -19,9 +27,16 @@ import {
   type LivenessReady,
   type MembershipState,
 } from '../core/liveness.js';
+import {
+  differsForNode,
+  NOTHING_OWN,
+  type OwnAssignments,
+  type OwnSource,
+  projectOwn,
+} from '../core/own-assignments.js';
 import { Removals } from '../core/removals.js';
 import { type AgentMessage, type GoodbyeReason, parseAgentMessage } from '../wire/messages.js';
-import { AgentSession, framesOf, type PeerFacts } from './agent-session.js';
+import { AgentSession, type PeerFacts, SharedChange } from './agent-session.js';
 
 /** An agent that connected says who it is within this time. */
 const HELLO_MS_MAX = 5_000;
@@ -42,7 +57,8 @@ export interface DispatchBackend {
   /** This manager's node. */
   readonly self: NodeId;
   source(): AssignmentsSource;
-  attachmentsOf(node: NodeId): ReadonlyMap<AttachmentId, KeyedAttachment>;
+  /** What is the node's own. */
+  own(node: NodeId): OwnSource;
   /** The node as the state here has it; absent: it is no member, or the state lags behind. */
   node(id: NodeId): NodeObject | undefined;
   /** True: certainly a member no more. Absent: only a state that is `current` can tell. */
@@ -64,6 +80,8 @@ export interface DispatchBackend {
   ): Promise<void>;
   attach(node: NodeId, wish: AttachRequest): Promise<KeyedAttachment>;
   detach(node: NodeId, id: AttachmentId): Promise<void>;
+  /** Keeps what a node says of its tasks. Resolves when the state here has it. */
+  report(node: NodeId, reports: readonly TaskReport[]): Promise<void>;
   leave(node: NodeId): Promise<void>;
   /**
    * Keeps the state of a node, unless its latest session is not number `ifSession` any more. What
@@ -111,6 +129,12 @@ export class Dispatcher {
   /** Those who wait for a later state. */
   readonly #waiters = new Set<() => void>();
   #shared: SharedAssignments;
+  /** Of the state that was told last. */
+  #version: number;
+  /** What all nodes are told alike has changed since. */
+  #sharedIsOld = false;
+  /** Nodes whose own has changed since. */
+  readonly #ownIsOld = new Set<NodeId>();
   #publishing: NodeJS.Timeout | undefined;
   #managers: { readonly leading: boolean; readonly reachable: ReadonlySet<NodeId> } = {
     leading: false,
@@ -128,6 +152,7 @@ export class Dispatcher {
     this.#backend = backend;
     const source = backend.source();
     this.#shared = projectShared(source);
+    this.#version = source.version;
     this.#removals = new Removals(source.version);
     this.#liveness = new CoreDriver(
       new Liveness(backend.self, this.#shared.cluster.heartbeatMs),
@@ -208,8 +233,17 @@ export class Dispatcher {
    */
   changed(changes?: readonly RowChange[]): void {
     const { version } = this.#backend.source();
-    if (changes === undefined) this.#removals.reset(version);
-    else for (const change of changes) this.#noteRemoval(change, version);
+    if (changes === undefined) {
+      this.#removals.reset(version);
+      for (const nodeId of this.#sessions.keys()) this.#ownIsOld.add(nodeId);
+    } else
+      for (const change of changes) {
+        this.#noteRemoval(change, version);
+        this.#noteOwn(change);
+      }
+    // Who leads is in no row: then there is no change to tell of.
+    if (changes === undefined || changes.length === 0 || changes.some(isShared))
+      this.#sharedIsOld = true;
     for (const wake of [...this.#waiters]) wake();
     this.#publishing ??= setTimeout(() => this.#publish(), this.#publishDelayMs());
   }
@@ -235,13 +269,28 @@ export class Dispatcher {
   }
 
   #noteRemoval({ table, key, before, after }: RowChange, version: number): void {
+    if (table === 'service' && isHidden(after) && !isHidden(before))
+      this.#removals.add({ table, id: key as ServiceId }, version);
     if (after !== undefined || before === undefined) return;
     if (table === 'network' || table === 'node')
       this.#removals.add({ table, id: key as never }, version);
-    if (table === 'attachment') {
-      const { nodeId } = before as KeyedAttachment;
-      this.#removals.add({ table, id: key as AttachmentId, nodeId }, version);
+    if (table === 'attachment' || table === 'task') {
+      const { nodeId } = before as { readonly nodeId?: NodeId };
+      if (nodeId !== undefined) this.#removals.add({ table, id: key as never, nodeId }, version);
     }
+  }
+
+  #noteOwn({ table, before, after }: RowChange): void {
+    if (table === 'attachment') {
+      const row = (after ?? before) as KeyedAttachment | undefined;
+      if (row !== undefined) this.#ownIsOld.add(row.nodeId);
+    }
+    if (table !== 'task') return;
+    const [from, to] = [before, after] as (TaskObject | undefined)[];
+    const nodeId = to?.nodeId ?? from?.nodeId;
+    if (nodeId === undefined) return;
+    if (from === undefined || to === undefined || differsForNode(from, to))
+      this.#ownIsOld.add(nodeId);
   }
 
   #refuse(session: AgentSession): void {
@@ -298,6 +347,7 @@ export class Dispatcher {
     hello: Extract<AgentMessage, { kind: 'hello' }>,
   ): Promise<void> {
     session.number = hello.session;
+    session.bare = hello.bare;
     const goodbye = await this.#reasonAgainst(session, hello);
     if (this.#closed || session.channel.closed) return;
     if (goodbye !== undefined) return this.#turnAway(session, goodbye);
@@ -408,21 +458,23 @@ export class Dispatcher {
     this.#sessions.set(nodeId, session);
     if (former !== undefined) this.#sayGoodbye(former, 'replaced', number);
     session.send({ kind: 'welcome', ...this.#pulseOf(session) });
-    if (era === this.#shared.era && version > this.#shared.version) this.#publish();
+    if (era === this.#shared.era && version > this.#version) this.#publish();
     this.#tell(session, era === this.#shared.era ? version : 0);
     this.#liveness.input({ kind: 'session_open', nodeId, number });
   }
 
   /** @param version What the agent has already; 0: nothing, or nothing that is worth anything. */
   #tell(session: AgentSession, version: number): void {
-    const attachments = this.#backend.attachmentsOf(session.nodeId);
+    const { nodeId: self, bare } = session;
+    const own = projectOwn(this.#backend.own(self), NOTHING_OWN);
     const removals = version === 0 ? undefined : this.#removals.since(version);
     if (removals === undefined) {
       this.#fullTells++;
-      session.tellAll(this.#shared, attachments);
+      session.tellAll(this.#version, this.#shared, own);
     } else {
       this.#partialTells++;
-      session.tellSince(version, this.#shared, attachments, this.#backend.source(), removals);
+      const since = { version, self, removals, bare };
+      session.tellSince(since, this.#version, this.#shared, own, this.#backend.source());
     }
   }
 
@@ -452,7 +504,8 @@ export class Dispatcher {
     message: Extract<AgentMessage, { readonly request: number }>,
   ): Promise<KeyedAttachment | undefined> {
     if (message.kind === 'attach') return this.#backend.attach(nodeId, message.wish);
-    if (message.kind === 'detach') await this.#backend.detach(nodeId, message.id);
+    if (message.kind === 'status') await this.#backend.report(nodeId, message.reports);
+    else if (message.kind === 'detach') await this.#backend.detach(nodeId, message.id);
     else {
       // Before the state says that the node is down, or it would be found to be there all the same.
       this.#liveness.input({ kind: 'session_close', nodeId, number });
@@ -461,24 +514,43 @@ export class Dispatcher {
     return undefined;
   }
 
-  /** One comparison for all sessions, and one encoding; each has its own attachments besides. */
+  /**
+   * One comparison for all sessions, and one encoding, of what all are told alike; besides, only those
+   * are looked at whose own has changed.
+   */
   #publish(): void {
     clearTimeout(this.#publishing);
     this.#publishing = undefined;
-    const before = this.#shared;
     const source = this.#backend.source();
+    this.#version = source.version;
+    const before = this.#shared;
+    const change = this.#sharedIsOld
+      ? this.#shareAnew(source)
+      : new SharedChange(before, undefined);
+    const isForAll = !change.isNothing || change.after !== before;
+    for (const nodeId of isForAll ? this.#sessions.keys() : this.#ownIsOld) {
+      const session = this.#sessions.get(nodeId);
+      if (session?.told === undefined) continue;
+      if (!change.after.nodes.has(nodeId)) this.#sayGoodbye(session, 'removed');
+      else session.tellChange(this.#version, before, change, this.#ownNow(session));
+    }
+    this.#ownIsOld.clear();
+  }
+
+  #ownNow({ nodeId, own }: AgentSession): OwnAssignments | undefined {
+    return this.#ownIsOld.has(nodeId) ? projectOwn(this.#backend.own(nodeId), own) : undefined;
+  }
+
+  #shareAnew(source: AssignmentsSource): SharedChange {
+    const before = this.#shared;
     const after = projectShared(source, before);
     this.#shared = after;
+    this.#sharedIsOld = false;
     const { heartbeatMs } = after.cluster;
     if (heartbeatMs !== before.cluster.heartbeatMs)
       this.#liveness.input({ kind: 'heartbeat_interval', heartbeatMs });
     this.#liveness.input({ kind: 'nodes', nodes: this.#backend.source().nodes });
-    const change = diffShared(before, after);
-    const frames = change === undefined ? [] : framesOf(change, false);
-    for (const session of this.#sessions.values()) {
-      if (!after.nodes.has(session.nodeId)) this.#sayGoodbye(session, 'removed');
-      else session.tellChange(before, after, frames, this.#backend.attachmentsOf(session.nodeId));
-    }
+    return new SharedChange(after, diffShared(before, after));
   }
 
   #onLiveness({ reports, hangUps, probes }: LivenessReady): void {
@@ -507,6 +579,23 @@ export class Dispatcher {
         this.#backend.log.warn({ node: nodeId, err: error }, 'state of a node was not kept yet');
     }
   }
+}
+
+const SHARED_TABLES: ReadonlySet<string> = new Set([
+  'cluster',
+  'secrets',
+  'node',
+  'network',
+  'service',
+]);
+
+function isShared({ table }: RowChange): boolean {
+  return SHARED_TABLES.has(table);
+}
+
+/** A service that is there no more, or is being removed. */
+function isHidden(row: unknown): boolean {
+  return row === undefined || (row as ServiceObject).pendingDelete === true;
 }
 
 function isSameSet<Item>(a: ReadonlySet<Item>, b: ReadonlySet<Item>): boolean {

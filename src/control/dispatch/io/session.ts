@@ -12,6 +12,7 @@ import { ASSIGNMENTS_BYTES_MAX } from '../../wire/frame.js';
 import type { ControlAddress, NodeRegistration } from '../../wire/model.js';
 import { ALPN_DISPATCH } from '../../wire/protocol.js';
 import { errorOf } from '../../wire/refusal.js';
+import type { TaskReport } from '../../wire/task-model.js';
 import { type Assignments, applyChange } from '../core/assignments.js';
 import { ManagerChoice } from '../core/manager-choice.js';
 import {
@@ -21,6 +22,7 @@ import {
   parseManagerMessage,
 } from '../wire/messages.js';
 import { AssignmentsFile } from './assignments-file.js';
+import { StatusReports } from './status-reports.js';
 
 const CONNECT_MS_MAX = 5_000;
 /** While there are others to try, one that does not answer costs no more than this. */
@@ -84,7 +86,8 @@ export type SessionEnd = 'removed' | 'left' | 'closed';
 type Question =
   | { readonly kind: 'attach'; readonly wish: AttachRequest }
   | { readonly kind: 'detach'; readonly id: AttachmentId }
-  | { readonly kind: 'leave' };
+  | { readonly kind: 'leave' }
+  | { readonly kind: 'status'; readonly reports: readonly TaskReport[] };
 
 interface Pending {
   readonly question: Question;
@@ -107,6 +110,13 @@ export class Session {
   readonly #endListeners = new Set<(end: SessionEnd) => void>();
   readonly #pending = new Map<number, Pending>();
   readonly #cancel = new AbortController();
+  readonly #reports = new StatusReports({
+    send: async (reports) => {
+      await this.#ask({ kind: 'status', reports }, REQUEST_MS_MAX);
+    },
+  });
+  /** The assignments are from the disk, which has no secrets. */
+  #bare = false;
   #assignments: Assignments | undefined;
   /** Parts of new assignments that are not all here yet. */
   #partial: Assignments | undefined;
@@ -145,6 +155,7 @@ export class Session {
     const session = new Session(config, file);
     const kept = await file.read();
     session.#assignments = kept?.assignments;
+    session.#bare = kept !== undefined;
     session.#lastRemote = kept?.manager;
     void session.#connect();
     return session;
@@ -222,6 +233,11 @@ export class Session {
     await this.#ask({ kind: 'detach', id }, timeoutMs);
   }
 
+  /** What has become of tasks; told again to every manager, for as long as the tasks are assigned. */
+  reportTasks(reports: readonly TaskReport[]): void {
+    this.#reports.add(reports);
+  }
+
   /** Tells the manager that the node goes; afterwards the session is over. */
   async leave(timeoutMs: number): Promise<void> {
     try {
@@ -251,6 +267,7 @@ export class Session {
     this.#end = end;
     clearTimeout(this.#timer);
     this.#cancel.abort();
+    this.#reports.close();
     this.#channel?.destroy();
     for (const { timer, reject } of this.#pending.values()) {
       clearTimeout(timer);
@@ -348,6 +365,7 @@ export class Session {
       session: this.#number,
       era,
       version,
+      bare: this.#bare,
     });
     this.#timer = setTimeout(() => this.#channel?.destroy(), WELCOME_MS_MAX);
   }
@@ -363,6 +381,7 @@ export class Session {
     clearTimeout(this.#timer);
     const was = this.#welcome;
     this.#welcome = false;
+    this.#reports.close();
     this.#channel = undefined;
     if (was) this.#tell();
     const lastedMs = performance.now() - this.#welcomedAtMs;
@@ -441,6 +460,7 @@ export class Session {
     if (!this.#stale) this.#choice.startRound();
     this.#beat();
     for (const [request, { question }] of this.#pending) this.#send({ request, ...question });
+    this.#reports.open();
     this.#tell();
   }
 
@@ -485,7 +505,9 @@ export class Session {
       return;
     }
     this.#behindSinceMs = undefined;
+    this.#bare = false;
     this.#assignments = after;
+    this.#reports.keep(after.tasks);
     this.#file.write({ assignments: after, manager: this.#lastRemote });
     this.#tell();
   }

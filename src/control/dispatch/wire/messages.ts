@@ -1,13 +1,18 @@
 import { z } from 'zod';
+import type { ServiceEntry } from '../../../base/service-model.js';
 import type {
   AttachmentId,
   ClusterId,
+  ConfigId,
   NetworkId,
   NetworkObject,
   NodeAvailability,
   NodeId,
   NodeRole,
   NodeState,
+  SecretId,
+  ServiceId,
+  TaskId,
 } from '../../../base/swarm-model.js';
 import type { AttachRequest, KeyedAttachment } from '../../wire/attachment.js';
 import type { GossipKeyText } from '../../wire/gossip-key.js';
@@ -28,6 +33,22 @@ import {
   textSchema,
 } from '../../wire/model.js';
 import { type Refusal, refusalSchema } from '../../wire/refusal.js';
+import {
+  type AssignedConfig,
+  type AssignedSecret,
+  type AssignedTask,
+  assignedConfigSchema,
+  assignedSecretSchema,
+  assignedTaskSchema,
+  configIdSchema,
+  REPORTS_MAX,
+  reportSchema,
+  secretIdSchema,
+  serviceEntrySchema,
+  serviceIdSchema,
+  type TaskReport,
+  taskIdSchema,
+} from '../../wire/task-model.js';
 
 /** Longest name and number of aliases of one attachment. */
 const NAME_CHARS_MAX = 255;
@@ -73,7 +94,12 @@ export interface AssignmentsChange {
   readonly gossipKeys?: readonly GossipKeyText[];
   readonly networks?: TableChange<NetworkId, NetworkObject>;
   readonly nodes?: TableChange<NodeId, NodeEntry>;
+  readonly services?: TableChange<ServiceId, ServiceEntry>;
   readonly attachments?: TableChange<AttachmentId, KeyedAttachment>;
+  readonly tasks?: TableChange<TaskId, AssignedTask>;
+  /** Never written to a disk. What no task refers to any more is forgotten. */
+  readonly secrets?: TableChange<SecretId, AssignedSecret>;
+  readonly configs?: TableChange<ConfigId, AssignedConfig>;
 }
 
 /** From an agent to its manager. `request` numbers questions, for the answer to name. */
@@ -86,8 +112,12 @@ export type AgentMessage =
       /** Of the assignments that the agent has, which no manager may take it back from; 0: none. */
       readonly era: number;
       readonly version: number;
+      /** The agent has none of the contents of its secrets. */
+      readonly bare: boolean;
     }
   | { readonly kind: 'heartbeat' }
+  /** What has become of tasks; answered when the managers have it. */
+  | { readonly kind: 'status'; readonly request: number; readonly reports: readonly TaskReport[] }
   | { readonly kind: 'registration'; readonly registration: NodeRegistration }
   | { readonly kind: 'attach'; readonly request: number; readonly wish: AttachRequest }
   | { readonly kind: 'detach'; readonly request: number; readonly id: AttachmentId }
@@ -135,8 +165,14 @@ const agentMessageSchema: z.ZodType<AgentMessage> = z.discriminatedUnion('kind',
     session: z.int().min(1),
     era: versionSchema,
     version: versionSchema,
+    bare: z.boolean().default(false),
   }),
   z.object({ kind: z.literal('heartbeat') }),
+  z.object({
+    kind: z.literal('status'),
+    request: requestSchema,
+    reports: z.array(reportSchema).max(REPORTS_MAX),
+  }),
   z.object({ kind: z.literal('registration'), registration: registrationSchema }),
   z.object({
     kind: z.literal('attach'),
@@ -200,8 +236,20 @@ const changeSchema: z.ZodType<AssignmentsChange> = z.object({
     .object({ put: z.array(networkSchema), remove: z.array(networkIdSchema) })
     .exactOptional(),
   nodes: z.object({ put: z.array(nodeEntrySchema), remove: z.array(nodeIdSchema) }).exactOptional(),
+  services: z
+    .object({ put: z.array(serviceEntrySchema), remove: z.array(serviceIdSchema) })
+    .exactOptional(),
   attachments: z
     .object({ put: z.array(attachmentSchema), remove: z.array(attachmentIdSchema) })
+    .exactOptional(),
+  tasks: z
+    .object({ put: z.array(assignedTaskSchema), remove: z.array(taskIdSchema) })
+    .exactOptional(),
+  secrets: z
+    .object({ put: z.array(assignedSecretSchema), remove: z.array(secretIdSchema) })
+    .exactOptional(),
+  configs: z
+    .object({ put: z.array(assignedConfigSchema), remove: z.array(configIdSchema) })
     .exactOptional(),
 });
 

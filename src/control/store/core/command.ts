@@ -27,6 +27,7 @@ import type {
   TaskId,
 } from '../../../base/swarm-model.js';
 import type { AttachRequest } from '../../wire/attachment.js';
+import type { TaskReport } from '../../wire/task-model.js';
 import type { ClusterSecrets } from './rows.js';
 
 /** What a node shows of itself, and what its managers see of it. */
@@ -59,12 +60,8 @@ export type NewTask = Pick<
   | 'desiredState'
   | 'status'
   | 'assignedResources'
+  | 'startsAtMs'
 >;
-
-export interface TaskReport {
-  readonly taskId: TaskId;
-  readonly status: TaskStatus;
-}
 
 type JoinTokens = ClusterObject['joinTokens'];
 

@@ -48,7 +48,8 @@ export function isPlaced({ nodeId, status }: Pick<TaskObject, 'nodeId' | 'status
 
 /** Made of the service as it is now: the same spec, by reference, for all tasks of a version. */
 function create(state: ReadonlyState, { task, atMs }: CommandOf<'task_create'>): Decision {
-  const { id, serviceId, slot, nodeId, desiredState, status, assignedResources } = task;
+  const { id, serviceId, slot, nodeId, desiredState, status } = task;
+  const { assignedResources, startsAtMs } = task;
   const service = state.row('service', serviceId);
   const isLate =
     service === undefined ||
@@ -78,6 +79,7 @@ function create(state: ReadonlyState, { task, atMs }: CommandOf<'task_create'>):
     networks: [],
     ports: service.endpoint.ports,
     ...(assignedResources !== undefined && { assignedResources }),
+    ...(startsAtMs !== undefined && { startsAtMs }),
   };
   return { id, changes: [change(state, 'task', id, row)] };
 }
@@ -120,10 +122,22 @@ function report(state: ReadonlyState, command: CommandOf<'task_status'>): Decisi
   for (const { taskId, status } of reports) {
     const row = rows.get(taskId) ?? state.row('task', taskId);
     if (row === undefined || !isNews(row, status, nodeId)) continue;
-    rows.set(taskId, { ...touched(state, row, atMs), status });
+    rows.set(taskId, { ...touched(state, row, atMs), status, ...milestones(row, status, atMs) });
   }
   const changes: Change[] = [...rows].map(([id, row]) => change(state, 'task', id, row));
   return { id: reports.at(-1)?.taskId ?? '', changes };
+}
+
+/** By the clock of whoever leads, since those of the nodes may differ. */
+function milestones(
+  row: TaskObject,
+  { state }: TaskStatus,
+  atMs: number,
+): Pick<TaskObject, 'runningAtMs' | 'endedAtMs'> {
+  return {
+    ...(state === 'running' && row.runningAtMs === undefined && { runningAtMs: atMs }),
+    ...(isTerminal(state) && row.endedAtMs === undefined && { endedAtMs: atMs }),
+  };
 }
 
 /**
