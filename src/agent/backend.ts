@@ -6,6 +6,7 @@ import { describeSnapshot, parseSnapshotFile, saveSnapshotFile } from '../contro
 import type { StaticFacts } from './facts.js';
 import { explainRecovery } from './recovery-report.js';
 import { createServiceBackend } from './service-backend.js';
+import { eventOf } from './swarm-events.js';
 import type { SwarmNode } from './swarm-node.js';
 
 export interface BackendOptions {
@@ -51,6 +52,15 @@ export function createBackend(options: BackendOptions): Backend {
       attributes: { name: attachment.networkName, container: attachment.id, type: 'overlay' },
     });
 
+  node.onManager((manager) =>
+    manager.onChange((changes) => {
+      for (const change of changes) {
+        const event = eventOf(change, Date.now());
+        if (event !== undefined) for (const listener of listeners) listener(event);
+      }
+    }),
+  );
+
   return {
     ...createServiceBackend(node, () => {
       throw new SwarmError({ code: 'SWARM_UNSUPPORTED' }, 'no logs are kept here yet');
@@ -82,32 +92,17 @@ export function createBackend(options: BackendOptions): Backend {
     nodes: () => node.active?.manager?.nodes() ?? [],
     async updateNode(id, version, spec) {
       await node.manager.updateNode(id, version, spec);
-      tell({ kind: 'node', action: 'update', id, attributes: { name: spec.name } });
     },
     async removeNode(id, force) {
       await node.manager.removeNode(id, force);
-      tell({ kind: 'node', action: 'remove', id, attributes: { name: id } });
     },
 
     networks: (): readonly NetworkObject[] =>
       node.active?.manager?.networks() ?? node.active?.assignments.networks ?? [],
     attachments: (): readonly AttachmentObject[] =>
       node.active?.manager?.attachments() ?? node.active?.assignments.attachments ?? [],
-    async createNetwork(spec) {
-      const network = await node.manager.createNetwork(spec);
-      tell({
-        kind: 'network',
-        action: 'create',
-        id: network.id,
-        attributes: { name: spec.name, type: 'overlay' },
-      });
-      return network;
-    },
-    async removeNetwork(id) {
-      const name = node.manager.networks().find((n) => n.id === id)?.spec.name ?? id;
-      await node.manager.removeNetwork(id);
-      tell({ kind: 'network', action: 'remove', id, attributes: { name, type: 'overlay' } });
-    },
+    createNetwork: async (spec) => node.manager.createNetwork(spec),
+    removeNetwork: async (id) => node.manager.removeNetwork(id),
 
     async attach(request) {
       const attachment = await active().attach(request);
@@ -122,35 +117,13 @@ export function createBackend(options: BackendOptions): Backend {
     localAttachments: () => node.active?.localAttachments() ?? [],
 
     secrets: () => node.active?.manager?.secrets() ?? [],
-    async createSecret(spec, data) {
-      const id = await node.manager.createSecret(spec, data);
-      tell({ kind: 'secret', action: 'create', id, attributes: { name: spec.name } });
-      return id;
-    },
-    async updateSecret(id, version, update) {
-      await node.manager.updateSecret(id, version, update);
-      tell({ kind: 'secret', action: 'update', id, attributes: { name: update.name } });
-    },
-    async removeSecret(id) {
-      const name = node.manager.secrets().find((one) => one.id === id)?.spec.name ?? id;
-      await node.manager.removeSecret(id);
-      tell({ kind: 'secret', action: 'remove', id, attributes: { name } });
-    },
+    createSecret: async (spec, data) => node.manager.createSecret(spec, data),
+    updateSecret: async (id, version, update) => node.manager.updateSecret(id, version, update),
+    removeSecret: async (id) => node.manager.removeSecret(id),
     configs: () => node.active?.manager?.configs() ?? [],
-    async createConfig(spec, data) {
-      const id = await node.manager.createConfig(spec, data);
-      tell({ kind: 'config', action: 'create', id, attributes: { name: spec.name } });
-      return id;
-    },
-    async updateConfig(id, version, update) {
-      await node.manager.updateConfig(id, version, update);
-      tell({ kind: 'config', action: 'update', id, attributes: { name: update.name } });
-    },
-    async removeConfig(id) {
-      const name = node.manager.configs().find((one) => one.id === id)?.spec.name ?? id;
-      await node.manager.removeConfig(id);
-      tell({ kind: 'config', action: 'remove', id, attributes: { name } });
-    },
+    createConfig: async (spec, data) => node.manager.createConfig(spec, data),
+    updateConfig: async (id, version, update) => node.manager.updateConfig(id, version, update),
+    removeConfig: async (id) => node.manager.removeConfig(id),
 
     history: ({ limit, object }) =>
       node.manager

@@ -47,6 +47,7 @@ export interface ManagerAddresses {
 /** The manager on this node, while there is one, and the keys of its disk. */
 export class LocalManager {
   readonly #options: LocalManagerOptions;
+  readonly #listeners = new Set<(manager: Manager) => void>();
   #vault: Vault | undefined;
   #unlockKey: string | undefined;
   #manager: Manager | undefined;
@@ -57,6 +58,17 @@ export class LocalManager {
 
   get manager(): Manager | undefined {
     return this.#manager;
+  }
+
+  /** Called with the present manager, and with each one that there will be. */
+  onManager(listener: (manager: Manager) => void): void {
+    this.#listeners.add(listener);
+    if (this.#manager !== undefined) listener(this.#manager);
+  }
+
+  #use(manager: Manager): void {
+    this.#manager = manager;
+    for (const listener of this.#listeners) listener(manager);
   }
 
   /** Where it can be reached from this very node. */
@@ -104,7 +116,7 @@ export class LocalManager {
     creation: Omit<ManagerCreation, keyof ManagerPlace>,
   ): Promise<NodeIdentity> {
     const { manager, identity } = await createManager({ ...this.#place(addresses), ...creation });
-    this.#manager = manager;
+    this.#use(manager);
     return identity;
   }
 
@@ -117,7 +129,7 @@ export class LocalManager {
       vault: this.#vault,
       unlockKey: this.#unlockKey,
     });
-    this.#manager = opened.manager;
+    this.#use(opened.manager);
     return opened.identity;
   }
 
@@ -128,7 +140,7 @@ export class LocalManager {
     signal: AbortSignal,
   ): Promise<void> {
     const place = this.#place(addresses);
-    this.#manager = await joinManagers({ ...place, identity, remotes, signal });
+    this.#use(await joinManagers({ ...place, identity, remotes, signal }));
   }
 
   /** The node is a manager no more: nothing of it stays on the disk. */

@@ -21,9 +21,9 @@ export function createServiceBackend(
     task: (id) => here()?.task(id),
     tasksOfService: (id) => here()?.tasksOfService(id) ?? [],
     isUpToDate: (service, task) => service.specVersion === task.specVersion,
-    createService: (spec, auth) => node.manager.createService(spec, auth),
-    updateService: (id, version, update) => node.manager.updateService(id, version, update),
-    removeService: (id) => node.manager.removeService(id),
+    createService: async (spec, auth) => node.manager.createService(spec, auth),
+    updateService: async (id, version, update) => node.manager.updateService(id, version, update),
+    removeService: async (id) => node.manager.removeService(id),
     logs,
   };
 }

@@ -89,6 +89,11 @@ export class SwarmNode {
       saved === undefined ? { kind: 'inactive' } : { kind: 'returning', remotes: saved.managers };
   }
 
+  /** As `LocalManager.onManager`. */
+  onManager(listener: (manager: Manager) => void): void {
+    this.#local.onManager(listener);
+  }
+
   /** The swarm that this node is in, if it is. */
   get active(): ActiveSwarm | undefined {
     return this.#phase.kind === 'active' ? this.#phase.swarm : undefined;

@@ -48,6 +48,7 @@ export {
   settleRecovered,
 } from './io/recovery.js';
 export { RaftStorageError, Vault } from './raft/index.js';
+export type { Change as StoreChange } from './store/index.js';
 export type { KeyedAttachment } from './wire/attachment.js';
 export type { ControlAddress, NodeRegistration, NodeSelfDescription } from './wire/model.js';
 export type { AssignedTask, TaskReport } from './wire/task-model.js';

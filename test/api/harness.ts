@@ -75,7 +75,9 @@ export function call(
         response.on('end', () => {
           const bytes = Buffer.concat(chunks);
           const text = bytes.toString();
-          const isJson = response.headers['content-type'] === 'application/json';
+          // Events are one JSON a line.
+          const isJson =
+            response.headers['content-type'] === 'application/json' && !path.includes('/events?');
           resolve({
             status: response.statusCode ?? 0,
             headers: response.headers,

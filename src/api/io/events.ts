@@ -11,6 +11,9 @@ export const EVENT_STREAMS_MAX = 64;
 /** A reader that is further behind is cut off: it would only grow our memory. */
 export const EVENT_BACKLOG_BYTES_MAX = 1024 * 1024;
 
+/** Events that are kept for who asks for the past. */
+export const EVENTS_KEPT_MAX = 256;
+
 /** Longest delay of a timer. */
 const TIMER_MS_MAX = 0x7fff_ffff;
 
@@ -37,17 +40,28 @@ function wants(filters: Filters, event: SwarmEvent): boolean {
   );
 }
 
-/** The readers of `GET /events`. The past is not kept: `since` gets nothing that is over. */
+/** The readers of `GET /events`. Of the past the last events are kept, from the agent's start on. */
 export class EventStreams {
   readonly #backend: Backend;
   readonly #open = new Set<ServerResponse>();
 
+  readonly #kept: SwarmEvent[] = [];
+  readonly #unsubscribe: (() => void) | undefined;
+
   constructor(backend: Backend) {
     this.#backend = backend;
+    this.#unsubscribe = backend.onEvent?.((event) => {
+      this.#kept.push(event);
+      if (this.#kept.length > EVENTS_KEPT_MAX) this.#kept.shift();
+    });
   }
 
   get count(): number {
     return this.#open.size;
+  }
+
+  close(): void {
+    this.#unsubscribe?.();
   }
 
   reply(call: Call): Reply {
@@ -60,6 +74,8 @@ export class EventStreams {
     }
     const until = call.query.get('until') ?? '';
     const untilMs = until === '' ? undefined : momentMs(until, call.nowMs);
+    const since = call.query.get('since') ?? '';
+    const sinceMs = since === '' ? undefined : momentMs(since, call.nowMs);
     if (this.#open.size >= EVENT_STREAMS_MAX) {
       throw new ApiError(
         { code: 'API_UNAVAILABLE' },
@@ -73,21 +89,35 @@ export class EventStreams {
           response,
           closing,
           filters,
+          this.#past(filters, sinceMs, untilMs),
           untilMs === undefined ? undefined : untilMs - call.nowMs,
         ),
     };
+  }
+
+  #past(
+    filters: Filters,
+    sinceMs: number | undefined,
+    untilMs = Number.POSITIVE_INFINITY,
+  ): SwarmEvent[] {
+    if (sinceMs === undefined) return [];
+    return this.#kept.filter(
+      (event) => event.atMs >= sinceMs && event.atMs <= untilMs && wants(filters, event),
+    );
   }
 
   #run(
     response: ServerResponse,
     closing: AbortSignal,
     filters: Filters,
+    past: readonly SwarmEvent[],
     lastsMs: number | undefined,
   ): void {
     this.#open.add(response);
     response.writeHead(200, { 'Content-Type': 'application/json' });
     // The CLI waits for the head before it believes that it is listening.
     response.flushHeaders();
+    for (const event of past) response.write(eventLine(event));
     const end = () => response.end();
     const unsubscribe = this.#backend.onEvent?.((event) => {
       if (response.writableEnded || response.destroyed || !wants(filters, event)) return;

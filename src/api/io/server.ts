@@ -66,6 +66,7 @@ export class ApiServer {
   readonly #log: Logger;
   readonly #backend: Backend;
   readonly #headers: Readonly<Record<string, string>>;
+  readonly #events: EventStreams;
   readonly #closing = new AbortController();
   readonly #stats: ApiStats = {
     requests: 0,
@@ -84,7 +85,8 @@ export class ApiServer {
       Ostype: 'linux',
       Server: `Shoal/${backend.facts().agentVersion} (linux)`,
     };
-    const events = new EventStreams(backend);
+    this.#events = new EventStreams(backend);
+    const events = this.#events;
     const logs = new LogStreams(backend);
     for (const route of [
       ...systemRoutes(backend, events),
@@ -125,6 +127,7 @@ export class ApiServer {
   async close(): Promise<void> {
     if (!this.#server.listening) return;
     this.#closing.abort();
+    this.#events.close();
     const closed = new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
     });

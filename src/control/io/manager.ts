@@ -43,7 +43,13 @@ import {
   startRotation,
 } from '../identity/index.js';
 import { generateUnlockKey, type RaftNodeStatus } from '../raft/index.js';
-import { type CommandBody, type HistoryEntry, networkOf, ONLY_ROW } from '../store/index.js';
+import {
+  type ChangeListener,
+  type CommandBody,
+  type HistoryEntry,
+  networkOf,
+  ONLY_ROW,
+} from '../store/index.js';
 import { parseMemberContext } from '../wire/member-context.js';
 import { NotLeader } from './forward-server.js';
 import { newId } from './ids.js';
@@ -303,6 +309,11 @@ export class Manager {
 
   tasksOnNode(id: string): TaskObject[] {
     return this.#tasksOf(this.#state.tasksOnNode(id as NodeId));
+  }
+
+  /** Called with the changes of each entry of the log, after they are made. @returns Ends it. */
+  onChange(listener: ChangeListener): () => void {
+    return this.#scope.replica.watch(listener);
   }
 
   history(): readonly HistoryEntry[] {

@@ -132,12 +132,34 @@ t.test('events end at their time, and a reader that leaves is forgotten', async 
   const outgoing = request({ socketPath, path: '/events' });
   outgoing.end();
   const [response] = await once(outgoing, 'response');
-  t.equal(backend.listenersCount, 1);
+  t.equal(backend.listenersCount, 2, 'besides what keeps the past');
   response.on('error', () => undefined);
   response.destroy();
   const deadlineMs = Date.now() + 5000;
-  while (backend.listenersCount > 0 && Date.now() < deadlineMs) await call('GET', '/_ping');
-  t.equal(backend.listenersCount, 0);
+  while (backend.listenersCount > 1 && Date.now() < deadlineMs) await call('GET', '/_ping');
+  t.equal(backend.listenersCount, 1);
+});
+
+t.test('what has happened since a moment is told, as far as it is kept', async (t) => {
+  const { call, backend } = await serve(t);
+  for (let at = 0; at < 300; at++)
+    backend.emit({
+      kind: 'service',
+      action: 'update',
+      id: String(at),
+      attributes: { name: 'web' },
+      atMs: AT_MS + at * 1000,
+    });
+  const ids = async (query: string) =>
+    (await call('GET', `/events?${query}`)).text
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line).Actor.ID);
+  const from = AT_MS / 1000;
+  t.strictSame(await ids(`since=${from + 297}&until=${from + 298}`), ['297', '298']);
+  t.equal((await ids(`since=1&until=${from + 400}`)).length, 256);
+  t.strictSame(await ids(`since=1&until=${from + 400}&filters={"type":["node"]}`), []);
+  t.strictSame(await ids('until=1'), [], 'nobody has asked for the past');
 });
 
 t.test('a reader that does not read is cut off', async (t) => {
@@ -153,8 +175,8 @@ t.test('a reader that does not read is cut off', async (t) => {
     backend.emit({ kind: 'node', action: 'update', id: 'n', attributes, atMs: AT_MS });
   }
   const deadlineMs = Date.now() + 5000;
-  while (backend.listenersCount > 0 && Date.now() < deadlineMs) await call('GET', '/_ping');
-  t.equal(backend.listenersCount, 0);
+  while (backend.listenersCount > 1 && Date.now() < deadlineMs) await call('GET', '/_ping');
+  t.equal(backend.listenersCount, 1);
 });
 
 t.test('closing lets a running request finish', async (t) => {
