@@ -12,7 +12,13 @@
  */
 export const TCP_HEADER_BYTES = 20;
 export const TCP_DATA_OFFSET_OFFSET = 12;
+export const TCP_FLAGS_OFFSET = 13;
 export const TCP_CHECKSUM_OFFSET = 16;
+
+export const TCP_FIN = 0x01;
+export const TCP_SYN = 0x02;
+export const TCP_RST = 0x04;
+export const TCP_ACK = 0x10;
 
 export type TcpDrop = 'tcp_truncated' | 'tcp_malformed';
 

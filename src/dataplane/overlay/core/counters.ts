@@ -31,6 +31,20 @@ export const OVERLAY_DROPS = [
   'flood_limited',
   /** Nobody else is in the segment. */
   'flood_empty',
+  // Frames to a VIP.
+  /** No service has that address (any more). */
+  'vip_unknown',
+  /** Neither TCP, UDP, nor ICMP; or with IPv6 extension headers. */
+  'vip_unsupported',
+  'vip_malformed',
+  /** A later fragment whose first one was not seen. */
+  'vip_fragment',
+  /** No task is ready; a TCP connection is answered by a reset in place of it. */
+  'vip_no_backend',
+  /** A reset or an error about a flow that is not known. */
+  'vip_no_flow',
+  /** The backend's node is away. */
+  'vip_unreachable',
   // Datagrams from the underlay.
   'vxlan_truncated',
   'vxlan_vni_invalid',
@@ -59,6 +73,8 @@ export const OVERLAY_REPLIES = [
   'neighbor_advertisement',
   'fragmentation_needed',
   'packet_too_big',
+  'vip_echo',
+  'vip_reset',
 ] as const;
 
 export type OverlayReply = (typeof OVERLAY_REPLIES)[number];
@@ -75,6 +91,9 @@ export const OVERLAY_TOTALS = [
   'localFrames',
   'localBytes',
   'floodFrames',
+  /** Flows through VIPs that began, and those that were given up while they were open. */
+  'vipFlows',
+  'vipEvictions',
   /** Table entries that did not fit (see `…_MAX`): should stay 0. */
   'tableRefusals',
 ] as const;

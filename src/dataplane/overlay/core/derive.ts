@@ -1,4 +1,7 @@
 import ipaddr from 'ipaddr.js';
+import type { BackendState } from '../../core/balance/backend-set.js';
+import { BACKENDS_MAX } from '../../core/balance/backend-set.js';
+import type { BalanceConfig } from '../../core/balance/config.js';
 import { parseAddress } from '../../wire/address.js';
 import { type Mac, parseMac } from '../../wire/ethernet.js';
 import { decodeEndpointRecord, type EndpointRecord } from '../wire/endpoint-record.js';
@@ -14,11 +17,15 @@ import {
   type PortEntry,
   type Segment,
   type Tables,
+  VIPS_MAX,
+  type Vip,
+  type VipBackend,
   VTEPS_MAX,
   type VtepKey,
   type VtepPlace,
   vtepKey,
 } from './tables.js';
+import { VIP_MAC } from './vip-mac.js';
 
 export interface OverlayNetwork {
   readonly id: string;
@@ -39,6 +46,17 @@ export interface LocalPort {
   readonly createdAtMs: number;
   /** Default false. */
   readonly isTrusted?: boolean | undefined;
+  /** Of a task; its state as in its record. */
+  readonly service?: EndpointRecord['service'] | undefined;
+  readonly state?: EndpointRecord['state'] | undefined;
+}
+
+/** A service with virtual addresses. */
+export interface OverlayService {
+  readonly id: string;
+  /** Address literals, without prefix length. */
+  readonly vips: readonly { readonly networkId: string; readonly address: string }[];
+  readonly balance: BalanceConfig;
 }
 
 /** A foreign VTEP (kernel vxlan, a switch) in one segment: configured, since it announces nothing. */
@@ -66,6 +84,7 @@ export interface OverlayInputs {
   /** Records of all owners; those of `self` are passed over, since `ports` says it better. */
   readonly endpoints: readonly { readonly owner: string; readonly record: EndpointRecord }[];
   readonly ports: readonly LocalPort[];
+  readonly services?: readonly OverlayService[] | undefined;
   readonly staticVteps: readonly StaticVtep[];
 }
 
@@ -139,6 +158,18 @@ interface SegmentDraft {
   readonly neighbors: Map<string, Mac>;
   readonly flood: Set<VtepKey>;
   readonly senders: Set<string>;
+  /** Tasks by the id of their service. */
+  readonly tasks: Map<string, Task[]>;
+  readonly vips: Map<string, Vip>;
+}
+
+interface Task {
+  readonly id: string;
+  readonly slot: number;
+  readonly state: BackendState;
+  readonly isLocal: boolean;
+  readonly mac: Mac;
+  readonly addresses: readonly string[];
 }
 
 /** One endpoint's wish to be in the tables. */
@@ -150,6 +181,8 @@ interface Claim {
   readonly addresses: readonly string[];
   readonly vtep: VtepPlace;
   readonly port: LocalPort | undefined;
+  readonly service: EndpointRecord['service'] | undefined;
+  readonly state: BackendState;
 }
 
 class Derivation {
@@ -160,6 +193,7 @@ class Derivation {
   readonly #ports = new Map<string, PortEntry>();
   #fdbSize = 0;
   #neighborsSize = 0;
+  #vipsSize = 0;
   readonly #stats: DeriveStats = {
     suspended: 0,
     ownerUnknown: 0,
@@ -181,6 +215,8 @@ class Derivation {
     this.#draftSegments();
     for (const claim of this.#claims().sort(bySeniority)) this.#grant(claim);
     for (const vtep of this.#inputs.staticVteps) this.#addStatic(vtep);
+    this.#suspendTasks();
+    for (const service of this.#inputs.services ?? []) this.#addService(service);
 
     const segments = new Map<number, Segment>();
     for (const draft of this.#segments.values()) segments.set(draft.vni, this.#finish(draft));
@@ -214,6 +250,8 @@ class Derivation {
         neighbors: new Map(),
         flood: new Set(),
         senders: new Set(),
+        tasks: new Map(),
+        vips: new Map(),
       });
     }
   }
@@ -225,15 +263,25 @@ class Derivation {
     for (const port of ports) {
       const segment = this.#segments.get(port.networkId);
       if (segment === undefined) this.#stats.networkUnknown += 1;
-      else claims.push({ ...port, owner: self.id, segment, vtep: self.vtep, port });
+      else
+        claims.push({
+          ...port,
+          owner: self.id,
+          segment,
+          vtep: self.vtep,
+          port,
+          service: port.service,
+          state: port.state ?? 'ready',
+        });
     }
     for (const { owner, record } of endpoints) {
       if (owner === self.id) continue;
       const segment = this.#acceptable(states.get(owner), record);
       if (segment === undefined) continue;
       const vtep = { address: record.vtepAddress, udpPort: record.vtepPort };
-      const { createdAtMs, mac, addresses } = record;
-      claims.push({ owner, createdAtMs, mac, addresses, segment, vtep, port: undefined });
+      const { createdAtMs, mac, addresses, service, state = 'ready' } = record;
+      const claim = { owner, createdAtMs, mac, addresses, segment, vtep, service, state };
+      claims.push({ ...claim, port: undefined });
     }
     return claims;
   }
@@ -271,7 +319,47 @@ class Derivation {
     } else {
       this.#fdbSize += 1;
       segment.fdb.set(mac, { vtep: vtepKey(vtep), port: port?.id, isStatic: false });
-      for (const address of claim.addresses) this.#addNeighbor(segment, address, mac);
+      const held = claim.addresses.filter((cidr) => this.#addNeighbor(segment, cidr, mac));
+      addTask(segment, claim.service, claim.state, port !== undefined, mac, held);
+    }
+  }
+
+  /**
+   * Tasks of nodes that are thought dead get no new flows, and keep those that they have: a node that
+   * was only cut off goes on with them.
+   */
+  #suspendTasks(): void {
+    const dead = new Set(
+      this.#inputs.members.filter(({ state }) => state === 'dead').map(({ id }) => id),
+    );
+    for (const { owner, record } of this.#inputs.endpoints) {
+      const segment = this.#segments.get(record.networkId);
+      const mac = parseMac(record.mac);
+      if (!dead.has(owner) || segment?.vni !== record.vni || mac === undefined) continue;
+      addTask(segment, record.service, 'draining', false, mac, record.addresses);
+    }
+  }
+
+  #addService({ id, vips, balance }: OverlayService): void {
+    for (const { networkId, address } of vips) {
+      const segment = this.#segments.get(networkId);
+      if (segment === undefined) continue;
+      const text = parseAddress(address) && ipaddr.process(address).toString();
+      if (text === undefined || segment.neighbors.has(text)) {
+        this.#stats.addressConflicts += 1;
+        continue;
+      }
+      if (this.#vipsSize >= VIPS_MAX) {
+        this.#stats.refused += 1;
+        continue;
+      }
+      this.#vipsSize += 1;
+      // So that ARP and neighbour discovery are answered as for any other address.
+      segment.neighbors.set(text, VIP_MAC);
+      const held = segment.vips.get(id);
+      const addresses = [...(held?.addresses ?? []), text];
+      const backends = held?.backends ?? backendsOf(segment.tasks.get(id) ?? [], balance);
+      segment.vips.set(id, { addresses, balance, backends });
     }
   }
 
@@ -290,11 +378,12 @@ class Derivation {
     return true;
   }
 
-  #addNeighbor(segment: SegmentDraft, cidr: string, mac: Mac): void {
+  /** @returns Whether the endpoint has the address now. */
+  #addNeighbor(segment: SegmentDraft, cidr: string, mac: Mac): boolean {
     const parsed = parseCidr(cidr)?.[0]?.[0];
     if (parsed === undefined || !segment.subnets.some((subnet) => isWithin(parsed, subnet))) {
       this.#stats.addressInvalid += 1;
-      return;
+      return false;
     }
     const address = parsed.toString();
     if (segment.neighbors.has(address)) this.#stats.addressConflicts += 1;
@@ -302,7 +391,9 @@ class Derivation {
     else {
       this.#neighborsSize += 1;
       segment.neighbors.set(address, mac);
+      return true;
     }
+    return false;
   }
 
   #addStatic(vtep: StaticVtep): void {
@@ -329,11 +420,43 @@ class Derivation {
     }
   }
 
-  #finish({ vni, mtuBytes, fdb, neighbors, flood, senders }: SegmentDraft): Segment {
+  #finish(draft: SegmentDraft): Segment {
+    const { vni, mtuBytes, fdb, neighbors, flood, senders, vips } = draft;
     const floodList = [...flood].sort().slice(0, FLOOD_MAX);
     this.#stats.refused += flood.size - floodList.length;
-    return { vni, mtuBytes, fdb, neighbors, floodList, senders: [...senders].sort() };
+    return { vni, mtuBytes, fdb, neighbors, floodList, senders: [...senders].sort(), vips };
   }
+}
+
+function addTask(
+  segment: SegmentDraft,
+  service: EndpointRecord['service'] | undefined,
+  state: BackendState,
+  isLocal: boolean,
+  mac: Mac,
+  cidrs: readonly string[],
+): void {
+  if (service === undefined) return;
+  const addresses = cidrs.flatMap((cidr) => parseCidr(cidr)?.[0]?.[0].toString() ?? []);
+  const task = { id: service.taskId, slot: service.slot, state, isLocal, mac, addresses };
+  const held = segment.tasks.get(service.id);
+  if (held === undefined) segment.tasks.set(service.id, [task]);
+  else held.push(task);
+}
+
+function backendsOf(tasks: readonly Task[], balance: BalanceConfig): readonly VipBackend[] {
+  return tasks
+    .map(({ id, slot, state, isLocal, mac, addresses }) => ({
+      key: id,
+      state,
+      weight: balance.weights.get(slot) ?? 1,
+      isLocal,
+      mac,
+      address4: addresses.find((address) => !address.includes(':')),
+      address6: addresses.find((address) => address.includes(':')),
+    }))
+    .sort((a, b) => compare(a.key, b.key))
+    .slice(0, BACKENDS_MAX);
 }
 
 function bySeniority(a: Claim, b: Claim): number {

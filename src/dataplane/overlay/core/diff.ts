@@ -1,7 +1,9 @@
 import { assert } from '../../../base/assert.js';
+import type { BackendEntry } from '../../core/balance/backend-set.js';
+import { type BalanceConfig, sameBalance } from '../../core/balance/config.js';
 import type { PacketIo } from '../../core/packet-io.js';
 import { parseAddress } from '../../wire/address.js';
-import { NO_TABLES, PORTS_MAX, type Segment, type Tables, VTEPS_MAX } from './tables.js';
+import { NO_TABLES, PORTS_MAX, type Segment, type Tables, type Vip, VTEPS_MAX } from './tables.js';
 
 /** An address as four big-endian 32-bit words, IPv4 mapped into IPv6. */
 export type AddressWords = readonly [number, number, number, number];
@@ -15,6 +17,7 @@ export interface TablesUpdate {
   readonly neighborsRemoved: readonly { readonly vni: number; readonly address: AddressWords }[];
   readonly sendersRemoved: readonly { readonly vni: number; readonly address: AddressWords }[];
   readonly portsRemoved: readonly number[];
+  readonly vipsRemoved: readonly { readonly vni: number; readonly serviceId: string }[];
   readonly segmentsRemoved: readonly number[];
   readonly vtepsRemoved: readonly number[];
   /** `undefined`: as before. */
@@ -29,6 +32,22 @@ export interface TablesUpdate {
     readonly mac: number;
   }[];
   readonly sendersSet: readonly { readonly vni: number; readonly address: AddressWords }[];
+  readonly vipsSet: readonly VipSet[];
+}
+
+/** A service's virtual addresses and backends in one segment: all of them, each time. */
+export interface VipSet {
+  readonly vni: number;
+  readonly serviceId: string;
+  readonly addresses: readonly AddressWords[];
+  readonly balance: BalanceConfig;
+  readonly backends: readonly VipBackendSet[];
+}
+
+export interface VipBackendSet extends BackendEntry {
+  readonly mac: number;
+  readonly words4: AddressWords | undefined;
+  readonly words6: AddressWords | undefined;
 }
 
 export interface VtepSet {
@@ -131,6 +150,7 @@ function compare(from: PublishedTables, to: PublishedTables): TablesUpdate {
     neighborsRemoved: [] as TablesUpdate['neighborsRemoved'][number][],
     sendersRemoved: [] as TablesUpdate['sendersRemoved'][number][],
     portsRemoved: gone(from.portIndexes, to.portIndexes),
+    vipsRemoved: [] as TablesUpdate['vipsRemoved'][number][],
     segmentsRemoved: [...from.tables.segments.keys()].filter((vni) => !to.tables.segments.has(vni)),
     vtepsRemoved: gone(from.vtepIndexes, to.vtepIndexes),
     ownAddresses: ownAddressesOf(from, to),
@@ -140,6 +160,7 @@ function compare(from: PublishedTables, to: PublishedTables): TablesUpdate {
     fdbSet: [] as FdbSet[],
     neighborsSet: [] as TablesUpdate['neighborsSet'][number][],
     sendersSet: [] as TablesUpdate['sendersSet'][number][],
+    vipsSet: [] as VipSet[],
   };
   for (const vni of new Set([...from.tables.segments.keys(), ...to.tables.segments.keys()])) {
     const before = from.tables.segments.get(vni);
@@ -150,6 +171,7 @@ function compare(from: PublishedTables, to: PublishedTables): TablesUpdate {
     }
     compareFdb(vni, before, after, to, draft);
     compareNeighbors(vni, before, after, draft);
+    compareVips(vni, before, after, draft);
     const sendersBefore = new Set(before?.senders);
     const sendersAfter = new Set(after?.senders);
     for (const address of sendersBefore)
@@ -193,6 +215,50 @@ function compareNeighbors(
   for (const [address, mac] of after?.neighbors ?? [])
     if (before?.neighbors.get(address) !== mac)
       draft.neighborsSet.push({ vni, address: wordsOf(address), mac });
+}
+
+function compareVips(
+  vni: number,
+  before: Segment | undefined,
+  after: Segment | undefined,
+  draft: {
+    readonly vipsRemoved: TablesUpdate['vipsRemoved'][number][];
+    readonly vipsSet: VipSet[];
+  },
+): void {
+  for (const serviceId of before?.vips.keys() ?? [])
+    if (after?.vips.has(serviceId) !== true) draft.vipsRemoved.push({ vni, serviceId });
+  for (const [serviceId, vip] of after?.vips ?? []) {
+    if (sameVip(before?.vips.get(serviceId), vip)) continue;
+    const backends = vip.backends.map(({ address4, address6, ...backend }) => ({
+      ...backend,
+      words4: address4 === undefined ? undefined : wordsOf(address4),
+      words6: address6 === undefined ? undefined : wordsOf(address6),
+    }));
+    const addresses = vip.addresses.map(wordsOf);
+    draft.vipsSet.push({ vni, serviceId, addresses, balance: vip.balance, backends });
+  }
+}
+
+function sameVip(before: Vip | undefined, after: Vip): boolean {
+  return (
+    before !== undefined &&
+    sameBalance(before.balance, after.balance) &&
+    before.addresses.join() === after.addresses.join() &&
+    before.backends.length === after.backends.length &&
+    before.backends.every((one, i) => {
+      const other = after.backends[i];
+      return (
+        one.key === other?.key &&
+        one.state === other.state &&
+        one.weight === other.weight &&
+        one.isLocal === other.isLocal &&
+        one.mac === other.mac &&
+        one.address4 === other.address4 &&
+        one.address6 === other.address6
+      );
+    })
+  );
 }
 
 function sameSegment(before: Segment | undefined, after: Segment): boolean {

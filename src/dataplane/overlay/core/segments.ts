@@ -34,6 +34,8 @@ export interface SegmentState {
   readonly floodBucket: TokenBucket;
   readonly icmpBucket: TokenBucket;
   mtuBytes: number;
+  /** Services with virtual addresses; 0 for most segments, whose frames are not looked into. */
+  vipCount: number;
   /** VTEP indexes. */
   floodList: Int32Array;
   /** Port indexes. */
@@ -71,6 +73,10 @@ export class SegmentTable {
     this.#neighbors = new WordTable(NEIGHBORS_MAX, seed);
     this.#senders = new WordTable(SENDERS_MAX, seed);
     this.#own = new WordTable(OWN_ADDRESSES_MAX, seed);
+  }
+
+  segmentAt(slot: number): SegmentState | undefined {
+    return this.#slots[slot];
   }
 
   segmentOf(vni: number): SegmentState | undefined {
@@ -182,6 +188,7 @@ export class SegmentTable {
       floodBucket: new TokenBucket(floodPerSecond, floodBurst, nowMs),
       icmpBucket: new TokenBucket(icmpPerSecond, icmpBurst, nowMs),
       mtuBytes,
+      vipCount: 0,
       floodList: Int32Array.from(floodList),
       ports: new Int32Array(0),
     };

@@ -1,3 +1,5 @@
+import type { BackendEntry } from '../../core/balance/backend-set.js';
+import type { BalanceConfig } from '../../core/balance/config.js';
 import type { Mac } from '../../wire/ethernet.js';
 
 /** Entries over all segments. Beyond these `deriveTables` refuses, deterministically, and counts. */
@@ -11,6 +13,9 @@ export const PORTS_MAX = 4_096;
 export const FLOOD_MAX = 1_024;
 /** Underlay addresses of this node. */
 export const OWN_ADDRESSES_MAX = 256;
+
+/** Virtual addresses over all segments. */
+export const VIPS_MAX = 16_384;
 
 /** Name of a VTEP: address and UDP port, since several can share an address behind one NAT. */
 export type VtepKey = string;
@@ -45,6 +50,24 @@ export interface Segment {
   readonly floodList: readonly VtepKey[];
   /** Underlay addresses that may send into the segment, sorted. */
   readonly senders: readonly string[];
+  /** By the id of the service. */
+  readonly vips: ReadonlyMap<string, Vip>;
+}
+
+/** A task behind a VIP; its key is the task's id. */
+export interface VipBackend extends BackendEntry {
+  readonly mac: Mac;
+  /** Canonical text. */
+  readonly address4: string | undefined;
+  readonly address6: string | undefined;
+}
+
+/** A service's virtual addresses in one segment, and who is behind them. */
+export interface Vip {
+  readonly addresses: readonly string[];
+  readonly balance: BalanceConfig;
+  /** Sorted by key. */
+  readonly backends: readonly VipBackend[];
 }
 
 /** A local port with the segment that it is in. */

@@ -60,6 +60,7 @@ import {
   writePacketTooBig,
 } from './replies.js';
 import { type SegmentLimits, type SegmentState, SegmentTable } from './segments.js';
+import { VIP_DONE, VIP_TO_SELF, VipPlane } from './vips.js';
 import { ABSENT } from './word-table.js';
 
 export interface VtepConfig {
@@ -69,6 +70,8 @@ export interface VtepConfig {
   readonly hashSeed: number;
   /** `OVERLAY_COUNTERS_LENGTH` numbers, see `newOverlayCounters`. */
   readonly counters: Float64Array;
+  /** A power of 2; default `VIP_FLOWS_MAX`. */
+  readonly vipFlowsMax?: number | undefined;
 }
 
 export interface VtepDependencies {
@@ -106,6 +109,9 @@ export class Vtep implements PacketHandler {
   readonly #tables: SegmentTable;
   readonly #counters: Float64Array;
   readonly #now: () => number;
+  readonly #vips: VipPlane;
+  /** The frame at hand went to a VIP and goes to a backend now. */
+  #isTurned = false;
 
   #egressPort = -1;
   #egressMacHigh = -1;
@@ -130,11 +136,49 @@ export class Vtep implements PacketHandler {
     this.#tables = new SegmentTable(config.limits, config.hashSeed);
     this.#counters = config.counters;
     this.#now = dependencies.now;
+    this.#vips = new VipPlane(
+      {
+        drop: (reason) => this.#drop(reason),
+        replied: (kind) => this.#count(REPLY_INDEX[kind], 1),
+        flowCreated: () => this.#count(TOTAL_INDEX.vipFlows, 1),
+        flowEvicted: () => this.#count(TOTAL_INDEX.vipEvictions, 1),
+        sendMade: (batch, segment, offset, length) =>
+          this.#sendMade(batch, segment, offset, length),
+        neighborOf: ({ slot }, words, at) =>
+          this.#tables.neighbor(
+            slot,
+            words[at] as number,
+            words[at + 1] as number,
+            words[at + 2] as number,
+            words[at + 3] as number,
+          ),
+        segmentAt: (slot) => this.#tables.segmentAt(slot),
+      },
+      config.hashSeed,
+      config.vipFlowsMax,
+    );
   }
 
   /** Changes the tables; between two batches. */
   apply(update: TablesUpdate): void {
-    const refused = this.#tables.apply(update, this.#counters, this.#now());
+    const nowMs = this.#now();
+    for (const { vni, serviceId } of update.vipsRemoved) {
+      const segment = this.#tables.segmentOf(vni);
+      if (segment === undefined) continue;
+      segment.vipCount -= 1;
+      this.#vips.remove(vni, serviceId, segment.slot);
+    }
+    for (const vni of update.segmentsRemoved) {
+      const segment = this.#tables.segmentOf(vni);
+      if (segment !== undefined && this.#vips.isUsed) this.#vips.removeSegment(segment.slot);
+    }
+    let refused = this.#tables.apply(update, this.#counters, nowMs);
+    for (const set of update.vipsSet) {
+      const segment = this.#tables.segmentOf(set.vni);
+      if (segment === undefined) continue;
+      if (!this.#vips.has(set.vni, set.serviceId)) segment.vipCount += 1;
+      if (!this.#vips.set(set, segment.slot, nowMs)) refused += 1;
+    }
     this.#count(TOTAL_INDEX.tableRefusals, refused);
     this.#egressPort = -1;
     this.#ingressVni = -1;
@@ -143,10 +187,12 @@ export class Vtep implements PacketHandler {
   }
 
   egress(batch: PacketBatch): void {
+    if (this.#vips.isUsed) this.#vips.begin(batch, this.#now());
     for (let row = 0; row < batch.rowCount; row++) this.#egressRow(batch, row);
   }
 
   ingress(batch: PacketBatch): void {
+    if (this.#vips.isUsed) this.#vips.begin(batch, this.#now());
     for (let row = 0; row < batch.rowCount; row++) this.#ingressRow(batch, row);
   }
 
@@ -177,7 +223,51 @@ export class Vtep implements PacketHandler {
     if (bytes === -1) return this.#drop('gso_invalid');
     if (bytes > segment.mtuBytes)
       return this.#answerTooBig(batch, segment, port, offset, end, etherType);
+    this.#isTurned = false;
+    if (segment.vipCount > 0 && VipPlane.isVipMac(view, offset)) {
+      const verdict = this.#vips.egress(batch, row, segment, offset, end, etherType);
+      if (verdict === VIP_DONE) return;
+      if (verdict === VIP_TO_SELF) return this.#deliverBack(batch, row, port, offset, end);
+      this.#isTurned = true;
+    }
     this.#forward(batch, row, segment, port, offset, end, etherType);
+  }
+
+  #deliverBack(
+    batch: PacketBatch,
+    row: number,
+    port: number,
+    offset: number,
+    end: number,
+  ): undefined {
+    if (batch.outCount >= OUTPUTS_MAX) return this.#drop('batch_full');
+    batch.emitToPort(row, offset, end - offset, port);
+    this.#count(TOTAL_INDEX.localFrames, 1);
+    this.#count(TOTAL_INDEX.localBytes, end - offset);
+  }
+
+  /** A frame of the VIP plane's own making, to wherever its destination is. */
+  #sendMade(batch: PacketBatch, segment: SegmentState, offset: number, length: number): undefined {
+    const { view } = batch;
+    const place = this.#tables.place(
+      segment.slot,
+      view.getUint16(offset),
+      view.getInt32(offset + 2),
+    );
+    if (place === ABSENT) return this.#drop('vip_unreachable');
+    if (batch.outCount >= OUTPUTS_MAX) return this.#drop('batch_full');
+    if ((place & 1) === 1) {
+      batch.emitToPort(-1, offset, length, place >>> 1);
+      return;
+    }
+    const hash = flowHash(
+      view,
+      offset,
+      offset + length,
+      view.getUint16(offset + ETHERNET_TYPE_OFFSET),
+    );
+    batch.emitToVtep(-1, offset, length, place >>> 1, segment.vni, hash);
+    this.#countTx(segment, length);
   }
 
   #forward(
@@ -201,7 +291,10 @@ export class Vtep implements PacketHandler {
     }
     const place = this.#egressPlace;
     const length = end - offset;
-    if (place === ABSENT) return this.#flood(batch, row, segment, port, offset, end, etherType);
+    if (place === ABSENT) {
+      if (this.#isTurned) return this.#drop('vip_unreachable');
+      return this.#flood(batch, row, segment, port, offset, end, etherType);
+    }
     if (batch.outCount >= OUTPUTS_MAX) return this.#drop('batch_full');
     if ((place & 1) === 0) {
       const hash = flowHash(view, offset, end, etherType);
@@ -210,6 +303,8 @@ export class Vtep implements PacketHandler {
     } else if (place >>> 1 === port) {
       this.#drop('hairpin');
     } else {
+      if (segment.vipCount > 0 && !this.#isTurned)
+        this.#vips.restore(batch, row, segment, offset, end, etherType);
       batch.emitToPort(row, offset, length, place >>> 1);
       this.#count(TOTAL_INDEX.localFrames, 1);
       this.#count(TOTAL_INDEX.localBytes, length);
@@ -228,6 +323,7 @@ export class Vtep implements PacketHandler {
   ): undefined {
     const { floodList, ports } = segment;
     const length = end - offset;
+    if (VipPlane.isVipMac(batch.view, offset)) return this.#drop('vip_unknown');
     const copies = floodList.length + ports.length - 1;
     if (copies === 0) return this.#drop('flood_empty');
     if (!segment.floodBucket.take(this.#now())) return this.#drop('flood_limited');
@@ -459,6 +555,10 @@ export class Vtep implements PacketHandler {
     if (place === ABSENT) return this.#drop('mac_unknown');
     if ((place & 1) === 0) return this.#drop('mac_remote');
     if (batch.outCount >= OUTPUTS_MAX) return this.#drop('batch_full');
+    if (segment.vipCount > 0) {
+      const etherType = view.getUint16(offset + ETHERNET_TYPE_OFFSET);
+      this.#vips.restore(batch, row, segment, offset, offset + length, etherType);
+    }
     batch.emitToPort(row, offset, length, place >>> 1);
     this.#countRx(segment, length);
   }
