@@ -34,6 +34,6 @@ else {
       return runtime;
     },
     command: (...words) => ({ image: 'host', args: words }),
-    features: new Set(['netns']),
+    features: new Set(['netns', 'health', 'limits', 'mounts', 'tty', 'exec']),
   });
 }

@@ -17,7 +17,7 @@ const CLONE_NEWNET = 0x4000_0000;
 
 const PATH_DEFAULT = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 /** Words of a command, and variables of an environment. */
-const STRINGS_MAX = 4000;
+export const STRINGS_MAX = 4000;
 /** Bytes of one of them: the kernel's own limit. */
 const STRING_BYTES_MAX = 131_071;
 /** Further groups of a user: the supervisor's own limit. */

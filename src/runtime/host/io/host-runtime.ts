@@ -3,8 +3,12 @@ import { EventEmitter } from 'node:events';
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
+import type { Health } from '../../../base/service-model.js';
 import type { TaskId } from '../../../base/swarm-model.js';
 import type {
+  ExecProcess,
+  ExecSpec,
+  ExecStreams,
   KnownTask,
   LogQuery,
   LogRecord,
@@ -14,19 +18,23 @@ import type {
   RuntimeDescription,
   RuntimeEvent,
   RuntimeTask,
+  TaskProcess,
+  TaskStats,
 } from '../../core/runtime.js';
 import { RuntimeError } from '../../core/runtime-error.js';
 import { type CgroupLayout, cgroupPlanOf } from '../core/cgroups.js';
 import type { Logger } from '../core/logger.js';
 import { signalOf } from '../core/signals.js';
 import { hostsTextOf, resolvConfOf, taskPlanOf } from '../core/task-plan.js';
+import { usageOf } from '../core/usage.js';
 import { encodePlan } from '../wire/plan.js';
 import { makeCgroups, readCgroupLayout, removeCgroups } from './cgroup-tree.js';
 import { checkBindSources, hostFactsOf, readText } from './host-facts.js';
 import { HostTask } from './host-task.js';
 import { readLogs } from './log-reader.js';
-import { nativeShim, startSupervisor } from './shim.js';
+import { findShim, type Shim, startSupervisor } from './shim.js';
 import { type Exit, TaskFolder } from './task-folder.js';
+import { processesOf } from './usage.js';
 
 export interface HostRuntimeOptions {
   /** The runtime's own: `tasks`, `volumes`, `trash`. */
@@ -46,29 +54,33 @@ export async function openHostRuntime(options: HostRuntimeOptions): Promise<Runt
 
 class HostRuntime implements Runtime {
   readonly kind = 'host';
-  readonly #options: HostRuntimeOptions;
   readonly #log: Logger;
   readonly #tasksFolder: string;
   readonly #trash: string;
   readonly #volumes: string;
+  readonly #shim: Shim;
+  readonly #cgroupParent: string;
   readonly #cgroups: CgroupLayout | undefined;
   readonly #tasks = new Map<TaskId, HostTask>();
   readonly #preparing = new Map<TaskId, Promise<PreparedTask>>();
   readonly #events = new EventEmitter<{ event: [RuntimeEvent] }>();
   #isClosed = false;
 
-  private constructor(options: HostRuntimeOptions) {
-    this.#options = options;
+  private constructor(options: HostRuntimeOptions, shim: Shim) {
     this.#log = options.log;
     this.#tasksFolder = join(options.dataDir, 'tasks');
     this.#trash = join(options.dataDir, 'trash');
     this.#volumes = join(options.dataDir, 'volumes');
+    this.#shim = shim;
+    this.#cgroupParent = options.cgroupParent ?? 'shoal';
     this.#cgroups = readCgroupLayout();
     this.#events.setMaxListeners(0);
   }
 
   static async open(options: HostRuntimeOptions): Promise<HostRuntime> {
-    const runtime = new HostRuntime(options);
+    const shim = findShim();
+    if (shim === undefined) throw failed('the supervisor of tasks is not built');
+    const runtime = new HostRuntime(options, shim);
     for (const folder of [runtime.#tasksFolder, runtime.#trash, runtime.#volumes]) {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
     }
@@ -107,23 +119,20 @@ class HostRuntime implements Runtime {
     if (this.#tasks.size + this.#preparing.size >= TASKS_MAX) {
       throw failed(`this node has ${TASKS_MAX} tasks already`);
     }
-    const shim = nativeShim();
-    if (shim === undefined) throw failed('the supervisor of tasks is not built');
     if (!/^[a-z0-9]{1,64}$/.test(task.id)) throw rejected(`invalid task id: ${task.id}`);
     const folder = new TaskFolder(join(this.#tasksFolder, task.id));
     mkdirSync(folder.path, { mode: 0o700 });
     let cgroupFolders: readonly string[] = [];
     try {
       checkBindSources(task);
-      const parent = this.#options.cgroupParent ?? 'shoal';
-      const groups = cgroupPlanOf(this.#cgroups, parent, task.id, task.resources);
+      const groups = cgroupPlanOf(this.#cgroups, this.#cgroupParent, task.id, task.resources);
       const facts = hostFactsOf(folder.path, this.#volumes);
       const containerId = createHash('sha256').update(task.id).digest('hex');
       let plan = taskPlanOf(task, containerId, groups, facts);
       const made = makeCgroups(groups);
       cgroupFolders = groups.folders;
       if (!made.isMade) {
-        const none = cgroupPlanOf(undefined, parent, task.id, task.resources);
+        const none = cgroupPlanOf(undefined, this.#cgroupParent, task.id, task.resources);
         plan = taskPlanOf(task, containerId, none, facts);
       }
       for (const what of made.lacks) {
@@ -136,10 +145,10 @@ class HostRuntime implements Runtime {
       writeFileSync(folder.file('hosts'), hostsTextOf(task));
       writeFileSync(folder.file('resolv.conf'), resolvConfOf(task, readText('/etc/resolv.conf')));
       writeFileSync(folder.file('hostname'), `${plan.hostname}\n`);
-      writeFileSync(folder.recordFile, JSON.stringify(plan.record), { mode: 0o600 });
+      folder.writeRecord(plan.record);
       signal.throwIfAborted();
-      const supervisor = await startSupervisor(shim, encodePlan(plan.records), signal);
-      const known = new HostTask(plan.record, folder, supervisor, this.#listener);
+      const supervisor = await startSupervisor(this.#shim, encodePlan(plan.records), signal);
+      const known = new HostTask(this.#shim, plan.record, folder, supervisor, this.#listener);
       this.#tasks.set(task.id, known);
       return known.prepared;
     } catch (error) {
@@ -158,6 +167,9 @@ class HostRuntime implements Runtime {
         ...(error === undefined ? {} : { error }),
         ...(oomKilled ? { oomKilled } : {}),
       });
+    },
+    onHealth: ({ id }: HostTask, health: Health, output: string) => {
+      if (!this.#isClosed) this.#events.emit('event', { kind: 'health', id, health, output });
     },
   };
 
@@ -212,6 +224,32 @@ class HostRuntime implements Runtime {
     return readLogs(this.#find(id), query, signal);
   }
 
+  async exec(
+    id: TaskId,
+    spec: ExecSpec,
+    streams: ExecStreams,
+    signal: AbortSignal,
+  ): Promise<ExecProcess> {
+    return await this.#find(id).exec(spec, streams, signal);
+  }
+
+  async stats(id: TaskId): Promise<TaskStats> {
+    // Says when the task does not run.
+    void this.#find(id).first;
+    const layout = this.#cgroups;
+    const atMs = Date.now();
+    if (layout === undefined) return { atMs };
+    const folder = (controller: string) =>
+      join(layout.folders.get(controller) ?? '/nowhere', this.#cgroupParent, id);
+    const read = (controller: string, file: string) =>
+      readText(join(folder(controller), file)) || undefined;
+    return { atMs, ...usageOf(layout, read) };
+  }
+
+  async top(id: TaskId): Promise<readonly TaskProcess[]> {
+    return processesOf(this.#find(id).first.pid);
+  }
+
   async close(): Promise<void> {
     this.#isClosed = true;
     await Promise.allSettled(this.#preparing.values());
@@ -229,14 +267,17 @@ class HostRuntime implements Runtime {
     const record = folder.record();
     const supervisor = folder.supervisor();
     if (record !== undefined && supervisor !== undefined) {
-      this.#tasks.set(record.id, new HostTask(record, folder, supervisor, this.#listener));
+      this.#tasks.set(
+        record.id,
+        new HostTask(this.#shim, record, folder, supervisor, this.#listener),
+      );
       return;
     }
     // Its preparation was cut short, and nobody was told of it: as if it had never begun.
     folder.order('end');
     await new Promise<void>((resolve) => folder.watch(() => {}, resolve));
     const id = name as TaskId;
-    const groups = cgroupPlanOf(this.#cgroups, this.#options.cgroupParent ?? 'shoal', id, {});
+    const groups = cgroupPlanOf(this.#cgroups, this.#cgroupParent, id, {});
     await this.#discard(id, folder, groups.folders);
   }
 }

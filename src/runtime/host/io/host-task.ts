@@ -1,38 +1,60 @@
+import type { Health } from '../../../base/service-model.js';
 import type { TaskId } from '../../../base/swarm-model.js';
-import type { KnownTask, PreparedTask, RunningTask } from '../../core/runtime.js';
+import { type HealthState, hasHealthCheck } from '../../core/health.js';
+import type {
+  ExecProcess,
+  ExecSpec,
+  ExecStreams,
+  KnownTask,
+  PreparedTask,
+  RunningTask,
+} from '../../core/runtime.js';
 import { RuntimeError } from '../../core/runtime-error.js';
 import type { TaskRecord } from '../core/task-record.js';
+import { runExec } from './exec.js';
+import { HealthChecker } from './health-checker.js';
 import { killProcess } from './process.js';
-import type { ProcessId } from './shim.js';
+import type { ProcessId, Shim } from './shim.js';
 import type { Exit, Start, TaskFolder } from './task-folder.js';
 
 const EXIT_KILLED = 137;
+const HEALTH_FILE = 'health.json';
 /** How long a supervisor may take to let the command run. */
 const START_MS_MAX = 30_000;
 
 interface HostTaskListener {
   onExit(task: HostTask, exit: Exit): void;
+  onHealth(task: HostTask, health: Health, output: string): void;
+}
+
+/** The health of one run, kept beside it. */
+interface HealthFile extends HealthState {
+  readonly run: number;
 }
 
 /** A task with its supervisor, as this agent sees it: what is true of it is in its folder. */
 export class HostTask {
   readonly record: TaskRecord;
   readonly folder: TaskFolder;
+  readonly #shim: Shim;
   readonly #supervisor: ProcessId;
   readonly #listener: HostTaskListener;
   readonly #changes = new Set<() => void>();
   readonly #unwatch: () => void;
   #start: Start | undefined;
   #exit: Exit | undefined;
+  #health: { readonly run: number; readonly checker: HealthChecker } | undefined;
   #isGone = false;
   #isClosed = false;
 
   constructor(
+    shim: Shim,
     record: TaskRecord,
     folder: TaskFolder,
     supervisor: ProcessId,
     listener: HostTaskListener,
   ) {
+    this.#shim = shim;
     this.record = record;
     this.folder = folder;
     this.#supervisor = supervisor;
@@ -43,6 +65,7 @@ export class HostTask {
     );
     this.#start = folder.start();
     this.#exit = folder.exit();
+    this.#checkHealth();
   }
 
   get id(): TaskId {
@@ -64,6 +87,11 @@ export class HostTask {
     return this.exit === undefined ? this.#start : undefined;
   }
 
+  get health(): Health {
+    if (!hasHealthCheck(this.record.health)) return 'none';
+    return this.#health?.checker.state.health ?? 'starting';
+  }
+
   get prepared(): PreparedTask {
     const { containerId, network } = this.record;
     if (network === 'host') return { containerId };
@@ -80,10 +108,26 @@ export class HostTask {
       ...(exit === undefined ? {} : { exitCode: exit.exitCode }),
       ...(exit?.error === undefined ? {} : { error: exit.error }),
       ...(exit?.oomKilled === true ? { oomKilled: true } : {}),
-      health: 'none',
+      health: this.health,
       ...(this.#start === undefined ? {} : { startedAtMs: this.#start.atMs }),
       labels: this.record.labels,
     };
+  }
+
+  /** @throws RuntimeError RUNTIME_FAILED */
+  async exec(spec: ExecSpec, streams: ExecStreams, signal: AbortSignal): Promise<ExecProcess> {
+    return await runExec(this.#shim, this.record, this.first, spec, streams, signal);
+  }
+
+  /**
+   * The first process of the present run.
+   *
+   * @throws RuntimeError RUNTIME_FAILED
+   */
+  get first(): ProcessId {
+    const { running } = this;
+    if (running !== undefined) return running.first;
+    throw new RuntimeError({ code: 'RUNTIME_FAILED' }, `the task ${this.id} does not run`);
   }
 
   /** Calls `listener` when something of the task has changed, until the returned function is called. */
@@ -101,11 +145,11 @@ export class HostTask {
     if (this.running === undefined) await this.#startRun();
     const { running } = this;
     const { containerId } = this.record;
-    if (running !== undefined) return { containerId, pid: running.first.pid, health: 'none' };
+    if (running !== undefined) return { containerId, pid: running.first.pid, health: this.health };
     const exit = this.#exit;
     // One that ended at once did start.
     if (exit !== undefined && exit.run === this.#start?.run) {
-      return { containerId, pid: this.#start.first.pid, health: 'none' };
+      return { containerId, pid: this.#start.first.pid, health: this.health };
     }
     throw new RuntimeError(
       { code: 'RUNTIME_FAILED', ...(exit === undefined ? {} : { exitCode: exit.exitCode }) },
@@ -142,6 +186,7 @@ export class HostTask {
   /** Looks no more; the task goes on. */
   close(): void {
     this.#unwatch();
+    this.#health?.checker.stop();
     this.#isClosed = true;
     this.#tell();
     this.#changes.clear();
@@ -154,7 +199,30 @@ export class HostTask {
       this.#exit = exit;
       this.#listener.onExit(this, exit);
     }
+    this.#checkHealth();
     this.#tell();
+  }
+
+  /** Has the present run checked, and no other. */
+  #checkHealth(): void {
+    const { running } = this;
+    const { health: config } = this.record;
+    if (!hasHealthCheck(config) || this.#isClosed) return;
+    if (running === undefined || running.run !== this.#health?.run) this.#health?.checker.stop();
+    if (running === undefined || running.run === this.#health?.run) return;
+    const { run } = running;
+    const kept = this.folder.readJson<HealthFile>(HEALTH_FILE);
+    const checker = new HealthChecker(
+      config,
+      running.atMs,
+      kept?.run === run ? kept : undefined,
+      (spec, streams, signal) => this.exec(spec, streams, signal),
+      ({ health, failingStreak, output }) => {
+        this.folder.writeJson(HEALTH_FILE, { run, health, failingStreak });
+        this.#listener.onHealth(this, health, output);
+      },
+    );
+    this.#health = { run, checker };
   }
 
   #onGone(): void {
@@ -168,6 +236,7 @@ export class HostTask {
     const error = 'the supervisor of the task is gone';
     this.#exit = { run: running?.run ?? 1, exitCode: EXIT_KILLED, oomKilled: false, error };
     this.#listener.onExit(this, this.#exit);
+    this.#checkHealth();
     this.#tell();
   }
 

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -18,10 +18,19 @@ function packageRoot(): string {
   return folder;
 }
 
-/** The native supervisor, if it has been built. */
-export function nativeShim(): string | undefined {
+/** The program that stands by a task, and the one that runs a command inside one. */
+export interface Shim {
+  readonly kind: 'native';
+  readonly taskCommand: readonly [string, ...string[]];
+  readonly execCommand: readonly [string, ...string[]];
+  readonly env: NodeJS.ProcessEnv;
+}
+
+/** The native shim, if it has been built. */
+export function findShim(): Shim | undefined {
   const path = join(packageRoot(), SHIM);
-  return existsSync(path) ? path : undefined;
+  if (!existsSync(path)) return undefined;
+  return { kind: 'native', taskCommand: [path, 'task'], execCommand: [path, 'exec'], env: {} };
 }
 
 /** A process that is named beyond doubt. */
@@ -38,13 +47,14 @@ export interface ProcessId {
  * @throws RuntimeError RUNTIME_FAILED with the supervisor's words; it is gone then.
  */
 export async function startSupervisor(
-  path: string,
+  shim: Shim,
   plan: Uint8Array,
   signal: AbortSignal,
 ): Promise<ProcessId> {
-  const child = spawn(path, ['task'], {
+  const [program, ...args] = shim.taskCommand;
+  const child = spawn(program, args, {
     cwd: '/',
-    env: {},
+    env: shim.env,
     detached: true,
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
   });
@@ -58,7 +68,7 @@ export async function startSupervisor(
   signal.addEventListener('abort', kill, { once: true });
   try {
     await spawned;
-    return await answerOf(child, plan);
+    return await answerOf(child.stdio[3] as Duplex, plan, true);
   } catch (error) {
     kill();
     throw error instanceof RuntimeError ? error : failed(`supervisor of the task: ${error}`);
@@ -67,20 +77,30 @@ export async function startSupervisor(
   }
 }
 
-async function answerOf(child: ChildProcess, plan: Uint8Array): Promise<ProcessId> {
-  const pipe = child.stdio[3] as Duplex;
-  // A supervisor that gives up early closes its end; its answer says why.
+/**
+ * Gives a shim its plan.
+ *
+ * @param isLast Whether that is all there is to say.
+ * @throws RuntimeError RUNTIME_FAILED with the shim's words.
+ */
+export async function answerOf(pipe: Duplex, plan: Uint8Array, isLast = false): Promise<ProcessId> {
+  // A shim that gives up early closes its end; its answer says why.
   pipe.on('error', () => {});
   pipe.write(plan);
   let text = '';
-  for await (const chunk of pipe) {
-    text += String(chunk);
-    if (text.includes('\n') || text.length > ANSWER_BYTES_MAX) break;
-  }
+  await new Promise<void>((resolve) => {
+    pipe.on('close', resolve);
+    pipe.on('end', resolve);
+    pipe.on('data', (chunk) => {
+      text += String(chunk);
+      if (text.includes('\n') || text.length > ANSWER_BYTES_MAX) resolve();
+    });
+  });
+  if (isLast) pipe.destroy();
   const ready = /^R (\d+) (\d+)\n/.exec(text);
   if (ready !== null) return { pid: Number(ready[1]), startTime: ready[2] ?? '' };
   const why = text.replace(/^E /, '').trim();
-  throw failed(why === '' ? 'the supervisor of the task ended early' : why);
+  throw failed(why === '' ? 'the shim ended early' : why);
 }
 
 function failed(message: string): RuntimeError {

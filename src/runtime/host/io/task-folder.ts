@@ -1,4 +1,13 @@
-import { closeSync, constants, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TaskRecord } from '../core/task-record.js';
@@ -44,15 +53,26 @@ export class TaskFolder {
 
   /** `undefined` where the preparation never got that far, or the machine went down in it. */
   record(): TaskRecord | undefined {
+    return this.readJson(RECORD_FILE);
+  }
+
+  writeRecord(record: TaskRecord): void {
+    this.writeJson(RECORD_FILE, record);
+  }
+
+  readJson<T>(name: string): T | undefined {
     try {
-      return JSON.parse(this.#read(RECORD_FILE) ?? '') as TaskRecord;
+      return JSON.parse(this.#read(name) ?? '') as T;
     } catch {
       return undefined;
     }
   }
 
-  get recordFile(): string {
-    return this.file(RECORD_FILE);
+  /** As a whole, against a crash of the agent; when the machine goes down its tasks do too. */
+  writeJson(name: string, value: object): void {
+    const partial = this.file(`${name}.partial`);
+    writeFileSync(partial, JSON.stringify(value), { mode: 0o600 });
+    renameSync(partial, this.file(name));
   }
 
   supervisor(): ProcessId | undefined {

@@ -169,8 +169,8 @@ int run_command(const Plan &plan, const Cgroups &cgroups, const CommandStreams &
   reset_signals();
   close_on_exec_from(3);
   if (!become(plan, cgroups, streams, failure)) return EXIT_NOT_EXECUTABLE;
-  // Changing the user has cleared it. Only the first process of a task needs it: others die with that one.
-  if (getpid() == 1) prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  // Changing the user has cleared it.
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   return execute(plan, failure);
 }
 
