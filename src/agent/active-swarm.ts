@@ -93,6 +93,7 @@ export class ActiveSwarm {
       addPort: (attachment, fd) => this.#addPort(attachment, fd),
       raised: (attachment) => this.#onRaised(attachment),
       removePort: (attachment) => this.#removePort(attachment),
+      changed: (attachment) => this.#onChanged(attachment),
     });
   }
 
@@ -291,13 +292,19 @@ export class ActiveSwarm {
     this.#schedule();
   }
 
+  #onChanged(attachment: Attachment): void {
+    if (attachment.state === 'up') this.#onRaised(attachment);
+    else this.#schedule();
+  }
+
   #removePort(attachment: Attachment): void {
     this.dataplane.removePort(attachment.saved.id);
     this.#derive();
     this.gossip.records.publish(attachment.saved.networkId, attachment.saved.id, undefined);
   }
 
-  #recordOf({ saved }: Attachment, vni: number): EndpointRecord {
+  #recordOf({ saved, assigned }: Attachment, vni: number): EndpointRecord {
+    const { service, endpointState } = assigned ?? {};
     return {
       version: 1,
       networkId: saved.networkId,
@@ -309,6 +316,8 @@ export class ActiveSwarm {
       vtepAddress: this.#options.saved.dataPathAddress,
       vtepPort: this.#assignments.cluster.dataPathPort,
       createdAtMs: saved.createdAtMs,
+      ...(service && { service }),
+      ...(endpointState && { state: endpointState }),
     };
   }
 
@@ -408,9 +417,10 @@ export class ActiveSwarm {
   }
 }
 
-function portOf({ saved }: Attachment): LocalPort {
+function portOf({ saved, assigned }: Attachment): LocalPort {
   const { id, networkId, mac, addresses, createdAtMs } = saved;
-  return { id, networkId, mac, addresses, createdAtMs };
+  const { service, endpointState: state } = assigned ?? {};
+  return { id, networkId, mac, addresses, createdAtMs, service, state };
 }
 
 /** By id, then by name, then by an unambiguous beginning of an id. */

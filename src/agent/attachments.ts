@@ -13,6 +13,7 @@ import {
   netnsPathOfPid,
   openTap,
 } from '../dataplane/io/index.js';
+import type { EndpointRecord } from '../dataplane/overlay/index.js';
 import type { Log } from './log.js';
 import type { SavedAttachment, StateFile } from './state-file.js';
 
@@ -62,6 +63,8 @@ export interface AttachmentDependencies {
   raised(attachment: Attachment): void;
   /** `list()` does not hold the attachment any more; records, tables and names follow. */
   removePort(attachment: Attachment): void;
+  /** What is said of `attachment` to the others has changed. */
+  changed(attachment: Attachment): void;
 }
 
 /** An attachment which has its TAP; its id is also the name of its port. */
@@ -73,6 +76,26 @@ export interface Attachment {
   readonly netns: string | undefined;
   readonly state: 'up' | 'waiting' | 'failed';
   readonly error?: string;
+  /** Absent: somebody asked for it on this host. */
+  readonly assigned?: Assigned;
+}
+
+/** What the swarm made for this node by itself: told anew at every start, and not detached by hand. */
+export interface Assigned {
+  /** `ingress`: this node's own place on the ingress network, in the host's namespace. */
+  readonly purpose: 'ingress' | 'task';
+  /** What the others are told of a task's endpoint. */
+  readonly service?: NonNullable<EndpointRecord['service']>;
+  readonly endpointState?: NonNullable<EndpointRecord['state']>;
+}
+
+/** A wish to raise an attachment that the manager has given already. */
+export interface AssignedAttachment {
+  readonly object: Omit<AttachmentObject, 'nodeId' | 'version' | 'updatedAtMs'>;
+  readonly target: AttachTarget;
+  /** Default `eth0` and so on. */
+  readonly ifname?: string;
+  readonly assigned: Assigned;
 }
 
 function invalid(message: string): SwarmError {
@@ -165,9 +188,53 @@ export class Attachments {
     });
   }
 
+  /** Raises what the swarm has assigned; done when its interface is up. The same id twice is one. */
+  raise({ object, target, ifname, assigned }: AssignedAttachment): Promise<Attachment> {
+    return this.#queue(async () => {
+      const held = this.#attachments.get(object.id);
+      if (held !== undefined) return held;
+      if (this.#closed) throw new SwarmError({ code: 'SWARM_INACTIVE' }, 'the agent is stopping');
+      const network = this.#deps.network(object.networkId);
+      if (network === undefined) throw invalid(`network ${object.networkId} is not known here`);
+      const netns = pathOf(target);
+      const { id, addresses, mac, name, aliases, createdAtMs } = object;
+      const saved: SavedAttachment = {
+        id,
+        networkId: network.id,
+        networkName: network.name,
+        target,
+        netnsId: identityOf(netns),
+        ifname: ifname ?? freeLinkName(netns, 'eth'),
+        addresses: [...addresses],
+        mac,
+        name,
+        aliases: [...aliases],
+        createdAtMs,
+      };
+      return this.#raise(saved, network, assigned);
+    });
+  }
+
+  /** Takes away what `raise` made; an id that is not there is ignored. */
+  lower(id: string): Promise<void> {
+    return this.#queue(async () => {
+      const attachment = this.#attachments.get(id);
+      if (attachment?.assigned !== undefined) await this.#drop(attachment);
+    });
+  }
+
+  /** Says from now on that a task's endpoint is in this state. */
+  setEndpointState(id: string, endpointState: NonNullable<EndpointRecord['state']>): void {
+    const attachment = this.#attachments.get(id);
+    if (attachment?.assigned === undefined) return;
+    const changed = { ...attachment, assigned: { ...attachment.assigned, endpointState } };
+    this.#attachments.set(id, changed);
+    this.#deps.changed(changed);
+  }
+
   detach(request: DetachRequest): Promise<readonly LocalAttachment[]> {
     return this.#queue(async () => {
-      const matching = this.list().filter((a) => matches(a, request));
+      const matching = this.list().filter((a) => a.assigned === undefined && matches(a, request));
       if (matching.length === 0) {
         const ref = request.id ?? request.network ?? '';
         throw new SwarmError(
@@ -295,10 +362,15 @@ export class Attachments {
   }
 
   /** Makes the TAP, hands it to the packet thread, and sets its addresses. */
-  async #raise(saved: SavedAttachment, network: AttachableNetwork): Promise<Attachment> {
+  async #raise(
+    saved: SavedAttachment,
+    network: AttachableNetwork,
+    assigned?: Assigned,
+  ): Promise<Attachment> {
     const netns = pathOf(saved.target);
     const { vni, mtuBytes } = network;
-    const waiting: Attachment = { saved, vni, mtuBytes, netns, state: 'waiting' };
+    const purpose = assigned === undefined ? {} : { assigned };
+    const waiting: Attachment = { saved, vni, mtuBytes, netns, state: 'waiting', ...purpose };
     const fd = openTap({ netns, name: saved.ifname, offloads: this.#deps.offloads, persist: true });
     this.#attachments.set(saved.id, waiting);
     this.#deps.addPort(waiting, fd);
@@ -316,7 +388,8 @@ export class Attachments {
       await this.#deleteLink(waiting);
       throw error;
     }
-    const attachment: Attachment = { ...waiting, state: 'up' };
+    // Its state may have been changed meanwhile.
+    const attachment: Attachment = { ...(this.#attachments.get(saved.id) ?? waiting), state: 'up' };
     this.#attachments.set(saved.id, attachment);
     this.#deps.raised(attachment);
     return attachment;
@@ -327,7 +400,8 @@ export class Attachments {
     this.#deps.removePort(attachment);
     this.#save();
     await this.#deleteLink(attachment);
-    await this.#release(attachment.saved.id as AttachmentId);
+    // What the swarm has assigned it takes back by itself.
+    if (attachment.assigned === undefined) await this.#release(attachment.saved.id as AttachmentId);
   }
 
   async #deleteLink(attachment: Attachment): Promise<void> {
@@ -371,7 +445,8 @@ export class Attachments {
   }
 
   #save(): void {
-    this.#deps.state.setAttachments(this.list().map((a) => a.saved));
+    const own = this.list().filter((a) => a.assigned === undefined);
+    this.#deps.state.setAttachments(own.map((a) => a.saved));
   }
 }
 
