@@ -165,6 +165,16 @@ export class ManagerSession {
     return this.#session.connected;
   }
 
+  /** Connected, and to a manager that reaches most of the others: what it is told is kept. */
+  get heard(): boolean {
+    return this.#session.connected && !this.#session.stale;
+  }
+
+  /** The assignments are a manager's word since this agent began, and not only what was on the disk. */
+  get confirmed(): boolean {
+    return this.#session.confirmed;
+  }
+
   /** `removed`: the swarm does not know this node any more. */
   get ended(): SessionEnd | undefined {
     return this.#session.ended;
@@ -197,6 +207,21 @@ export class ManagerSession {
       told = this.connected;
       listener(told);
     });
+  }
+
+  /** Called when `heard` has changed. */
+  onHeard(listener: (heard: boolean) => void): () => void {
+    let told = this.heard;
+    return this.#session.onAssignments(() => {
+      if (this.heard === told) return;
+      told = this.heard;
+      listener(told);
+    });
+  }
+
+  /** Called with reports of tasks that the managers have now. */
+  onReported(listener: (reports: readonly TaskReport[]) => void): () => void {
+    return this.#session.onReported(listener);
   }
 
   /** Called once, when the session is over for good. */

@@ -160,6 +160,11 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
     return next === Number.POSITIVE_INFINITY ? undefined : next;
   }
 
+  /** Tasks that are assigned, or of which something is left. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
   /** How many tasks there are of each state. */
   countByState(): ReadonlyMap<TaskState, number> {
     const counts = new Map<TaskState, number>();

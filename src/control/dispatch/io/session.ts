@@ -108,11 +108,15 @@ export class Session {
   readonly #choice = new ManagerChoice(this.#prng);
   readonly #listeners = new Set<() => void>();
   readonly #endListeners = new Set<(end: SessionEnd) => void>();
+  readonly #reportListeners = new Set<(reports: readonly TaskReport[]) => void>();
   readonly #pending = new Map<number, Pending>();
   readonly #cancel = new AbortController();
   readonly #reports = new StatusReports({
     send: async (reports) => {
       await this.#ask({ kind: 'status', reports }, REQUEST_MS_MAX);
+    },
+    told: (reports) => {
+      for (const listener of this.#reportListeners) listener(reports);
     },
   });
   /** The assignments are from the disk, which has no secrets. */
@@ -231,6 +235,17 @@ export class Session {
 
   async detach(id: AttachmentId, timeoutMs = REQUEST_MS_MAX): Promise<void> {
     await this.#ask({ kind: 'detach', id }, timeoutMs);
+  }
+
+  /** The assignments are a manager's word since this session began, and not only what was on the disk. */
+  get confirmed(): boolean {
+    return this.#assignments !== undefined && !this.#bare;
+  }
+
+  /** Called with reports that the managers have now. */
+  onReported(listener: (reports: readonly TaskReport[]) => void): () => void {
+    this.#reportListeners.add(listener);
+    return () => this.#reportListeners.delete(listener);
   }
 
   /** What has become of tasks; told again to every manager, for as long as the tasks are assigned. */

@@ -15,6 +15,8 @@ const REPORT_TEXT_CHARS_MAX = 1_024;
 export interface StatusReportsConfig {
   /** Resolves when the managers have it. */
   send(reports: readonly TaskReport[]): Promise<void>;
+  /** The managers have these. */
+  told?(reports: readonly TaskReport[]): void;
 }
 
 /**
@@ -78,6 +80,7 @@ export class StatusReports {
     let waitMs = 0;
     try {
       await this.#config.send(reports);
+      this.#config.told?.(reports);
     } catch {
       for (const { taskId } of reports) if (this.#latest.has(taskId)) this.#untold.add(taskId);
       waitMs = AGAIN_MS;
