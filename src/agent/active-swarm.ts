@@ -23,6 +23,7 @@ import { Dataplane } from './dataplane.js';
 import { hostAddresses, underlayMtuBytes } from './facts.js';
 import type { Log } from './log.js';
 import { NameServers } from './name-servers.js';
+import { NodeApi, type NodeDocker, type NodeTasks } from './node-api.js';
 import type { SavedSwarm, StateFile } from './state-file.js';
 
 /** What a node in a swarm runs on. */
@@ -38,6 +39,10 @@ export interface ActiveSwarmOptions {
   readonly assignments: Assignments;
   /** Something broke that the node cannot go on without. */
   readonly onFatal: (error: Error) => void;
+  /** Docker's API of this node, for other nodes. */
+  readonly docker?: NodeDocker;
+  /** What this node tells of its tasks; absent: it runs none. */
+  readonly tasks?: NodeTasks;
 }
 
 const LEAVE_GOSSIP_MS = 2000;
@@ -46,6 +51,8 @@ const LEAVE_GOSSIP_MS = 2000;
  * sooner loses its first packet, and TCP takes a whole second to send it again.
  */
 const RECORD_HEAD_START_MS = 50;
+
+const NO_TASKS: NodeTasks = { async *logs() {} };
 
 /** Networks whose records one agent follows; gossip itself takes a few more. */
 const TOPICS_MAX = 500;
@@ -61,6 +68,8 @@ export class ActiveSwarm {
   readonly gossip: Gossip;
   readonly dataplane: Dataplane;
   readonly attachments: Attachments;
+  /** What this node asks others, and what they ask it. */
+  readonly nodeApi: NodeApi;
   readonly #options: ActiveSwarmOptions;
   readonly #names: NameServers;
   readonly #underlayMtuBytes: number;
@@ -79,6 +88,15 @@ export class ActiveSwarm {
     this.gossip = gossip;
     this.dataplane = dataplane;
     this.#assignments = options.assignments;
+    this.nodeApi = new NodeApi({
+      gossip,
+      self: options.identity.nodeId,
+      isManager: (id) =>
+        this.#assignments.nodes.some((node) => node.id === id && node.role === 'manager'),
+      tasks: options.tasks ?? NO_TASKS,
+      ...(options.docker === undefined ? {} : { docker: options.docker }),
+      log: options.log,
+    });
     this.#names = new NameServers(options.log);
     const { dataPathAddress } = options.saved;
     this.#underlayMtuBytes = underlayMtuBytes(dataPathAddress);
@@ -204,6 +222,7 @@ export class ActiveSwarm {
   async #stop(forget: boolean): Promise<void> {
     if (this.#isClosed) return;
     for (const end of this.#unsubscribe) end();
+    this.nodeApi.close();
     await this.attachments.close(forget);
     this.#isClosed = true;
     await this.#names.close();

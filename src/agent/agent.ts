@@ -7,7 +7,9 @@ import { MetricsServer } from '../observe/index.js';
 import { createMetrics, describeNode } from './agent-metrics.js';
 import { createBackend, driverName } from './backend.js';
 import type { AgentConfig } from './config.js';
+import { createContainerBackend } from './containers.js';
 import { lockDataDir } from './data-dir.js';
+import { Engine } from './engine.js';
 import { readFacts } from './facts.js';
 import { type Log, openLog } from './log.js';
 import { preflight } from './preflight.js';
@@ -64,7 +66,12 @@ async function runLocked(config: AgentConfig): Promise<number> {
     log.fatal({ error: error.message, stack: error.stack }, 'cannot go on');
     exit.request(1);
   };
-  const node = new SwarmNode({ config, facts, state, log, onFatal });
+  const engine = await Engine.find(config, log);
+  const docker = {
+    onRequest: (...request: Parameters<ApiServer['onRequest']>) => api.onRequest(...request),
+    onUpgrade: (...request: Parameters<ApiServer['onUpgrade']>) => api.onUpgrade(...request),
+  };
+  const node = new SwarmNode({ config, facts, state, log, onFatal, docker });
   const metrics = createMetrics(node);
   const backend = createBackend({
     facts,
@@ -76,13 +83,14 @@ async function runLocked(config: AgentConfig): Promise<number> {
   mkdirSync(dirname(config.socket), { recursive: true, mode: 0o755 });
   const api = await ApiServer.listen(
     { socketPath: config.socket },
-    { backend, log: log.child({ part: 'api' }) },
+    { backend, log: log.child({ part: 'api' }), containers: createContainerBackend(node, engine) },
   );
   let metricsServer: MetricsServer | undefined;
   const stop = async () => {
     await api.close();
     await metricsServer?.close();
     await node.close();
+    engine?.close();
   };
   try {
     if (config.metricsAddress !== undefined) {

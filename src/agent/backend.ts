@@ -1,13 +1,23 @@
 import { readFile, stat } from 'node:fs/promises';
-import type { Backend, HostFacts, LocalAttachment, LocalSwarm, SwarmEvent } from '../api/index.js';
+import type {
+  Backend,
+  HostFacts,
+  LocalAttachment,
+  LocalSwarm,
+  SwarmEvent,
+  TaskLogQuery,
+  TaskLogRecord,
+} from '../api/index.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { AttachmentObject, NetworkObject } from '../base/swarm-model.js';
 import { describeSnapshot, parseSnapshotFile, saveSnapshotFile } from '../control/index.js';
+import type { ActiveSwarm } from './active-swarm.js';
 import type { StaticFacts } from './facts.js';
 import { explainRecovery } from './recovery-report.js';
 import { createServiceBackend } from './service-backend.js';
 import { eventOf } from './swarm-events.js';
 import type { SwarmNode } from './swarm-node.js';
+import { taskLogs } from './task-logs.js';
 
 export interface BackendOptions {
   readonly facts: StaticFacts;
@@ -62,9 +72,7 @@ export function createBackend(options: BackendOptions): Backend {
   );
 
   return {
-    ...createServiceBackend(node, () => {
-      throw new SwarmError({ code: 'SWARM_UNSUPPORTED' }, 'no logs are kept here yet');
-    }),
+    ...createServiceBackend(node, (query, signal) => logsOf(active(), query, signal)),
     facts: (): HostFacts => ({ ...options.facts, dataPathDriver: driverOf(options), warnings: [] }),
     swarm: (): LocalSwarm => node.describe(),
     init: (request) => node.init(request),
@@ -150,6 +158,26 @@ export function createBackend(options: BackendOptions): Backend {
       return () => listeners.delete(listener);
     },
   };
+}
+
+/** Lines of tasks, from all nodes that run them. */
+function logsOf(
+  swarm: ActiveSwarm,
+  query: TaskLogQuery,
+  signal: AbortSignal,
+): AsyncIterable<TaskLogRecord> {
+  const tasks = ({ serviceId, taskId }: Pick<TaskLogQuery, 'serviceId' | 'taskId'>) => {
+    const { manager } = swarm;
+    if (serviceId !== undefined) return manager?.tasksOfService(serviceId) ?? [];
+    const task = taskId === undefined ? undefined : manager?.task(taskId);
+    return task === undefined ? [] : [task];
+  };
+  const sources = {
+    tasks,
+    onTasks: (listener: () => void) => swarm.manager?.watch(listener) ?? (() => undefined),
+    logs: swarm.nodeApi.logs.bind(swarm.nodeApi),
+  };
+  return taskLogs(sources, query, signal);
 }
 
 function driverOf({ node, plannedDriver }: BackendOptions): HostFacts['dataPathDriver'] {

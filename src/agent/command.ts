@@ -16,6 +16,10 @@ export function addAgentFlags(command: Command): Command {
       '--socket <path>',
       'unix socket of the Docker Engine API (default: /run/shoal/docker.sock)',
     )
+    .option(
+      '--engine-socket <path>',
+      'API socket of a container engine, or none (default: one that answers where engines listen)',
+    )
     .option('--hostname <name>', "the node's name (default: this host's)")
     .option('--log-level <level>', 'trace, debug, info, warn, error or silent (default: info)')
     .option('--log-file <file>', 'append the log to a file instead of standard output')

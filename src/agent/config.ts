@@ -37,6 +37,8 @@ const schema = z.strictObject({
     .default(() => hostname()),
   'log-level': z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
   'log-file': z.string().min(1).optional(),
+  /** API socket of a container engine, or `none`; absent: one that is found where engines listen. */
+  'engine-socket': z.string().min(1).max(100).optional(),
   'data-path-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
   /** `none`, or `host:port` of metrics and health. */
   'metrics-address': z.string().default('127.0.0.1:9477'),
@@ -67,6 +69,7 @@ export interface AgentConfig {
   readonly hostname: string;
   readonly logLevel: Parsed['log-level'];
   readonly logFile: string | undefined;
+  readonly engineSocket: string | undefined;
   readonly dataPathDriver: Parsed['data-path-driver'];
   readonly metricsAddress: { readonly host: string; readonly port: number } | undefined;
   readonly gossipPort: number;
@@ -137,6 +140,7 @@ function fromKeys(keys: Parsed): AgentConfig {
     hostname: keys.hostname,
     logLevel: keys['log-level'],
     logFile: keys['log-file'],
+    engineSocket: keys['engine-socket'],
     dataPathDriver: keys['data-path-driver'],
     metricsAddress: parseHostPort('metrics-address', keys['metrics-address']),
     gossipPort: keys['gossip-port'],

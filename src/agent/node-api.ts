@@ -223,7 +223,7 @@ export class NodeApi {
       } else if (request.method === 'POST' && request.url === '/logs') {
         await this.#serveLogs(request, response);
       } else if (this.#options.docker !== undefined && isDocker(request)) {
-        this.#options.docker.onRequest(request, response);
+        this.#options.docker.onRequest(localOf(request), response);
       } else {
         refuse(response, 404, 'nothing is known of that here');
       }
@@ -236,7 +236,7 @@ export class NodeApi {
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     if (this.#options.docker !== undefined && this.#isAnswered(request) && isDocker(request)) {
-      this.#options.docker.onUpgrade(request, socket, head);
+      this.#options.docker.onUpgrade(localOf(request), socket, head);
       return;
     }
     socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
@@ -284,6 +284,12 @@ const isDocker = ({ url = '' }: IncomingMessage): boolean => {
   if (!url.startsWith(`${DOCKER_PREFIX}/`)) return false;
   return DOCKER_PATHS.test(url.slice(DOCKER_PREFIX.length).replace(/\?.*$/s, ''));
 };
+
+/** As this node's own clients would have asked it. */
+function localOf(request: IncomingMessage): IncomingMessage {
+  request.url = request.url?.slice(DOCKER_PREFIX.length) ?? '/';
+  return request;
+}
 
 function refuse(response: ServerResponse, status: number, message: string): void {
   response.writeHead(status, { 'Content-Type': 'application/json' });

@@ -19,6 +19,7 @@ import { hostAddresses, type StaticFacts } from './facts.js';
 import { LocalManager } from './local-manager.js';
 import type { Log } from './log.js';
 import { ManagerRole } from './manager-role.js';
+import type { NodeDocker } from './node-api.js';
 import {
   type AddressWishes,
   type NodeAddresses,
@@ -40,6 +41,8 @@ export interface SwarmNodeOptions {
   readonly state: StateFile;
   readonly log: Log;
   readonly onFatal: (error: Error) => void;
+  /** Docker's API of this node, for other nodes. */
+  readonly docker?: NodeDocker;
 }
 
 type Phase =
@@ -345,7 +348,7 @@ export class SwarmNode {
   }
 
   async #activate(saved: SavedSwarm, identity: NodeIdentity): Promise<void> {
-    const { config, log, state, onFatal } = this.#options;
+    const { config, log, state, onFatal, docker } = this.#options;
     const session = await ManagerSession.open({
       identity,
       managers: saved.managers,
@@ -369,6 +372,7 @@ export class SwarmNode {
         session,
         assignments,
         onFatal,
+        ...(docker === undefined ? {} : { docker }),
       });
       this.#phase = { kind: 'active', swarm };
       this.#follow(swarm, saved);

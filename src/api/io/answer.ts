@@ -8,7 +8,7 @@ import {
   type RefusalContext,
   swarmRefusal,
 } from '../wire/errors.js';
-import type { Reply } from './call.js';
+import type { Answer } from './call.js';
 
 export type Headers = Readonly<Record<string, string>>;
 
@@ -29,7 +29,7 @@ export function unforeseen(error: unknown): Refusal {
 export function send(
   response: ServerResponse,
   isHead: boolean,
-  reply: Reply,
+  reply: Answer,
   closing: AbortSignal,
 ): void {
   if (response.destroyed || response.headersSent) return;

@@ -1,4 +1,4 @@
-import type { ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { RefusalContext } from '../wire/errors.js';
 
 /** One request, as a route sees it. */
@@ -10,12 +10,15 @@ export interface Call {
   header(name: string): string;
   /** Of the API, as the client speaks it: `1.45`. */
   readonly version: string;
+  /** Path and query as they came. */
+  readonly url: string;
   readonly nowMs: number;
   /** The request's JSON; refuses what is absent, too large or malformed. */
   body(): Promise<unknown>;
 }
 
-export type Reply =
+/** What is sent as it is. */
+export type Answer =
   | { readonly kind: 'json'; readonly status: number; readonly value: unknown }
   /** JSON that is text already. */
   | { readonly kind: 'json-text'; readonly text: string }
@@ -28,6 +31,14 @@ export type Reply =
     }
   /** `open` writes the head and goes on until it ends the response or `closing` aborts. */
   | { readonly kind: 'stream'; open(response: ServerResponse, closing: AbortSignal): void };
+
+export type Reply =
+  | Answer
+  /** Answered by somebody else, from the request itself. Its refusals are answered as those of others. */
+  | {
+      readonly kind: 'raw';
+      serve(request: IncomingMessage, response: ServerResponse): Promise<void>;
+    };
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE' | 'PUT';
 
@@ -46,5 +57,5 @@ export interface Route {
 export const readingSwarm = (routes: readonly Route[]): Route[] =>
   routes.map((route) => ({ ...route, readsSwarm: true }));
 
-export const json = (value: unknown, status = 200): Reply => ({ kind: 'json', status, value });
-export const empty = (status = 200): Reply => ({ kind: 'empty', status });
+export const json = (value: unknown, status = 200): Answer => ({ kind: 'json', status, value });
+export const empty = (status = 200): Answer => ({ kind: 'empty', status });

@@ -1,4 +1,11 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
+import type { Duplex } from 'node:stream';
 import Router from 'find-my-way';
 import { AssertionFailed } from '../../base/assert.js';
 import { AgentError } from '../../base/error.js';
@@ -10,7 +17,9 @@ import { API_VERSION } from '../wire/system-json.js';
 import { answerRaw, refusalOf, send, unforeseen } from './answer.js';
 import { readJson } from './body.js';
 import { json, type Route } from './call.js';
+import type { ContainerBackend } from './containers.js';
 import { EventStreams } from './events.js';
+import { Gateway } from './gateway.js';
 import type { Logger } from './log.js';
 import { LogStreams } from './logs.js';
 import { absentRoutes } from './routes/absent.js';
@@ -46,6 +55,8 @@ export interface ApiConfig {
 export interface ApiDependencies {
   readonly backend: Backend;
   readonly log: Logger;
+  /** Absent: there are no containers, neither here nor elsewhere. */
+  readonly containers?: ContainerBackend;
 }
 
 export interface ApiStats {
@@ -67,6 +78,7 @@ export class ApiServer {
   readonly #backend: Backend;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #events: EventStreams;
+  readonly #gateway: Gateway;
   readonly #closing = new AbortController();
   readonly #stats: ApiStats = {
     requests: 0,
@@ -76,9 +88,10 @@ export class ApiServer {
     malformed: 0,
   };
 
-  private constructor({ backend, log }: ApiDependencies) {
+  private constructor({ backend, log, containers }: ApiDependencies) {
     this.#log = log;
     this.#backend = backend;
+    this.#gateway = new Gateway(containers);
     this.#headers = {
       'Api-Version': API_VERSION,
       'Docker-Experimental': 'false',
@@ -88,7 +101,7 @@ export class ApiServer {
     this.#events = new EventStreams(backend);
     const events = this.#events;
     const logs = new LogStreams(backend);
-    for (const route of [
+    const own = [
       ...systemRoutes(backend, events),
       ...swarmRoutes(backend),
       ...nodeRoutes(backend),
@@ -96,15 +109,17 @@ export class ApiServer {
       ...blobRoutes(backend),
       ...serviceRoutes(backend, logs),
       ...taskRoutes(backend, logs),
-      ...distributionRoutes(),
       ...shoalRoutes(backend),
-      ...absentRoutes(),
-    ]) {
+    ].map((route) => this.#gateway.around(route));
+    const absent = [...distributionRoutes(), ...absentRoutes()].map((route) =>
+      this.#gateway.instead(route),
+    );
+    for (const route of [...own, ...absent]) {
       const handler = () => undefined;
       this.#routes.set(handler, route);
       this.#router.on(route.method, route.path, handler);
     }
-    this.#server = this.#createServer();
+    this.#server = this.#createServer(containers === undefined ? REQUEST_TIMEOUT_MS : 0);
   }
 
   /** Throws ApiError API_SOCKET_TAKEN or API_SOCKET_REFUSED. */
@@ -123,6 +138,16 @@ export class ApiServer {
     return { ...this.#stats };
   }
 
+  /** Answers a request that came by another way than the socket, as if it had. */
+  onRequest(request: IncomingMessage, response: ServerResponse): void {
+    this.#server.emit('request', request, response);
+  }
+
+  /** As `onRequest`, of one that wants to speak another protocol. */
+  onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#server.emit('upgrade', request, socket, head);
+  }
+
   /** Ends the streams, lets running requests finish within `CLOSE_GRACE_MS`, removes the socket. */
   async close(): Promise<void> {
     if (!this.#server.listening) return;
@@ -137,11 +162,12 @@ export class ApiServer {
     clearTimeout(timer);
   }
 
-  #createServer(): Server {
+  /** @param requestTimeout Builds and loads of an engine take as long as they take. */
+  #createServer(requestTimeout: number): Server {
     const server = createServer({
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
       headersTimeout: HEADERS_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
+      requestTimeout,
     });
     server.maxConnections = CONNECTIONS_MAX;
     server.on('request', (request, response) => {
@@ -170,6 +196,14 @@ export class ApiServer {
         answerRaw(socket, this.#headers, '400 Bad Request', 'the request is not HTTP');
       }
     });
+    server.on('upgrade', (request, socket, head) => {
+      this.#stats.requests += 1;
+      this.#gateway.upgrade(request, socket, head).catch((error) => {
+        this.#stats.refused += 1;
+        const { status, message } = refusalOf(error, undefined) ?? unforeseen(error);
+        answerRaw(socket, this.#headers, `${status} ${STATUS_CODES[status] ?? ''}`, message);
+      });
+    });
     server.on('connect', (_request, socket) => {
       answerRaw(socket, this.#headers, '404 Not Found', 'page not found');
     });
@@ -182,6 +216,7 @@ export class ApiServer {
     response.on('error', () => response.destroy());
     for (const [name, value] of Object.entries(this.#headers)) response.setHeader(name, value);
     const startedMs = performance.now();
+    response.setHeader('Api-Version', this.#gateway.apiVersion);
     let path = request.url ?? '/';
     let route: Route | undefined;
     try {
@@ -196,10 +231,12 @@ export class ApiServer {
         query: new URLSearchParams(split < 0 ? '' : url.slice(split + 1)),
         header: (name) => String(request.headers[name] ?? ''),
         version: found.version,
+        url,
         nowMs: Date.now(),
         body: () => readJson(request),
       });
-      send(response, request.method === 'HEAD', reply, this.#closing.signal);
+      if (reply.kind === 'raw') await reply.serve(request, response);
+      else send(response, request.method === 'HEAD', reply, this.#closing.signal);
     } catch (error) {
       this.#refuse(request, response, error, path, route?.refusalContext?.bind(route));
     }
@@ -220,6 +257,8 @@ export class ApiServer {
     const route = found === null ? undefined : this.#routes.get(found.handler);
     if (found === null || route === undefined) {
       if (!isDecodable(inner)) throw badRequest('the path is not percent-encoded UTF-8');
+      const unknown = this.#gateway.unknown(inner);
+      if (unknown !== undefined) return { route: unknown, version, params: {} };
       throw new ApiError({ code: 'API_NOT_FOUND' }, 'page not found');
     }
     return { route, version, params: found.params };

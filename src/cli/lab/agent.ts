@@ -56,6 +56,8 @@ export function startAgent(node: LabNode, options: LabAgentOptions): ProcessReco
     ...wordsOf(node),
     ...['--socket', node.socket, '--hostname', node.name, '--log-file', node.logFile],
     ...['--log-level', options.logLevel, '--data-path-driver', options.driver],
+    // An engine of this host is none of a lab's nodes.
+    ...['--engine-socket', 'none'],
     ...(options.extraFlags ?? []),
   ] as const;
   const output = openSync(outputFileOf(node), 'a');

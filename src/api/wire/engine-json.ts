@@ -1,0 +1,69 @@
+/** How answers of an engine and of the swarm become one: both are Docker's JSON. */
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Containers that are no user's business carry it: see the `engine` runtime. */
+export const SANDBOX_LABEL = 'com.docker.shoal.sandbox';
+
+const objectOf = (value: unknown): Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : {};
+const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
+
+/** `GET /containers/json` without sandboxes. */
+export function sandboxFree(list: unknown): unknown {
+  return listOf(list).filter(
+    (one) => objectOf(objectOf(one)['Labels'])[SANDBOX_LABEL] === undefined,
+  );
+}
+
+/** Whether a line of `GET /events` is about a sandbox. */
+export function hidesSandboxes(line: string): boolean {
+  return line.includes(`"${SANDBOX_LABEL}":`);
+}
+
+/** Networks of these are the swarm's; all others are the engine's. */
+export function isOverlayRequest(body: unknown): boolean {
+  const { Driver: driver, Scope: scope, Ingress: ingress } = objectOf(body);
+  return driver === 'overlay' || scope === 'swarm' || ingress === true;
+}
+
+/** The engine's facts about the host, the swarm's about the swarm. */
+export function mergedInfo(own: unknown, engine: unknown): unknown {
+  const ours = objectOf(own);
+  const theirs = objectOf(engine);
+  const plugins = objectOf(theirs['Plugins']);
+  const networks = new Set([...listOf(plugins['Network']), 'overlay']);
+  const warnings = [...listOf(theirs['Warnings']), ...listOf(ours['Warnings'])];
+  return {
+    ...ours,
+    ...theirs,
+    DriverStatus: [...listOf(theirs['DriverStatus']), ...listOf(ours['DriverStatus'])],
+    Plugins: { ...plugins, Network: [...networks].sort() },
+    Labels: [...listOf(theirs['Labels']), ...listOf(ours['Labels'])],
+    Name: ours['Name'],
+    Swarm: ours['Swarm'],
+    ...('DefaultAddressPools' in ours ? { DefaultAddressPools: ours['DefaultAddressPools'] } : {}),
+    Warnings: warnings.length === 0 ? null : warnings,
+  };
+}
+
+/** Shoal beside the parts of the engine. */
+export function mergedVersion(own: unknown, engine: unknown, apiVersion: string): unknown {
+  const ours = objectOf(own);
+  const theirs = objectOf(engine);
+  const [self] = listOf(ours['Components']);
+  return {
+    ...theirs,
+    ApiVersion: apiVersion,
+    MinAPIVersion: theirs['MinAPIVersion'] ?? ours['MinAPIVersion'],
+    Components: [...listOf(theirs['Components']), { ...objectOf(self), Name: 'Shoal' }],
+  };
+}
+
+export function mergedPrune(own: unknown, engine: unknown): unknown {
+  const deleted = [
+    ...listOf(objectOf(own)['NetworksDeleted']),
+    ...listOf(objectOf(engine)['NetworksDeleted']),
+  ];
+  return { NetworksDeleted: deleted.length === 0 ? null : deleted };
+}
