@@ -1,14 +1,15 @@
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { loadMutant } from '../support/mutate.js';
 import { MUTANTS, type Mutant } from './raft/mutants.js';
-import { loadMutant } from './raft/mutate.js';
 import type { RaftClass } from './raft/node.js';
 import { runSeed } from './raft/run.js';
 
 // Half a minute of computing, which on a busy machine is several.
 t.setTimeout(600_000);
 
+const TARGET = { core: 'src/control/raft/core', entry: 'raft', name: 'Raft' };
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /** The first seed of some size that shows it, and what it shows. */
@@ -31,7 +32,12 @@ const CRASH = /ReferenceError|SyntaxError|TypeError/;
 
 for (const mutant of MUTANTS) {
   t.test(`it is noticed when ${mutant.name}`, async (t) => {
-    const raft = await loadMutant(root, join(t.testdir(), 'mutant'), mutant.edits);
+    const raft = await loadMutant<RaftClass>(
+      root,
+      join(t.testdir(), 'mutant'),
+      TARGET,
+      mutant.edits,
+    );
     const look = (seeds: number, guards: boolean) => {
       const found = hunt(raft, mutant, seeds, guards);
       const where = guards ? 'inside' : 'outside';

@@ -1,5 +1,5 @@
+import type { Edit } from '../../support/mutate.js';
 import type { DiskConfig } from './disk.js';
-import type { Edit } from './mutate.js';
 
 /** A way to be wrong, which the simulation must notice. */
 export interface Mutant {

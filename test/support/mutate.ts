@@ -2,11 +2,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import ts from 'typescript';
-import type { RaftClass } from './node.js';
 
 /** One place of the core's source, and what to put there. */
 export interface Edit {
-  /** Under `src/control/raft/core`. */
+  /** In the folder of the core. */
   readonly file: string;
   /** Stands there exactly once. */
   readonly find: string;
@@ -14,21 +13,30 @@ export interface Edit {
 }
 
 const OPTIONS = { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext };
-const CORE = 'src/control/raft/core';
+
+/** Where a core is, and which of its classes is asked for. */
+export interface Target {
+  /** Such as `src/control/raft/core`. */
+  readonly core: string;
+  /** Without `.ts`. */
+  readonly entry: string;
+  readonly name: string;
+}
 
 /** Compiles the core and what it imports, with those edits, into `folder`, and loads it from there. */
-export async function loadMutant(
+export async function loadMutant<Class>(
   root: string,
   folder: string,
+  { core, entry, name }: Target,
   edits: readonly Edit[],
-): Promise<RaftClass> {
-  const pending = [join(root, CORE, 'raft.ts')];
+): Promise<Class> {
+  const pending = [join(root, core, `${entry}.ts`)];
   const seen = new Set(pending);
   const unused = new Set(edits);
   for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
     let text = readFileSync(path, 'utf8');
     for (const edit of edits) {
-      if (join(root, CORE, edit.file) !== path) continue;
+      if (join(root, core, edit.file) !== path) continue;
       text = replaced(text, edit);
       unused.delete(edit);
     }
@@ -44,9 +52,8 @@ export async function loadMutant(
   }
   for (const { file } of unused) throw new Error(`${file} is not part of the core`);
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }\n');
-  const url = pathToFileURL(join(folder, CORE, 'raft.js')).href;
-  const loaded = (await import(url)) as { readonly Raft: RaftClass };
-  return loaded.Raft;
+  const url = pathToFileURL(join(folder, core, `${entry}.js`)).href;
+  return ((await import(url)) as Record<string, Class>)[name] as Class;
 }
 
 const translations = new Map<string, string>();
