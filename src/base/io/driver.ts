@@ -13,17 +13,21 @@ export function nowMs(): number {
 export class CoreDriver<Input, Ready> {
   readonly #core: Core<Input | { readonly kind: 'timeout' }, Ready>;
   readonly #perform: (ready: Ready) => void;
+  readonly #now: () => number;
   readonly #queue: (Input | { readonly kind: 'timeout' })[] = [];
   #running = false;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
 
+  /** @param now Milliseconds that never go back; absent: those of this process. */
   constructor(
     core: Core<Input | { readonly kind: 'timeout' }, Ready>,
     perform: (ready: Ready) => void,
+    now: () => number = nowMs,
   ) {
     this.#core = core;
     this.#perform = perform;
+    this.#now = now;
   }
 
   /** Arms the first deadline and performs what the core already has ready. */
@@ -39,7 +43,7 @@ export class CoreDriver<Input, Ready> {
     this.#running = true;
     try {
       for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-        this.#core.step(next, nowMs());
+        this.#core.step(next, this.#now());
         this.#perform(this.#core.takeReady());
       }
     } finally {
@@ -60,7 +64,7 @@ export class CoreDriver<Input, Ready> {
     const deadlineMs = this.#core.nextDeadlineMs();
     if (this.#stopped || deadlineMs === undefined) return;
     // Rounded up: a timer that fires a fraction early would step for nothing and spin.
-    const delayMs = Math.max(0, Math.ceil(deadlineMs - nowMs()));
+    const delayMs = Math.max(0, Math.ceil(deadlineMs - this.#now()));
     this.#timer = setTimeout(() => this.input({ kind: 'timeout' }), Math.min(delayMs, 0x7fff_ffff));
   }
 }

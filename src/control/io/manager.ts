@@ -61,6 +61,7 @@ import { dispatchBackend } from './manager-dispatch.js';
 import type { ManagerGroup } from './manager-group.js';
 import { ManagerLock } from './manager-lock.js';
 import { caOf, clusterOf, type ManagerScope, secretsOf } from './manager-scope.js';
+import { LeaderOrchestrator } from './orchestrator.js';
 
 /** How long a reader waits for the word of a quorum before it is answered with what is known here. */
 const FRESH_MS_MAX = 1_500;
@@ -123,6 +124,7 @@ export class Manager {
   readonly #dispatcher: Dispatcher;
   readonly #caServer: CaServer;
   readonly #duties: LeaderDuties;
+  readonly #orchestrator: LeaderOrchestrator;
   readonly #lock: ManagerLock;
   readonly #timer: NodeJS.Timeout;
   readonly #endListeners = new Set<() => void>();
@@ -158,6 +160,7 @@ export class Manager {
     );
     this.#caServer = new CaServer(caBackend(this.#scope, () => group.managers()));
     this.#duties = new LeaderDuties(this.#scope, (member) => group.tellRemoved(member));
+    this.#orchestrator = new LeaderOrchestrator(this.#scope);
     this.#lock = new ManagerLock(group, unlockKey);
     group.serve(
       {
@@ -511,6 +514,7 @@ export class Manager {
     clearInterval(this.#timer);
     for (const end of this.#unsubscribe) end();
     this.#duties.close();
+    this.#orchestrator.close();
     this.#dispatcher.close();
     await this.#lock.close();
     await this.#group.close();

@@ -5,7 +5,8 @@ import {
   type TaskObject,
 } from '../../../src/base/service-model.js';
 import type { NodeId, ServiceId, TaskId } from '../../../src/base/swarm-model.js';
-import type { OrchestrateCommand, ViewChange } from '../../../src/control/orchestrate/core/view.js';
+import type { ViewChange } from '../../../src/control/orchestrate/core/view.js';
+import type { CommandBody } from '../../../src/control/store/core/command.js';
 import { Violation } from '../raft/violation.js';
 import type { SimNode } from './node.js';
 import type { ClusterWorld } from './world.js';
@@ -29,7 +30,7 @@ export class Checker {
     this.#world = world;
   }
 
-  onChanges(changes: readonly ViewChange[], commands: readonly OrchestrateCommand[]): void {
+  onChanges(changes: readonly ViewChange[], commands: readonly CommandBody[]): void {
     const slots = new Map<string, TaskObject>();
     for (const change of changes) {
       if (change.table === 'service') this.#onService(change.before, change.after);
@@ -74,25 +75,25 @@ export class Checker {
   }
 
   /** What an update takes down at a time. */
-  #countUpdates(commands: readonly OrchestrateCommand[]): void {
+  #countUpdates(commands: readonly CommandBody[]): void {
     const { store } = this.#world;
     for (const [i, command] of commands.entries()) {
       if (command.kind !== 'task_create') continue;
-      const { task } = command;
+      const task = store.task(command.task.id);
+      if (task === undefined) continue;
       const before = commands[i - 1];
       const old = before?.kind === 'task_desired' ? store.task(before.id) : undefined;
       const service = store.service(task.serviceId);
       const isRestart = old !== undefined && isTerminal(old.status.state);
       if (isRestart) this.restarts++;
       const node = old?.nodeId && store.node(old.nodeId);
-      if (old === undefined || service === undefined || slotOf(old) !== slotOf(task as TaskObject))
-        continue;
+      if (old === undefined || service === undefined || slotOf(old) !== slotOf(task)) continue;
       if (isRestart || old.specVersion === task.specVersion) continue;
       // It may not stay where it is, whatever updates may do.
       if (old.status.message === 'task rejected by constraint enforcer') continue;
       if (!node || node.state === 'down' || node.spec.availability === 'drain') continue;
       if (task.specVersion !== service.specVersion || old.status.state !== 'running') continue;
-      this.#onReplaced(service, task as TaskObject);
+      this.#onReplaced(service, task);
     }
   }
 

@@ -18,6 +18,7 @@ export interface RunResult {
   /** What must never be, and was. */
   readonly failure: string | undefined;
   readonly commits: number;
+  readonly refusals: number;
   readonly leaders: number;
   readonly services: number;
   readonly restarts: number;
@@ -43,11 +44,12 @@ export function runSeed(seed: number, options: RunOptions): RunResult {
     failure = reasonOf(error);
     world.trace(failure);
   }
-  const { commits, leaders, checker } = world;
+  const { commits, refusals, leaders, checker } = world;
   return {
     seed,
     failure,
     commits,
+    refusals,
     leaders,
     services: checker.services.size,
     restarts: checker.restarts,

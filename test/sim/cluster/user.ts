@@ -27,13 +27,11 @@ export class Nemesis {
   }
 
   createService(): void {
-    const { prng } = this.#world;
     const name = `s${this.#services++}`;
     const spec = this.#spec(name);
     const id = `${name}x`.padEnd(25, '0') as ServiceId;
     this.#world.trace(`user creates ${name}: ${JSON.stringify(spec.mode)}`);
-    this.#world.commit([{ kind: 'service_create', id, spec }]);
-    void prng;
+    this.#world.commit(() => [{ kind: 'service_create', id, spec }]);
   }
 
   /** One thing that happens. */
@@ -104,8 +102,7 @@ export class Nemesis {
         },
         ...(prng.chance(0.3) && { placement: this.#placement() }),
       },
-      update: this.#updateConfig(),
-      rollback: this.#updateConfig(),
+      ...(!isJob && { update: this.#updateConfig(), rollback: this.#updateConfig() }),
     };
   }
 
@@ -152,9 +149,10 @@ export class Nemesis {
     const isJob = service.spec.mode.kind.endsWith('job');
     this.#change(service.id, (spec) => ({
       ...spec,
-      ...(prng.chance(0.2) && {
-        update: { ...this.#updateConfig(), order: spec.update?.order ?? 'stop-first' },
-      }),
+      ...(!isJob &&
+        prng.chance(0.2) && {
+          update: { ...this.#updateConfig(), order: spec.update?.order ?? 'stop-first' },
+        }),
       task: { ...spec.task, container: { image: isJob ? `job:${prng.nextBelow(1_000)}` : image } },
     }));
   }
@@ -170,18 +168,26 @@ export class Nemesis {
   #rollback(): void {
     const service = this.#anyService();
     if (service?.previousSpec !== undefined && service.job === undefined)
-      this.#world.commit([{ kind: 'service_undo', id: service.id }]);
+      this.#updateAs(service.id, () => ({}));
   }
 
   #remove(): void {
     const service = this.#anyService();
-    if (service !== undefined) this.#world.commit([{ kind: 'service_remove', id: service.id }]);
+    if (service !== undefined)
+      this.#world.commit(() => [{ kind: 'service_remove', id: service.id }]);
   }
 
   #change(id: ServiceId, edit: (spec: ServiceSpec) => ServiceSpec): void {
-    const spec = this.#world.store.service(id)?.spec;
-    if (spec === undefined) return;
-    this.#world.commit([{ kind: 'service_update', id, spec: edit(spec) }]);
+    this.#updateAs(id, (spec) => ({ spec: edit(spec) }));
+  }
+
+  #updateAs(id: ServiceId, make: (spec: ServiceSpec) => { readonly spec?: ServiceSpec }): void {
+    this.#world.commit(() => {
+      const service = this.#world.store.service(id);
+      if (service === undefined || service.pendingDelete === true) return [];
+      const { version, spec } = service;
+      return [{ kind: 'service_update', id, version, authFrom: 'spec', ...make(spec) }];
+    });
   }
 
   #crash(): void {
@@ -226,13 +232,16 @@ export class Nemesis {
   #removeNode(): void {
     const row = this.#pick([...this.#world.store.nodes()].filter(({ state }) => state === 'down'));
     if (row === undefined || [...this.#world.store.nodes()].length < 3) return;
-    this.#world.commit([{ kind: 'node_remove', id: row.id }]);
+    this.#world.commit(() => [{ kind: 'node_remove', nodeId: row.id, force: true }]);
   }
 
   #setNode(id: NodeId, wish: object): void {
-    const row = this.#world.store.node(id);
-    if (row === undefined) return;
-    this.#world.commit([{ kind: 'node_put', node: { ...row, spec: { ...row.spec, ...wish } } }]);
+    this.#world.commit(() => {
+      const row = this.#world.store.node(id);
+      if (row === undefined) return [];
+      const spec = { ...row.spec, ...wish };
+      return [{ kind: 'node_update', nodeId: id, version: row.version, spec }];
+    });
   }
 
   #anyService(): ServiceObject | undefined {

@@ -1,17 +1,14 @@
 import { Prng } from '../../../src/base/prng.js';
 import type { TaskObject } from '../../../src/base/service-model.js';
 import type { NodeId, NodeObject, TaskId } from '../../../src/base/swarm-model.js';
+import { commandOf } from '../../../src/control/io/orchestrate-store.js';
 import type { Orchestrator, Refusal } from '../../../src/control/orchestrate/core/orchestrator.js';
-import type {
-  CommandGroup,
-  OrchestrateCommand,
-  ViewChange,
-} from '../../../src/control/orchestrate/core/view.js';
+import type { CommandGroup, ViewChange } from '../../../src/control/orchestrate/core/view.js';
+import type { CommandBody } from '../../../src/control/store/core/command.js';
 import { Scheduler } from '../raft/scheduler.js';
-import { Violation } from '../raft/violation.js';
 import { Checker } from './checker.js';
-import { type ClusterCommand, ModelStore, Refused } from './model-store.js';
 import { type NodeTempo, SimNode } from './node.js';
+import { ClusterStore } from './store.js';
 
 export type OrchestratorClass = typeof Orchestrator;
 
@@ -53,11 +50,13 @@ interface Leader {
 /** Managers that agree, as one store and at most one leader; nodes; and the messages between them. */
 export class ClusterWorld {
   readonly time = new Scheduler();
-  readonly store = new ModelStore();
+  readonly store = new ClusterStore();
   readonly nodes = new Map<NodeId, SimNode>();
   readonly prng: Prng;
   readonly checker: Checker;
   commits = 0;
+  /** Of what the user asked. */
+  refusals = 0;
   leaders = 0;
   #leader: Leader | undefined;
   #reign = 0;
@@ -99,27 +98,24 @@ export class ClusterWorld {
       },
     );
     this.nodes.set(node.id, made);
-    this.commit([{ kind: 'node_put', node }]);
+    this.commit(() => [{ kind: 'node_create', node }]);
     this.#resend(made);
     return made;
   }
 
-  /** From somebody who asks until he is answered. */
-  commit(commands: readonly ClusterCommand[], done?: (refusal?: string) => void): void {
+  /** From somebody who asks until he is answered, and asks for what fits the store as it is then. */
+  commit(make: () => readonly CommandBody[]): void {
     this.time.after(this.within(this.#options.weather.commitMs), () => {
       if (this.#leader === undefined) {
-        this.time.after(200, () => this.commit(commands, done));
+        this.time.after(200, () => this.commit(make));
         return;
       }
+      const commands = make();
       const refusal = this.#apply(commands, this.time.nowMs + EPOCH_MS + this.#leader.offsetMs);
-      done?.(refusal);
+      if (refusal === undefined) return;
+      this.refusals++;
+      this.trace(`refused: ${refusal}`);
     });
-  }
-
-  /** At once, as at the beginning of a scenario. */
-  commitNow(commands: readonly ClusterCommand[]): void {
-    const refusal = this.#apply(commands, this.time.nowMs + EPOCH_MS);
-    if (refusal !== undefined) throw new Violation(refusal);
   }
 
   /** The present leader, if there is one, is no more; another looks at the store and goes on. */
@@ -132,7 +128,7 @@ export class ClusterWorld {
     // Of what the old one has proposed some is in the log of the next one, up to some point.
     for (const group of lost?.groups ?? []) {
       if (this.prng.chance(0.3)) break;
-      this.#apply(group, lost?.atMs ?? 0);
+      this.#apply(group.map(commandOf), lost?.atMs ?? 0);
     }
     this.time.after(forMs, () => {
       if (reign === this.#reign) this.#elect();
@@ -196,9 +192,9 @@ export class ClusterWorld {
         return;
       }
       this.#inFlight?.groups.splice(0, batch.length);
-      if (this.#apply(batch.flat(), atMs) !== undefined)
+      if (this.#apply(batch.flat().map(commandOf), atMs) !== undefined)
         for (const group of batch) {
-          const reason = this.#apply(group, atMs);
+          const reason = this.#apply(group.map(commandOf), atMs);
           if (reason !== undefined) refused.push({ group, reason });
         }
       this.time.after(this.within(this.#options.weather.commitMs), next);
@@ -206,19 +202,14 @@ export class ClusterWorld {
     this.time.after(this.within(this.#options.weather.commitMs), next);
   }
 
-  #apply(commands: readonly ClusterCommand[], atMs: number): string | undefined {
-    let changes: readonly ViewChange[];
-    try {
-      changes = this.store.apply(commands, atMs);
-    } catch (error) {
-      if (error instanceof Refused) return error.message;
-      throw error;
-    }
+  #apply(commands: readonly CommandBody[], atMs: number): string | undefined {
+    const changes = this.store.apply(commands, atMs);
+    if (typeof changes === 'string') return changes;
     if (changes.length === 0) return undefined;
     this.commits++;
     this.#latestMs = Math.max(this.#latestMs, atMs);
-    if (this.#options.trace) for (const change of changes) this.trace(told(change));
-    this.checker.onChanges(changes, commands as readonly OrchestrateCommand[]);
+    if (this.#options.trace) for (const change of changes) this.trace(shown(change));
+    this.checker.onChanges(changes, commands);
     const touched = new Set<NodeId>();
     for (const change of changes) {
       if (change.table !== 'task') continue;
@@ -265,10 +256,11 @@ export class ClusterWorld {
       this.#message(node, () => {
         this.time.after(this.within(this.#options.weather.commitMs), () => {
           if (this.#leader === undefined || this.store.node(node.id) === undefined) return;
-          const commands = reports
-            .filter(([id]) => this.store.task(id)?.nodeId === node.id)
-            .map(([id, status]) => ({ kind: 'task_status', id, status }) as const);
-          this.#apply(commands, this.time.nowMs + EPOCH_MS);
+          const told = reports.map(([taskId, status]) => ({ taskId, status }));
+          this.#apply(
+            [{ kind: 'task_status', nodeId: node.id, reports: told }],
+            this.time.nowMs + EPOCH_MS,
+          );
           this.#message(node, () => {
             for (const [id, status] of reports)
               if (node.unreported.get(id) === status) node.unreported.delete(id);
@@ -298,7 +290,12 @@ export class ClusterWorld {
       const row = this.store.node(id);
       if (node === undefined || row === undefined) return;
       const state = node.isReachable ? 'ready' : 'down';
-      if (row.state !== state) this.commit([{ kind: 'node_put', node: { ...row, state } }]);
+      if (row.state !== state)
+        this.commit(() =>
+          this.store.node(id) === undefined
+            ? []
+            : [{ kind: 'node_observe', nodeId: id, observation: { state } }],
+        );
       if (node.isReachable) this.#assign(id);
     });
   }
@@ -323,7 +320,7 @@ function packed(groups: readonly CommandGroup[]): CommandGroup[][] {
   return batches;
 }
 
-function told(change: ViewChange): string {
+function shown(change: ViewChange): string {
   if (change.table === 'cluster') return 'cluster';
   const row = change.after ?? change.before;
   if (row === undefined) return change.table;

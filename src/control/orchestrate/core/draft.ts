@@ -131,17 +131,12 @@ export class Draft {
     const task: NewTask = {
       id: this.scope.newTaskId(),
       serviceId: service.id,
-      serviceName: service.spec.name,
-      serviceLabels: service.spec.labels,
       slot,
       ...(nodeId !== undefined && { nodeId }),
-      spec: service.spec.task,
       specVersion: service.specVersion,
-      ...(service.job && { jobIteration: service.job.iteration }),
       desiredState,
       status: { state: 'pending', atMs: nowMs, message: 'pending task scheduling' },
       ...(startsAtMs !== undefined && { startsAtMs }),
-      ports: service.endpoint.ports,
     };
     const creation: Creation = { kind: 'task_create', task };
     this.#creations.set(task.id, creation);
@@ -151,7 +146,12 @@ export class Draft {
       version: 0,
       createdAtMs: nowMs,
       updatedAtMs: nowMs,
+      serviceName: service.spec.name,
+      serviceLabels: service.spec.labels,
+      spec: service.spec.task,
+      ...(service.job && { jobIteration: service.job.iteration }),
       networks: [],
+      ports: service.endpoint.ports,
     };
     this.#set(undefined, made);
     return made;

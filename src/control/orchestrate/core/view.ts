@@ -40,8 +40,19 @@ export type ViewChange =
   | { readonly table: 'task'; readonly before?: TaskObject; readonly after?: TaskObject }
   | { readonly table: 'cluster' };
 
-/** A task that is to be; the store fills in the rest, and its place on networks if `nodeId` is given. */
-export type NewTask = Omit<TaskObject, 'version' | 'createdAtMs' | 'updatedAtMs' | 'networks'>;
+/** A task that is to be; all else is its service's. */
+export type NewTask = Pick<
+  TaskObject,
+  | 'id'
+  | 'serviceId'
+  | 'slot'
+  | 'nodeId'
+  | 'specVersion'
+  | 'desiredState'
+  | 'status'
+  | 'startsAtMs'
+  | 'assignedResources'
+>;
 
 /** What orchestration wants done. Doing what was done already, or of what is gone, is harmless. */
 export type OrchestrateCommand =

@@ -59,6 +59,7 @@ export type NewTask = Pick<
   | 'specVersion'
   | 'desiredState'
   | 'status'
+  | 'startsAtMs'
   | 'assignedResources'
   | 'startsAtMs'
 >;

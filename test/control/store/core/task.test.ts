@@ -141,3 +141,19 @@ t.test('many reports are one change, and the last word about a task counts', asy
   t.equal(row(bench, 1).status.state, 'running');
   t.equal(row(bench, 2).status.state, 'assigned', 'of another node');
 });
+
+t.test('when a task began and ended is the time of the command that told it first', async (t) => {
+  const { bench, specVersion } = begun();
+  bench.do(create(1, specVersion, { startsAtMs: 7 }));
+  bench.do(assign(1, 1));
+  t.equal(row(bench, 1).startsAtMs, 7);
+  t.equal(row(bench, 1).runningAtMs, undefined);
+  bench.do(report(1, status('running'), nodeId(1)));
+  const { updatedAtMs } = row(bench, 1);
+  t.equal(row(bench, 1).runningAtMs, updatedAtMs);
+  bench.do(report(1, status('running', { health: 'healthy' }), nodeId(1)));
+  t.equal(row(bench, 1).runningAtMs, updatedAtMs, 'and not when something else of it is told');
+  t.equal(row(bench, 1).endedAtMs, undefined);
+  bench.do(report(1, status('failed'), nodeId(1)));
+  t.equal(row(bench, 1).endedAtMs, row(bench, 1).updatedAtMs);
+});
