@@ -46,6 +46,8 @@ export interface HostRuntimeOptions {
 
 /** Tasks of one node, whatever has become of them. */
 const TASKS_MAX = 4096;
+/** Ended tasks that can be started once more. */
+const ENDED_HELD_MAX = 100;
 
 /** Opens the runtime, and finds the tasks of an agent before this one. */
 export async function openHostRuntime(options: HostRuntimeOptions): Promise<Runtime> {
@@ -160,6 +162,7 @@ class HostRuntime implements Runtime {
   readonly #listener = {
     onExit: ({ id }: HostTask, { exitCode, error, oomKilled }: Exit) => {
       if (this.#isClosed) return;
+      this.#releaseOldest();
       this.#events.emit('event', {
         kind: 'exited',
         id,
@@ -172,6 +175,13 @@ class HostRuntime implements Runtime {
       if (!this.#isClosed) this.#events.emit('event', { kind: 'health', id, health, output });
     },
   };
+
+  /** What has ended may be wanted once more, but not for ever: namespaces cost memory of the kernel. */
+  #releaseOldest(): void {
+    // In the order in which they were made, which is near enough.
+    const held = [...this.#tasks.values()].filter((task) => task.isHeld);
+    for (const task of held.slice(0, Math.max(0, held.length - ENDED_HELD_MAX))) task.release();
+  }
 
   async start(id: TaskId): Promise<RunningTask> {
     return await this.#find(id).start();

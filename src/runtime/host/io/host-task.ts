@@ -183,6 +183,15 @@ export class HostTask {
     await this.#until(() => this.#isGone);
   }
 
+  /** Of one that has ended: lets go of its namespaces, so that it cannot run once more. */
+  release(): void {
+    if (this.exit !== undefined && !this.#isGone) this.folder.order('end');
+  }
+
+  get isHeld(): boolean {
+    return this.exit !== undefined && !this.#isGone;
+  }
+
   /** Looks no more; the task goes on. */
   close(): void {
     this.#unwatch();

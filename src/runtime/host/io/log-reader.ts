@@ -2,7 +2,6 @@ import { watch } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
 import type { LogQuery, LogRecord } from '../../core/runtime.js';
 import { parseLogRecord } from '../wire/log-record.js';
-import type { HostTask } from './host-task.js';
 
 const CHUNK_BYTES = 65_536;
 /** Longest line of a log file; what is longer is no record. */
@@ -10,6 +9,15 @@ const LINE_BYTES_MAX = 16_384 + 64;
 const NEWLINE = 10;
 /** Where the kernel cannot tell of changes, they are looked for this often. */
 const POLL_MS = 500;
+
+/** What is read: a task, as far as its log is concerned. */
+export interface LogSource {
+  readonly folder: { readonly path: string };
+  /** There when nothing more is written. */
+  readonly exit: object | undefined;
+  readonly isClosed: boolean;
+  onChange(listener: () => void): () => void;
+}
 
 /** A place in a task's log: the number of a file, and the bytes before it. */
 interface Position {
@@ -22,7 +30,7 @@ interface Position {
  * rotated away before is skipped.
  */
 export async function* readLogs(
-  task: HostTask,
+  task: LogSource,
   query: LogQuery,
   signal: AbortSignal,
 ): AsyncGenerator<LogRecord> {
@@ -32,7 +40,7 @@ export async function* readLogs(
     const start = await startOf(task.folder.path, query);
     for await (const record of recordsFrom(task, start, changes, signal)) {
       if (record === undefined || !isWanted(record, query)) continue;
-      if (query.untilMs !== undefined && record.atNs > BigInt(query.untilMs) * 1_000_000n) {
+      if (query.untilMs !== undefined && record.atNs > nanoseconds(query.untilMs)) {
         // Records come in the order of their writing, but clocks may be set back: so on to the end.
         if (!query.follow) continue;
         return;
@@ -46,7 +54,13 @@ export async function* readLogs(
 
 function isWanted(record: LogRecord, query: LogQuery): boolean {
   if (!query[record.stream]) return false;
-  return query.sinceMs === undefined || record.atNs >= BigInt(Math.floor(query.sinceMs * 1e6));
+  return query.sinceMs === undefined || record.atNs >= nanoseconds(query.sinceMs);
+}
+
+/** Of milliseconds with a fraction; their product would not be exact. */
+function nanoseconds(ms: number): bigint {
+  const whole = Math.floor(ms);
+  return BigInt(whole) * 1_000_000n + BigInt(Math.round((ms - whole) * 1e6));
 }
 
 async function fileNumbers(folder: string): Promise<number[]> {
@@ -126,7 +140,7 @@ async function tailOf(
 
 /** Records from a place on; `undefined` where there is nothing new for now, which gives a chance to stop. */
 async function* recordsFrom(
-  task: HostTask,
+  task: LogSource,
   start: Position,
   changes: Changes | undefined,
   signal: AbortSignal,
@@ -176,7 +190,7 @@ class Changes {
   #promise: Promise<void> | undefined;
   #resolve: (() => void) | undefined;
 
-  constructor(task: HostTask, signal: AbortSignal) {
+  constructor(task: LogSource, signal: AbortSignal) {
     const wake = () => this.#wake();
     signal.addEventListener('abort', wake);
     const stopListening = task.onChange(wake);
