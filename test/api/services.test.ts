@@ -325,3 +325,64 @@ t.test(
     t.ok(second.ms < 2_000 && first.ms < 4_000, 'also on a busy machine');
   },
 );
+
+t.test('a network shows its services, their addresses and tasks', async (t) => {
+  const { call, backend } = await serve(t);
+  const spec = {
+    ...{ name: 'front', labels: {}, driver: 'overlay', driverOptions: {}, attachable: true },
+    ...{
+      internal: false,
+      ingress: false,
+      ipv6: false,
+      ipamDriver: 'default',
+      ipamOptions: {},
+      ipam: [],
+    },
+  };
+  const network = networkObject('front', spec, 4097);
+  backend.networkObjects = [network];
+  await call('POST', '/services/create', {
+    ...BODY,
+    TaskTemplate: { ...BODY.TaskTemplate, Networks: [{ Target: 'front' }] },
+  });
+  const service = backend.serviceObjects[0] as ServiceObject;
+  const nodeId = backend.nodeObjects[1]?.id as NodeId;
+  const local = await backend.attach({ network: 'front', target: { kind: 'host' }, aliases: [] });
+  const at = (attachmentId: string, address: string) => ({
+    networks: [{ networkId: network.id, attachmentId, addresses: [address], mac: '', aliases: [] }],
+  });
+  backend.taskObjects = [
+    taskObject(service, 1, {
+      nodeId,
+      ...at(local.id, '10.0.1.3/24'),
+      status: { state: 'running', atMs: 1, message: '', container: { id: 'cc', pid: 7 } },
+    }),
+    taskObject(service, 2, {
+      nodeId,
+      ...at('gone', '10.0.1.4/24'),
+      status: { state: 'failed', atMs: 1, message: '' },
+    }),
+  ];
+  const name = `web.1.${backend.taskObjects[0]?.id}`;
+  const shown = (await call('GET', '/networks/front?verbose=true')).body as {
+    Services: object;
+    Containers: object;
+  };
+  // As recorded of `docker network inspect -v`; there is no index of a kernel's balancer.
+  t.strictSame(shown.Services, {
+    web: {
+      VIP: '10.0.1.2',
+      Ports: [],
+      LocalLBIndex: 0,
+      Tasks: [
+        {
+          Name: name,
+          EndpointID: local.id,
+          EndpointIP: '10.0.1.3',
+          Info: { 'Host IP': '192.168.78.12' },
+        },
+      ],
+    },
+  });
+  t.match(shown.Containers, { cc: { Name: name, IPv4Address: '10.0.1.5/24' } });
+});

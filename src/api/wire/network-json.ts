@@ -1,3 +1,4 @@
+import { type ServiceObject, type TaskObject, taskName } from '../../base/service-model.js';
 import type { AttachmentObject, NetworkObject, NodeView } from '../../base/swarm-model.js';
 import type { LocalAttachment } from './records.js';
 import { formatTimeMs, TIME_ZERO } from './time.js';
@@ -14,6 +15,9 @@ export interface NetworkSurroundings {
   /** The whole swarm's attachments to it. */
   readonly attachments: readonly AttachmentObject[];
   readonly nodes: readonly NodeView[];
+  /** Of managers: services on it, and their tasks that run. */
+  readonly services: readonly ServiceObject[];
+  readonly tasks: readonly TaskObject[];
 }
 
 const isV6 = (address: string) => address.includes(':');
@@ -69,18 +73,24 @@ export const predefinedNetworkJson = (name: string) => ({
   Labels: null,
 });
 
-function containersJson(local: readonly LocalAttachment[]): Record<string, unknown> {
+function containersJson(around: NetworkSurroundings): Record<string, unknown> {
+  const taskOf = new Map<string, TaskObject>(
+    around.tasks.flatMap((task) => task.networks.map((one) => [one.attachmentId, task])),
+  );
   return Object.fromEntries(
-    local.map((attachment) => [
-      attachment.id,
-      {
-        Name: attachment.name,
-        EndpointID: attachment.id,
-        MacAddress: attachment.mac,
-        IPv4Address: attachment.addresses.find((address) => !isV6(address)) ?? '',
-        IPv6Address: attachment.addresses.find(isV6) ?? '',
-      },
-    ]),
+    around.local.map((attachment) => {
+      const task = taskOf.get(attachment.id);
+      return [
+        task?.status.container?.id || attachment.id,
+        {
+          Name: task === undefined ? attachment.name : taskName(task),
+          EndpointID: attachment.id,
+          MacAddress: attachment.mac,
+          IPv4Address: attachment.addresses.find((address) => !isV6(address)) ?? '',
+          IPv6Address: attachment.addresses.find(isV6) ?? '',
+        },
+      ];
+    }),
   );
 }
 
@@ -96,22 +106,44 @@ function peersJson(around: NetworkSurroundings) {
 }
 
 /** Plain attachments belong to no service: Docker lists them under the empty name. */
-function servicesJson(around: NetworkSurroundings) {
+function servicesJson(network: NetworkObject, around: NetworkSurroundings) {
   const addressOf = new Map<string, string>(
     around.nodes.map(({ id, dataPathAddress }) => [id, dataPathAddress]),
   );
+  const endpoint = (name: string, id: string, address: string | undefined, nodeId: string) => ({
+    Name: name,
+    EndpointID: id,
+    EndpointIP: bare(address),
+    Info: { 'Host IP': addressOf.get(nodeId) ?? '' },
+  });
+  const ofTasks = new Set<string>();
+  const services = around.services.map((service) => {
+    const vip = service.endpoint.virtualIps.find(({ networkId }) => networkId === network.id);
+    const tasks = around.tasks.flatMap((task) => {
+      const place = task.networks.find(({ networkId }) => networkId === network.id);
+      if (task.serviceId !== service.id || place === undefined) return [];
+      ofTasks.add(place.attachmentId);
+      const { attachmentId, addresses } = place;
+      return endpoint(taskName(task), attachmentId, addresses[0], task.nodeId ?? '');
+    });
+    const ports = service.endpoint.ports.filter(() => network.spec.ingress);
+    return [
+      service.spec.name,
+      {
+        VIP: bare(vip?.address) || '<nil>',
+        Ports: ports.map((one) => `Target: ${one.targetPort}, Publish: ${one.publishedPort}`),
+        LocalLBIndex: 0,
+        Tasks: tasks,
+      },
+    ] as const;
+  });
+  const plain = around.attachments
+    .filter(({ id }) => !ofTasks.has(id))
+    .map(({ id, name, addresses, nodeId }) => endpoint(name, id, addresses[0], nodeId));
+  const unnamed = { VIP: '<nil>', Ports: [], LocalLBIndex: 0, Tasks: plain };
   return {
-    '': {
-      VIP: '<nil>',
-      Ports: [],
-      LocalLBIndex: 0,
-      Tasks: around.attachments.map((attachment) => ({
-        Name: attachment.name,
-        EndpointID: attachment.id,
-        EndpointIP: bare(attachment.addresses[0]),
-        Info: { 'Host IP': addressOf.get(attachment.nodeId) ?? '' },
-      })),
-    },
+    ...(plain.length > 0 && { '': unnamed }),
+    ...Object.fromEntries(services.filter(([, { Tasks }]) => Tasks.length > 0)),
   };
 }
 
@@ -125,8 +157,10 @@ export function networkInspectJson(
   const peers = peersJson(around);
   return {
     ...plain,
-    Containers: around.local.length === 0 ? null : containersJson(around.local),
+    Containers: around.local.length === 0 ? null : containersJson(around),
     ...(peers.length === 0 ? {} : { Peers: peers }),
-    ...(verbose && around.attachments.length > 0 ? { Services: servicesJson(around) } : {}),
+    ...(verbose && around.attachments.length > 0
+      ? { Services: servicesJson(network, around) }
+      : {}),
   };
 }

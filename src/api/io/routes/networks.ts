@@ -40,6 +40,7 @@ export function networkRoutes(backend: Backend): Route[] {
       local: backend.localAttachments().filter(({ networkId }) => networkId === network.id),
       attachments: backend.attachments().filter(({ networkId }) => networkId === network.id),
       nodes: backend.nodes(),
+      ...servicesOn(backend, network),
     };
     return json(networkInspectJson(network, around, flagOf(call.query, 'verbose')));
   }
@@ -109,4 +110,18 @@ export function networkRoutes(backend: Backend): Route[] {
       { method: 'POST', path: '/networks/prune', handle: prune },
     ]),
   ];
+}
+
+function servicesOn(backend: Backend, { id, spec }: NetworkObject) {
+  const services = backend
+    .services()
+    .filter(({ endpoint, spec: { task } }) =>
+      spec.ingress
+        ? endpoint.ports.some(({ publishMode }) => publishMode === 'ingress')
+        : task.networks?.some(({ target }) => target === id),
+    );
+  const tasks = services
+    .flatMap((service) => backend.tasksOfService(service.id))
+    .filter(({ status }) => status.state === 'running' || status.state === 'starting');
+  return { services, tasks };
 }
