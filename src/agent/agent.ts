@@ -5,6 +5,7 @@ import { AssertionFailed } from '../base/assert.js';
 import { loadNative, nativeUnavailableReason } from '../dataplane/io/index.js';
 import { MetricsServer } from '../observe/index.js';
 import { createMetrics, describeNode } from './agent-metrics.js';
+import { entranceWarnings, openEntrances } from './api-entrances.js';
 import { createBackend, driverName } from './backend.js';
 import type { AgentConfig } from './config.js';
 import { createContainerBackend } from './containers.js';
@@ -76,6 +77,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
   const backend = createBackend({
     facts,
     plannedDriver: plannedDriver(config),
+    warnings: entranceWarnings(config),
     node,
     status: () => describeNode(node),
     metrics: () => metrics.text(),
@@ -85,8 +87,10 @@ async function runLocked(config: AgentConfig): Promise<number> {
     { socketPath: config.socket },
     { backend, log: log.child({ part: 'api' }), containers: createContainerBackend(node, engine) },
   );
+  let closeEntrances = () => {};
   let metricsServer: MetricsServer | undefined;
   const stop = async () => {
+    closeEntrances();
     await api.close();
     await metricsServer?.close();
     await node.close();
@@ -100,6 +104,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
         health: () => healthOf(node),
       });
     }
+    closeEntrances = await openEntrances({ api, config, node, log });
     await node.restore();
   } catch (error) {
     await stop();

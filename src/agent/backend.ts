@@ -23,6 +23,8 @@ export interface BackendOptions {
   readonly facts: StaticFacts;
   /** What would be used, said before there is a data path. */
   readonly plannedDriver: { readonly name: string; readonly reason: string };
+  /** Each is one that `docker info` prints. */
+  readonly warnings: readonly string[];
   readonly node: SwarmNode;
   status(): unknown;
   metrics(): Promise<string>;
@@ -73,7 +75,11 @@ export function createBackend(options: BackendOptions): Backend {
 
   return {
     ...createServiceBackend(node, (query, signal) => logsOf(active(), query, signal)),
-    facts: (): HostFacts => ({ ...options.facts, dataPathDriver: driverOf(options), warnings: [] }),
+    facts: (): HostFacts => ({
+      ...options.facts,
+      dataPathDriver: driverOf(options),
+      warnings: options.warnings,
+    }),
     swarm: (): LocalSwarm => node.describe(),
     init: (request) => node.init(request),
     join: (request) => node.join(request),
@@ -150,6 +156,9 @@ export function createBackend(options: BackendOptions): Backend {
     }),
     explainRecovery: () => explainRecovery(node.manager),
     recover: async () => ({ nodeId: await node.forceNewCluster() }),
+
+    clientCertificate: async ({ name, lifeMs }) =>
+      node.manager.apiCertificate({ use: 'client', name, names: [], addresses: [], lifeMs }),
 
     status: () => options.status(),
     metrics: () => options.metrics(),

@@ -31,6 +31,18 @@ export function addAgentFlags(command: Command): Command {
       '--metrics-address <host:port>',
       'metrics and health, or none (default: 127.0.0.1:9477)',
     )
+    .option(
+      '--tls-address <host:port>',
+      'Docker API with mutual TLS, or none; port 2376 by custom (default: none)',
+    )
+    .option('--tls-cert <file>', "certificate of that port (default: of the swarm's own CA)")
+    .option('--tls-key <file>', 'its key')
+    .option('--tls-ca <file>', 'CA of the certificates that clients show')
+    .option(
+      '--tcp-address <host:port>',
+      'Docker API without TLS, on the loopback interface (default: none)',
+    )
+    .option('--tcp-insecure', 'let --tcp-address be any: who reaches it is root of this host')
     .option('--gossip-port <port>', 'UDP and TCP port of the gossip (default: 7946)')
     .option('--gossip-profile <profile>', 'lan, wan or local (default: lan)')
     .option('--busy-poll-micros <n>', 'polling after the last packet before sleeping (default: 50)')

@@ -42,6 +42,15 @@ const schema = z.strictObject({
   'data-path-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
   /** `none`, or `host:port` of metrics and health. */
   'metrics-address': z.string().default('127.0.0.1:9477'),
+  /** `host:port` of the Docker API with mutual TLS, or `none`. */
+  'tls-address': z.string().default('none'),
+  /** Files; absent: the swarm's own CA signs and judges. */
+  'tls-cert': z.string().min(1).optional(),
+  'tls-key': z.string().min(1).optional(),
+  'tls-ca': z.string().min(1).optional(),
+  /** `host:port` of the Docker API without TLS, or `none`. */
+  'tcp-address': z.string().default('none'),
+  'tcp-insecure': z.boolean().default(false),
   'gossip-port': z.coerce.number().int().min(1).max(65_535).default(7946),
   'gossip-profile': z.enum(['lan', 'wan', 'local']).default('lan'),
   'busy-poll-micros': z.coerce.number().int().min(0).max(10_000).default(50),
@@ -63,6 +72,17 @@ const schema = z.strictObject({
 export type ConfigKeys = z.input<typeof schema>;
 type Parsed = z.output<typeof schema>;
 
+interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface ApiTls {
+  readonly address: HostPort;
+  /** PEM files; absent: the swarm's own CA. */
+  readonly files?: { readonly cert: string; readonly key: string; readonly ca: string };
+}
+
 export interface AgentConfig {
   readonly dataDir: string;
   readonly socket: string;
@@ -72,6 +92,9 @@ export interface AgentConfig {
   readonly engineSocket: string | undefined;
   readonly dataPathDriver: Parsed['data-path-driver'];
   readonly metricsAddress: { readonly host: string; readonly port: number } | undefined;
+  readonly tls: ApiTls | undefined;
+  /** Without TLS: whoever reaches it is root of this host. */
+  readonly tcpAddress: HostPort | undefined;
   readonly gossipPort: number;
   readonly gossipProfile: Parsed['gossip-profile'];
   readonly busyPollMicros: number;
@@ -102,7 +125,7 @@ function readConfigFile(path: string, explicit: boolean): Record<string, unknown
   return value as Record<string, unknown>;
 }
 
-function parseHostPort(key: string, text: string): AgentConfig['metricsAddress'] {
+function parseHostPort(key: string, text: string): HostPort | undefined {
   if (text === 'none') return undefined;
   const match = /^(?:\[(?<v6>[^\]]+)\]|(?<host>[^:]*)):(?<port>\d{1,5})$/.exec(text);
   const port = Number(match?.groups?.['port']);
@@ -143,6 +166,8 @@ function fromKeys(keys: Parsed): AgentConfig {
     engineSocket: keys['engine-socket'],
     dataPathDriver: keys['data-path-driver'],
     metricsAddress: parseHostPort('metrics-address', keys['metrics-address']),
+    tls: tlsOf(keys),
+    tcpAddress: tcpOf(keys),
     gossipPort: keys['gossip-port'],
     gossipProfile: keys['gossip-profile'],
     busyPollMicros: keys['busy-poll-micros'],
@@ -157,3 +182,31 @@ function fromKeys(keys: Parsed): AgentConfig {
     staticVteps: keys['static-vteps'],
   };
 }
+
+function tlsOf(keys: Parsed): ApiTls | undefined {
+  const address = parseHostPort('tls-address', keys['tls-address']);
+  const { 'tls-cert': cert, 'tls-key': key, 'tls-ca': ca } = keys;
+  const given = [cert, key, ca].filter((file) => file !== undefined);
+  if (address === undefined) {
+    if (given.length > 0) throw invalid('tls-address', '--tls-cert needs --tls-address');
+    return undefined;
+  }
+  if (cert !== undefined && key !== undefined && ca !== undefined)
+    return { address, files: { cert, key, ca } };
+  if (given.length > 0)
+    throw invalid('tls-cert', 'give --tls-cert, --tls-key and --tls-ca together, or none of them');
+  return { address };
+}
+
+/** Off the loopback interface it takes a second word: the whole host is open to who reaches the port. */
+function tcpOf(keys: Parsed): HostPort | undefined {
+  const address = parseHostPort('tcp-address', keys['tcp-address']);
+  if (address === undefined || keys['tcp-insecure'] || isLoopback(address.host)) return address;
+  throw invalid(
+    'tcp-address',
+    `whoever reaches ${address.host}:${address.port} would be root of this host: use --tls-address, or add --tcp-insecure`,
+  );
+}
+
+const isLoopback = (host: string) =>
+  host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);

@@ -11,12 +11,15 @@ export type { ContainerBackend } from './io/containers.js';
 export { HOP_HEADER } from './io/gateway.js';
 export type { Logger } from './io/log.js';
 export { type ApiConfig, type ApiDependencies, ApiServer, type ApiStats } from './io/server.js';
+export type { TcpAddress, TcpEntrance, TlsMaterial } from './io/tcp.js';
 export type { Upstream } from './io/upstream.js';
 export { ApiError, type ApiErrorDetail } from './wire/errors.js';
 export type {
   AttachRequest,
   AttachTarget,
   BlobUpdate,
+  ClientCertificate,
+  ClientCertificateRequest,
   DetachRequest,
   Freshness,
   HistoryItem,

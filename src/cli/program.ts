@@ -3,6 +3,7 @@ import { AssertionFailed } from '../base/assert.js';
 import { AgentError } from '../base/error.js';
 import { AgentClient, socketPathOf } from './agent-client.js';
 import { addBenchCommands } from './bench.js';
+import { addCertificateCommand } from './certificate.js';
 import { EXIT_BUG, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, exitCodeOf } from './error.js';
 import { addHistoryCommand } from './history.js';
 import { addLabCommands } from './lab/command.js';
@@ -107,6 +108,7 @@ async function makeProgram(
   addHistoryCommand(program);
   addSnapshotCommands(program);
   addRecoverCommand(program);
+  addCertificateCommand(program);
   addPluginCommands(program);
   addLabCommands(program, setExitCode);
   addBenchCommands(program, setExitCode);

@@ -6,6 +6,8 @@ export { ControlError, type ControlErrorDetail } from './core/control-error.js';
 export type { Logger } from './core/logger.js';
 export type { ClusterFacts, MembershipState, NodeEntry, SessionEnd } from './dispatch/index.js';
 export {
+  type ApiCertificate,
+  type ApiCertificateRequest,
   type GivenRoot,
   JoinAttempt,
   type Joined,
@@ -51,4 +53,5 @@ export { RaftStorageError, Vault } from './raft/index.js';
 export type { Change as StoreChange } from './store/index.js';
 export type { KeyedAttachment } from './wire/attachment.js';
 export type { ControlAddress, NodeRegistration, NodeSelfDescription } from './wire/model.js';
+export { CLIENT_NAME } from './wire/protocol.js';
 export type { AssignedTask, TaskReport } from './wire/task-model.js';

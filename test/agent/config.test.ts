@@ -34,6 +34,11 @@ t.test('each mistake is one sentence that names the place', async (t) => {
     [{ 'gossip-port': 'x' }, /--gossip-port/],
     [{ 'metrics-address': 'nine' }, /host:port or none/],
     [{ label: ['novalue'] }, /--label/],
+    [{ 'tls-address': 'x' }, /tls-address must be host:port/],
+    [{ 'tls-cert': '/c' }, /needs --tls-address/],
+    [{ 'tls-address': '0.0.0.0:2376', 'tls-cert': '/c' }, /together, or none/],
+    [{ 'tcp-address': '0.0.0.0:2375' }, /root of this host: use --tls-address/],
+    [{ 'tcp-address': '127.0.0.1.example:2375' }, /root of this host/],
   ] as const;
   for (const [flags, pattern] of cases) {
     t.throws(
@@ -43,3 +48,22 @@ t.test('each mistake is one sentence that names the place', async (t) => {
     );
   }
 });
+
+t.test(
+  'the API by TCP is off, by TLS wherever it is asked for, and without only at home',
+  async (t) => {
+    const off = loadConfig({});
+    t.strictSame([off.tls, off.tcpAddress], [undefined, undefined]);
+    const address = { host: '0.0.0.0', port: 2376 };
+    t.strictSame(loadConfig({ 'tls-address': '0.0.0.0:2376' }).tls, { address });
+    const files = { 'tls-cert': '/c', 'tls-key': '/k', 'tls-ca': '/a' };
+    t.strictSame(loadConfig({ 'tls-address': '0.0.0.0:2376', ...files }).tls, {
+      address,
+      files: { cert: '/c', key: '/k', ca: '/a' },
+    });
+    for (const host of ['127.0.0.1', 'localhost', '[::1]'])
+      t.equal(loadConfig({ 'tcp-address': `${host}:2375` }).tcpAddress?.port, 2375, host);
+    const insecure = loadConfig({ 'tcp-address': '0.0.0.0:2375', 'tcp-insecure': true });
+    t.equal(insecure.tcpAddress?.host, '0.0.0.0');
+  },
+);

@@ -2,6 +2,8 @@ import type {
   AttachRequest,
   Backend,
   BlobUpdate,
+  ClientCertificate,
+  ClientCertificateRequest,
   DetachRequest,
   Freshness,
   HistoryItem,
@@ -342,6 +344,11 @@ export class FakeBackend implements Backend {
   async restoreSnapshot(path: string): Promise<unknown> {
     this.#ask('restoreSnapshot', path);
     return { restored: path };
+  }
+
+  async clientCertificate(request: ClientCertificateRequest): Promise<ClientCertificate> {
+    this.#ask('clientCertificate', request);
+    return { caPem: PEM, certPem: PEM, keyPem: PEM };
   }
 
   async explainRecovery(): Promise<unknown> {

@@ -13,6 +13,8 @@ import type {
 import type {
   AttachRequest,
   BlobUpdate,
+  ClientCertificate,
+  ClientCertificateRequest,
   DetachRequest,
   Freshness,
   HistoryItem,
@@ -82,6 +84,9 @@ export interface Backend extends ServiceBackend {
   /** Returns what is gone. */
   detach(request: DetachRequest): Promise<readonly LocalAttachment[]>;
   localAttachments(): readonly LocalAttachment[];
+
+  /** For clients that come by TCP: by the swarm's CA, of managers. */
+  clientCertificate(request: ClientCertificateRequest): Promise<ClientCertificate>;
 
   /** A JSON value: members, digests of the tables, counters, driver. */
   status(): unknown;

@@ -33,6 +33,7 @@ import { swarmRoutes } from './routes/swarm.js';
 import { systemRoutes } from './routes/system.js';
 import { taskRoutes } from './routes/tasks.js';
 import { listenOnSocket } from './socket.js';
+import { openTcp, type TcpAddress, type TcpEntrance } from './tcp.js';
 
 /** Connections at a time; more are dropped at once and counted. */
 export const CONNECTIONS_MAX = 1024;
@@ -79,6 +80,7 @@ export class ApiServer {
   readonly #headers: Readonly<Record<string, string>>;
   readonly #events: EventStreams;
   readonly #gateway: Gateway;
+  readonly #entrances: TcpEntrance[] = [];
   readonly #closing = new AbortController();
   readonly #stats: ApiStats = {
     requests: 0,
@@ -134,6 +136,13 @@ export class ApiServer {
     return api;
   }
 
+  /** Lets in by TCP too. Throws as `listen`. */
+  async openTcp(address: TcpAddress, security: 'tls' | 'none'): Promise<TcpEntrance> {
+    const entrance = await openTcp(this.#server, address, security, this.#log);
+    this.#entrances.push(entrance);
+    return entrance;
+  }
+
   stats(): Readonly<ApiStats> {
     return { ...this.#stats };
   }
@@ -157,6 +166,7 @@ export class ApiServer {
       this.#server.close(() => resolve());
     });
     this.#server.closeIdleConnections();
+    await Promise.all(this.#entrances.map((entrance) => entrance.close()));
     const timer = setTimeout(() => this.#server.closeAllConnections(), CLOSE_GRACE_MS);
     await closed;
     clearTimeout(timer);

@@ -136,6 +136,19 @@ export interface RecoverRequest {
   readonly force: boolean;
 }
 
+export interface ClientCertificateRequest {
+  /** Whose it is: said in the certificate. */
+  readonly name: string;
+  readonly lifeMs: number;
+}
+
+/** PEM texts, as the docker CLI wants them in three files. */
+export interface ClientCertificate {
+  readonly caPem: string;
+  readonly certPem: string;
+  readonly keyPem: string;
+}
+
 export type AttachTarget =
   | { readonly kind: 'netns'; readonly path: string }
   | { readonly kind: 'pid'; readonly pid: number }

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { badRequest } from './errors.js';
 import { flag, read } from './fields.js';
-import type { HistoryQuery, RecoverRequest } from './records.js';
+import type { ClientCertificateRequest, HistoryQuery, RecoverRequest } from './records.js';
 
 /** Entries of one answer. */
 const HISTORY_LIMIT_MAX = 10_000;
@@ -32,4 +32,17 @@ export function readPath(body: unknown): string {
 
 export function readRecover(body: unknown): RecoverRequest {
   return read(z.object({ force: flag }), body);
+}
+
+const CERTIFICATE_DAYS_MAX = 3_650;
+const DAY_MS = 86_400_000;
+
+const certificateBody = z.object({
+  name: z.string().regex(/^[\w][\w.@-]{0,62}$/, 'expected a name of letters, digits, . @ - and _'),
+  days: z.int().min(1).max(CERTIFICATE_DAYS_MAX),
+});
+
+export function readClientCertificate(body: unknown): ClientCertificateRequest {
+  const { name, days } = read(certificateBody, body);
+  return { name, lifeMs: days * DAY_MS };
 }

@@ -10,10 +10,13 @@ export {
 } from './core/ca-state.js';
 export { peerIdOf } from './core/peer-id.js';
 export {
+  type ApiCertificate,
+  type ApiCertificateRequest,
   type Authority,
   createAuthority,
   type IssuedCertificate,
   initialCaState,
+  issueApiCertificate,
   issueCertificate,
   issueNodeCertificate,
   issuerFacts,

@@ -32,9 +32,12 @@ import {
   type MembershipState,
 } from '../dispatch/index.js';
 import {
+  type ApiCertificate,
+  type ApiCertificateRequest,
   CaServer,
   type CaServerStats,
   type GivenRoot,
+  issueApiCertificate,
   type NodeIdentity,
   newJoinToken,
   type PeerJudgeStats,
@@ -312,6 +315,14 @@ export class Manager {
 
   tasksOnNode(id: string): TaskObject[] {
     return this.#tasksOf(this.#state.tasksOnNode(id as NodeId));
+  }
+
+  /** By the swarm's CA, as it is now. */
+  apiCertificate(
+    request: Omit<ApiCertificateRequest, 'clusterId' | 'atMs'>,
+  ): Promise<ApiCertificate> {
+    const { clusterId, now } = this.#scope;
+    return issueApiCertificate(caOf(this.#scope), { ...request, clusterId, atMs: now() });
   }
 
   /** Called with the changes of each entry of the log, after they are made. @returns Ends it. */

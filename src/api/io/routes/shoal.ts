@@ -1,7 +1,12 @@
 import type { Backend } from '../../core/backend.js';
 import { requireManager } from '../../core/selection.js';
 import { readAttach, readDetach } from '../../wire/attach-requests.js';
-import { readHistoryQuery, readPath, readRecover } from '../../wire/shoal-requests.js';
+import {
+  readClientCertificate,
+  readHistoryQuery,
+  readPath,
+  readRecover,
+} from '../../wire/shoal-requests.js';
 import { json, type Route, readingSwarm } from '../call.js';
 import { streamed } from '../stream.js';
 
@@ -29,6 +34,16 @@ export function shoalRoutes(backend: Backend): Route[] {
       method: 'POST',
       path: '/shoal/v1/detach',
       handle: async (call) => json(await backend.detach(readDetach(await call.body()))),
+    },
+    {
+      method: 'POST',
+      path: '/shoal/v1/client-certificate',
+      handle: async (call) => {
+        const request = readClientCertificate(await call.body());
+        requireManager(backend.swarm());
+        const { caPem, certPem, keyPem } = await backend.clientCertificate(request);
+        return json({ caPem, certPem, keyPem }, 201);
+      },
     },
     { method: 'GET', path: '/shoal/v1/status', handle: () => json(backend.status()) },
     {

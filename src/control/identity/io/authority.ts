@@ -2,7 +2,7 @@ import { KeyObject, randomBytes, webcrypto, X509Certificate } from 'node:crypto'
 import type { Name } from '@peculiar/x509';
 import { assert } from '../../../base/assert.js';
 import type { ClusterId, NodeId, NodeRole } from '../../../base/swarm-model.js';
-import { MANAGER_NAME, WORKER_NAME } from '../../wire/protocol.js';
+import { API_NAME, CLIENT_NAME, MANAGER_NAME, WORKER_NAME } from '../../wire/protocol.js';
 import { issuerChain, issuingRoot, trustBundle } from '../core/ca-state.js';
 import type { CaState } from '../wire/ca-state.js';
 import { formatJoinToken, joinSecret } from '../wire/token.js';
@@ -167,6 +167,75 @@ export async function issueNodeCertificate(
     webcrypto,
   );
   return pemOf(certificate);
+}
+
+export interface ApiCertificateRequest {
+  /** What the API's port shows, or what a client of it shows. */
+  readonly use: 'server' | 'client';
+  readonly clusterId: ClusterId;
+  /** Of the client, or the node's. */
+  readonly name: string;
+  /** Of a server: names and addresses at which clients look for it. */
+  readonly names: readonly string[];
+  readonly addresses: readonly string[];
+  readonly atMs: number;
+  readonly lifeMs: number;
+}
+
+export interface ApiCertificate extends IssuedCertificate {
+  /** PKCS #8, made for it. */
+  readonly keyPem: string;
+}
+
+/**
+ * A certificate for the Docker API by TCP, with a key of a kind that every client knows. It makes nobody
+ * a node: its unit is none of the two roles.
+ */
+export async function issueApiCertificate(
+  state: CaState,
+  { use, clusterId, name, names, addresses, atMs, lifeMs }: ApiCertificateRequest,
+): Promise<ApiCertificate> {
+  const x509 = await loadX509();
+  const { rootPem, rootKeyPem } = issuingRoot(state);
+  const ca = new x509.X509Certificate(rootPem);
+  const keys = await webcrypto.subtle.generateKey(CA_KEY, true, ['sign', 'verify']);
+  const { serverAuth, clientAuth } = x509.ExtendedKeyUsage;
+  const certificate = await x509.X509CertificateGenerator.create(
+    {
+      issuer: ca.subjectName,
+      subject: nameOf(x509, [
+        ['O', clusterId],
+        ['OU', use === 'server' ? API_NAME : CLIENT_NAME],
+        ['CN', name],
+      ]),
+      notBefore: wholeSeconds(atMs - BACKDATE_MS),
+      notAfter: wholeSeconds(Math.min(atMs + lifeMs, ca.notAfter.getTime())),
+      publicKey: keys.publicKey,
+      ...(await signerOf(rootKeyPem)),
+      extensions: [
+        new x509.BasicConstraintsExtension(false, undefined, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+        await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
+        new x509.AuthorityKeyIdentifierExtension(keyIdOf(x509, ca)),
+        new x509.ExtendedKeyUsageExtension([use === 'server' ? serverAuth : clientAuth]),
+        ...(use === 'client'
+          ? []
+          : [
+              new x509.SubjectAlternativeNameExtension([
+                ...names.map((value) => ({ type: 'dns' as const, value })),
+                ...addresses.map((value) => ({ type: 'ip' as const, value })),
+              ]),
+            ]),
+      ],
+    },
+    webcrypto,
+  );
+  const keyPem = KeyObject.from(keys.privateKey).export({ format: 'pem', type: 'pkcs8' });
+  return {
+    certPem: pemOf(certificate) + issuerChain(state, 'worker', atMs),
+    keyPem: keyPem.toString(),
+    caPem: trustBundle(state),
+  };
 }
 
 /** UTF8String whatever the text is: one of the two kinds that RFC 5280 §4.1.2.4 allows. */
