@@ -3,7 +3,8 @@ import type { AttachRequest, DetachRequest, LocalAttachment } from '../api/index
 import { SwarmError } from '../base/swarm-error.js';
 import type { NetworkObject } from '../base/swarm-model.js';
 import type { Assignments, Manager, ManagerSession, NodeIdentity } from '../control/index.js';
-import type { NameTable } from '../dataplane/names/index.js';
+import { balanceOfLabels } from '../dataplane/ingress/index.js';
+import { type NamedService, type NameTable, serviceNames } from '../dataplane/names/index.js';
 import {
   type AddressFamily,
   collectEndpoints,
@@ -13,6 +14,7 @@ import {
   encodeEndpointRecord,
   type LocalPort,
   type OverlayInputs,
+  type OverlayService,
   segmentMtuBytes,
 } from '../dataplane/overlay/index.js';
 import { Gossip } from '../gossip/index.js';
@@ -21,6 +23,7 @@ import { type AttachableNetwork, type Attachment, Attachments, viewOf } from './
 import type { AgentConfig } from './config.js';
 import { Dataplane } from './dataplane.js';
 import { hostAddresses, underlayMtuBytes } from './facts.js';
+import { NodeIngress, vipsOn, withoutPrefix } from './ingress.js';
 import type { Log } from './log.js';
 import { NameServers } from './name-servers.js';
 import { NodeApi, type NodeDocker, type NodeTasks } from './node-api.js';
@@ -70,6 +73,7 @@ export class ActiveSwarm {
   readonly attachments: Attachments;
   /** What this node asks others, and what they ask it. */
   readonly nodeApi: NodeApi;
+  readonly ingress: NodeIngress;
   readonly #options: ActiveSwarmOptions;
   readonly #names: NameServers;
   readonly #underlayMtuBytes: number;
@@ -113,6 +117,7 @@ export class ActiveSwarm {
       removePort: (attachment) => this.#removePort(attachment),
       changed: (attachment) => this.#onChanged(attachment),
     });
+    this.ingress = new NodeIngress(options.log, this.attachments);
   }
 
   /**
@@ -223,6 +228,7 @@ export class ActiveSwarm {
     if (this.#isClosed) return;
     for (const end of this.#unsubscribe) end();
     this.nodeApi.close();
+    await this.ingress.close();
     await this.attachments.close(forget);
     this.#isClosed = true;
     await this.#names.close();
@@ -372,6 +378,7 @@ export class ActiveSwarm {
       networks: this.#assignments.networks,
       endpoints,
       ports: this.attachments.list().map(portOf),
+      services: this.#overlayServices(),
       staticVteps: this.#options.config.staticVteps.map(({ port, ...vtep }) => ({
         ...vtep,
         udpPort: port,
@@ -383,7 +390,39 @@ export class ActiveSwarm {
     this.dataplane.publish(tables);
     // A resolver's sockets need the loopback, which comes up with the interface.
     const raised = this.attachments.list().filter((a) => a.state === 'up');
-    this.#names.update(raised, (networkId) => this.#namesOf(networkId, endpoints));
+    this.#names.update(
+      // The host's own place among the tasks is no reason to answer its programs.
+      raised.filter((a) => a.assigned?.purpose !== 'ingress'),
+      (networkId) => this.#namesOf(networkId, endpoints),
+    );
+    this.ingress.update({
+      self: this.identity.nodeId,
+      assignments: this.#assignments,
+      endpoints,
+      members: inputs.members,
+      attachments: this.attachments.list(),
+    });
+  }
+
+  #servicesOn(networkId: string): NamedService[] {
+    return this.#assignments.services.flatMap((service) => {
+      const place = service.networks.find(({ target }) => target === networkId);
+      if (place === undefined) return [];
+      const { id, name } = service;
+      return [{ id, name, aliases: place.aliases ?? [], vips: vipsOn(service, networkId) }];
+    });
+  }
+
+  /** Services with VIPs on networks that tasks talk on. */
+  #overlayServices(): OverlayService[] {
+    const networks = this.#assignments.networks.filter((n) => !n.spec.ingress);
+    return this.#assignments.services.flatMap((service) => {
+      const vips = networks.flatMap(({ id }) =>
+        vipsOn(service, id).map((address) => ({ networkId: id, address })),
+      );
+      const { balance } = balanceOfLabels(service.labels);
+      return vips.length === 0 ? [] : [{ id: service.id, vips, balance }];
+    });
   }
 
   /** The names of one network: its own endpoints, and those of owners that are not dead. */
@@ -403,15 +442,25 @@ export class ActiveSwarm {
     const own = this.attachments
       .list()
       .filter((a) => a.saved.networkId === networkId)
-      .map((a) => a.saved);
-    const network =
-      this.#assignments.networks.find((n) => n.id === networkId)?.spec.name ?? networkId;
-    const entries = [...remote, ...own].map(({ name, aliases, addresses }) => ({
-      name,
-      aliases,
-      addresses: addresses.map((cidr) => cidr.replace(/\/.*$/, '')),
-    }));
-    return { network, entries };
+      .map(({ saved, assigned }) => ({
+        ...saved,
+        service: assigned?.service,
+        state: assigned?.endpointState,
+      }));
+    const network = this.#assignments.networks.find((n) => n.id === networkId);
+    // Services are reached by their ports there, not by names.
+    if (network?.spec.ingress === true) return { network: network.spec.name, entries: [] };
+    return serviceNames(
+      network?.spec.name ?? networkId,
+      this.#servicesOn(networkId),
+      [...remote, ...own].map(({ name, aliases, addresses, service, state }) => ({
+        name,
+        aliases,
+        addresses: addresses.map(withoutPrefix),
+        state: state ?? 'ready',
+        service,
+      })),
+    );
   }
 
   /** For people and for comparison between nodes: see `shoal status`. */

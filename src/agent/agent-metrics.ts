@@ -2,6 +2,7 @@ import type { Manager } from '../control/index.js';
 import { STATS_FIELDS } from '../dataplane/io/index.js';
 import { tablesDigest } from '../dataplane/overlay/index.js';
 import { Metrics, type Sample } from '../observe/index.js';
+import { addIngressMetrics } from './ingress-metrics.js';
 import { addManagerMetrics } from './manager-metrics.js';
 import type { SwarmNode } from './swarm-node.js';
 
@@ -103,6 +104,7 @@ export function createMetrics(node: SwarmNode): Metrics {
             },
           ],
   });
+  addIngressMetrics(metrics, () => active()?.ingress);
   addManagerMetrics(metrics, () => active()?.manager);
   return metrics;
 }
@@ -133,6 +135,7 @@ export function describeNode(node: SwarmNode): Record<string, unknown> {
     records: swarm.deriveStats(),
     counters: { io: swarm.dataplane.ioStats(), drops, replies, totals },
     names: swarm.nameStats(),
+    ingress: { ...swarm.ingress.stats(), problems: swarm.ingress.problems() },
     gossip: swarm.gossip.stats(),
   };
 }

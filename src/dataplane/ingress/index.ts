@@ -1,3 +1,4 @@
+export { balanceOfLabels } from '../core/balance/labels.js';
 export { FLOW_ENDS } from './core/proxy-driver.js';
 export type {
   HostPort,

@@ -32,6 +32,7 @@ export {
   netnsIdentity,
   netnsPathOf,
   netnsPathOfPid,
+  openTcpClientInNetns,
   openTcpListenerInNetns,
   openUdpInNetns,
 } from './netns.js';

@@ -7,6 +7,7 @@ import {
   O_CLOEXEC,
   O_RDONLY,
   openTcpListener,
+  openTcpSocket,
   openUdpSocket,
   SysError,
 } from './sys.js';
@@ -130,6 +131,11 @@ export function openTcpListenerInNetns(
   port: number,
 ): number {
   return inNetnsOrHere(path, () => openTcpListener(address, port));
+}
+
+/** A TCP socket that will connect to `address` from inside a namespace; as `openUdpInNetns`. */
+export function openTcpClientInNetns(path: string | undefined, address: string): number {
+  return inNetnsOrHere(path, () => openTcpSocket(address));
 }
 
 /** Names of all links in a namespace, up or down. */

@@ -180,6 +180,12 @@ export function openTcpListener(address: string, port: number): number {
   return openBoundSocket(SOCK_STREAM, address, port);
 }
 
+/** A TCP socket that is neither bound nor connected, for `net.Socket`'s `fd`. */
+export function openTcpSocket(address: string): number {
+  const family = isIPv4(address) ? AF_INET : AF_INET6;
+  return check(calls().socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
+}
+
 /** An event counter that another thread can poll; the caller owns the descriptor. */
 export function openEventfd(): number {
   return check(calls().eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), 'eventfd');

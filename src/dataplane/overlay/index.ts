@@ -21,6 +21,7 @@ export {
   type LocalPort,
   type OverlayInputs,
   type OverlayNetwork,
+  type OverlayService,
   type StaticVtep,
   segmentMtuBytes,
 } from './core/derive.js';

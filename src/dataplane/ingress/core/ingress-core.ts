@@ -20,6 +20,7 @@ export interface PortStats {
   readonly connects: number;
   readonly connectMsTotal: number;
   readonly ejections: number;
+  readonly refusedBackends: number;
   readonly backends: { readonly known: number; readonly ready: number; readonly ejected: number };
 }
 
@@ -175,6 +176,7 @@ export class IngressCore {
       connects: listener.connects,
       connectMsTotal: listener.connectMsTotal,
       ejections: balancer.ejectionsTotal,
+      refusedBackends: port.refusedCount,
       backends: balancer.counts,
     }));
   }

@@ -69,6 +69,8 @@ export interface PublishedPort {
   readonly serviceName: string;
   readonly balance: BalanceConfig;
   readonly backends: readonly PortBackend[];
+  /** Tasks that are too many for one set. */
+  readonly refusedCount: number;
 }
 
 export interface DerivedPorts {
@@ -102,7 +104,9 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
     if (service.ports.length === 0) continue;
     const { balance, problems: labels } = balanceOfLabels(service.labels);
     problems.push(...labels.map((label) => `service ${service.name}: ${label}`));
-    const backends = backendsOf(byService.get(service.id) ?? [], balance);
+    const all = backendsOf(byService.get(service.id) ?? [], balance);
+    const backends = all.slice(0, BACKENDS_MAX);
+    const refusedCount = all.length - backends.length;
     for (const { protocol, publishedPort, targetPort } of service.ports) {
       if (!isProtocol(protocol)) {
         problems.push(
@@ -120,6 +124,7 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
         serviceName: service.name,
         balance,
         backends,
+        refusedCount,
       });
     }
   }
@@ -154,8 +159,7 @@ function backendsOf(
       const weight = balance.weights.get(slot) ?? 1;
       return [{ key: taskId, state, weight, isLocal, address }];
     })
-    .sort((a, b) => compare(a.key, b.key))
-    .slice(0, BACKENDS_MAX);
+    .sort((a, b) => compare(a.key, b.key));
 }
 
 function hostPortOf(host: HostPort): PublishedPort | undefined {
@@ -173,6 +177,7 @@ function hostPortOf(host: HostPort): PublishedPort | undefined {
     serviceName,
     balance: balanceOfLabels({}).balance,
     backends: [backend],
+    refusedCount: 0,
   };
 }
 

@@ -13,6 +13,7 @@ function port(extra: Partial<PublishedPort> = {}, tasks: readonly string[] = ['a
     serviceId: 's1',
     serviceName: 'web',
     balance: DEFAULT_BALANCE,
+    refusedCount: 0,
     backends: tasks.map((key, i) => ({
       key,
       state: 'ready' as const,
