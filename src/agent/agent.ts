@@ -14,6 +14,7 @@ import { Engine } from './engine.js';
 import { readFacts } from './facts.js';
 import { type Log, openLog } from './log.js';
 import { preflight } from './preflight.js';
+import { Runtimes } from './runtimes.js';
 import { StateFile } from './state-file.js';
 import { SwarmNode } from './swarm-node.js';
 
@@ -68,11 +69,12 @@ async function runLocked(config: AgentConfig): Promise<number> {
     exit.request(1);
   };
   const engine = await Engine.find(config, log);
+  const runtimes = await Runtimes.open(config, engine, facts.id, log);
   const docker = {
     onRequest: (...request: Parameters<ApiServer['onRequest']>) => api.onRequest(...request),
     onUpgrade: (...request: Parameters<ApiServer['onUpgrade']>) => api.onUpgrade(...request),
   };
-  const node = new SwarmNode({ config, facts, state, log, onFatal, docker });
+  const node = new SwarmNode({ config, facts, state, log, onFatal, docker, tasks: runtimes });
   const metrics = createMetrics(node);
   const backend = createBackend({
     facts,
@@ -85,7 +87,11 @@ async function runLocked(config: AgentConfig): Promise<number> {
   mkdirSync(dirname(config.socket), { recursive: true, mode: 0o755 });
   const api = await ApiServer.listen(
     { socketPath: config.socket },
-    { backend, log: log.child({ part: 'api' }), containers: createContainerBackend(node, engine) },
+    {
+      backend,
+      log: log.child({ part: 'api' }),
+      containers: createContainerBackend(node, engine, runtimes.host),
+    },
   );
   let closeEntrances = () => {};
   let metricsServer: MetricsServer | undefined;
@@ -94,6 +100,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
     await api.close();
     await metricsServer?.close();
     await node.close();
+    await runtimes.close();
     engine?.close();
   };
   try {

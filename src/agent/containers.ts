@@ -1,8 +1,10 @@
 import { type ContainerBackend, HOP_HEADER, type Upstream } from '../api/index.js';
 import { isTerminal, type TaskObject, taskName } from '../base/service-model.js';
 import { SwarmError } from '../base/swarm-error.js';
+import type { Runtime } from '../runtime/index.js';
 import type { Engine } from './engine.js';
 import { DOCKER_PREFIX } from './node-api.js';
+import { hostContainers } from './runtimes.js';
 import type { SwarmNode } from './swarm-node.js';
 
 /** Of an id, to stand for it. */
@@ -12,9 +14,11 @@ const PREFIX_CHARS_MIN = 6;
 export function createContainerBackend(
   node: SwarmNode,
   engine: Engine | undefined,
+  host: Runtime | undefined,
 ): ContainerBackend {
   return {
     engine: () => engine,
+    ...(host && { host: hostContainers(host, (id) => node.active?.manager?.task(id)) }),
     elsewhere(ref) {
       const manager = node.active?.manager;
       if (manager === undefined) return undefined;

@@ -11,4 +11,5 @@ export type {
   RuntimeTask,
 } from './core/runtime.js';
 export { RuntimeError, type RuntimeErrorDetail } from './core/runtime-error.js';
+export { EngineRuntime, type EngineRuntimeConfig } from './engine/index.js';
 export { type HostRuntimeOptions, openHostRuntime } from './host/index.js';

@@ -13,12 +13,15 @@ import { ApiError } from '../wire/errors.js';
 import { API_VERSION } from '../wire/system-json.js';
 import { type Call, json, type Reply, type Route } from './call.js';
 import type { ContainerBackend } from './containers.js';
+import { HostRoutes } from './host-routes.js';
 import { askUpstream, forward, pathFor, splice, type Upstream } from './upstream.js';
 
 /** Commands in containers of other nodes whose ids are kept, so that what follows finds its way. */
 const EXECS_MAX = 4_096;
 
 const CONTAINER = /^(?:\/v[\d.]+)?\/containers\/([^/?]+)\//;
+const CONTAINER_VERB = /^(?:\/v[\d.]+)?\/containers\/([^/?]+)(?:\/([a-z]+))?(?:\?|$)/;
+const EXEC_VERB = /^(?:\/v[\d.]+)?\/exec\/([^/?]+)\/([a-z]+)(?:\?|$)/;
 const EXEC = /^(?:\/v[\d.]+)?\/exec\/([^/?]+)\//;
 /** Never the engine's, whose own swarm, if it has one, is not this one. */
 const SWARMS = /^\/(?:swarm|nodes|services|tasks|secrets|configs|shoal)(?:\/|$)/;
@@ -35,11 +38,13 @@ type Merge = (route: Route, call: Call, engine: Upstream) => Reply | Promise<Rep
  */
 export class Gateway {
   readonly #containers: ContainerBackend | undefined;
+  readonly #host: HostRoutes | undefined;
   /** Node of a command, by its id, the oldest first. */
   readonly #execs = new Map<string, string>();
 
   constructor(containers: ContainerBackend | undefined) {
     this.#containers = containers;
+    this.#host = containers?.host && new HostRoutes(containers.host);
   }
 
   /** What clients may speak here: not more than the engine does. */
@@ -70,8 +75,23 @@ export class Gateway {
     if (SWARMS.test(route.path)) return route;
     return {
       ...route,
-      handle: (call) => (this.#isElsewhere(call) ? this.pass() : this.#engineElse(route, call)),
+      handle: async (call) =>
+        (await this.#ofHost(route, call)) ??
+        (this.#isElsewhere(call) ? this.pass() : this.#engineElse(route, call)),
     };
+  }
+
+  /** What is about a task of the host runtime, of which no engine knows. */
+  async #ofHost(route: Route, call: Call): Promise<Reply | undefined> {
+    const host = this.#host;
+    if (host === undefined) return undefined;
+    const [, exec, execVerb] = EXEC_VERB.exec(call.url) ?? [];
+    if (exec !== undefined && execVerb !== undefined && host.hasExec(exec))
+      return host.ofExec(route.method, execVerb, exec, call);
+    const [, ref = '', verb = ''] = CONTAINER_VERB.exec(call.url) ?? [];
+    if (ref === '' || NOT_REFERENCES.has(ref)) return undefined;
+    const container = await host.find(decodeURIComponent(ref));
+    return container && host.ofContainer(route.method, verb, container, call);
   }
 
   /** For a path without a route; `undefined`: nobody else would know it. */
@@ -87,6 +107,11 @@ export class Gateway {
 
   /** A client that wants to speak another protocol: attach, exec, build sessions. */
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const exec = EXEC.exec(request.url ?? '')?.[1] ?? '';
+    if (this.#host?.hasExec(exec) === true) {
+      await this.#host.start(exec, request, socket, head);
+      return;
+    }
     const upstream = (await this.#nodeOf(request)) ?? this.#engine;
     if (upstream === undefined) {
       throw new ApiError({ code: 'API_UNSUPPORTED' }, 'there is no container engine here');
@@ -96,8 +121,8 @@ export class Gateway {
 
   #engineElse(route: Route, call: Call): Reply | Promise<Reply> {
     const engine = this.#engine;
-    if (engine === undefined) return route.handle(call);
-    return route.path === '/containers/json' ? this.#list(call, engine) : this.pass();
+    if (route.path === '/containers/json') return this.#list(route, call, engine);
+    return engine === undefined ? route.handle(call) : this.pass();
   }
 
   #isElsewhere(call: Call): boolean {
@@ -139,6 +164,7 @@ export class Gateway {
   /** A container of this host has the right of way. */
   async #isHere(ref: string): Promise<boolean> {
     const engine = this.#engine;
+    if ((await this.#host?.find(ref)) !== undefined) return true;
     if (engine === undefined) return false;
     const { status } = await askUpstream(engine, { path: `/containers/${ref}/json` });
     return status === 200;
@@ -165,9 +191,11 @@ export class Gateway {
     response.end(`${JSON.stringify(answer ?? { message: 'the node gives no answer' })}\n`);
   }
 
-  async #list(call: Call, engine: Upstream): Promise<Reply> {
-    const { status, json: list } = await askUpstream(engine, { path: call.url });
-    return json(status === 200 ? sandboxFree(list) : list, status);
+  async #list(route: Route, call: Call, engine: Upstream | undefined): Promise<Reply> {
+    const ours = (await this.#host?.list(call)) ?? [];
+    if (engine === undefined) return ours.length === 0 ? route.handle(call) : json(ours);
+    const { status, json: theirs } = await askUpstream(engine, { path: call.url });
+    return json(status === 200 ? [...ours, ...sandboxFree(theirs)] : theirs, status);
   }
 
   readonly #merges: Readonly<Record<string, Merge>> = {

@@ -30,7 +30,7 @@ export class LogStreams {
   }
 
   reply(call: Call, which: Pick<TaskLogQuery, 'serviceId' | 'taskId'>, isTty: boolean): Reply {
-    const query = { ...which, ...readQuery(call) };
+    const query = { ...which, ...readLogQuery(call) };
     if (this.#open >= LOG_STREAMS_MAX) {
       throw new ApiError(
         { code: 'API_UNAVAILABLE' },
@@ -85,7 +85,8 @@ export class LogStreams {
   }
 }
 
-function readQuery(call: Call): Omit<TaskLogQuery, 'serviceId' | 'taskId'> {
+/** What a reader of logs wants of them; in Docker's words where it wants what is not. */
+export function readLogQuery(call: Call): Omit<TaskLogQuery, 'serviceId' | 'taskId'> {
   const stdout = flagOf(call.query, 'stdout');
   const stderr = flagOf(call.query, 'stderr');
   if (!stdout && !stderr) throw badRequest("must specify at least one of 'stdout' or 'stderr'");

@@ -10,7 +10,7 @@ const objectOf = (value: unknown): Json =>
 const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 
 /** `GET /containers/json` without sandboxes. */
-export function sandboxFree(list: unknown): unknown {
+export function sandboxFree(list: unknown): unknown[] {
   return listOf(list).filter(
     (one) => objectOf(objectOf(one)['Labels'])[SANDBOX_LABEL] === undefined,
   );

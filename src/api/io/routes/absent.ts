@@ -35,6 +35,7 @@ export function absentRoutes(): Route[] {
       handle: (call) => missing(`No such container: ${call.param('id')}`),
     },
     ...restOf('/containers'),
+    ...restOf('/exec'),
     { method: 'GET', path: '/images/json', handle: () => json([]) },
     {
       method: 'GET',
