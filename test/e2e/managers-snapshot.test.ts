@@ -23,7 +23,7 @@ t.test('a swarm that was saved lives again elsewhere', { skip }, async (t) => {
 
   const inspected = await lab.shoal('node3', 'snapshot', 'inspect', file, '--json');
   t.match(JSON.parse(inspected.stdout), {
-    networks: [{ name: 'mesh' }],
+    networks: [{ name: 'ingress' }, { name: 'mesh' }],
     secrets: ['word'],
     configs: ['kept'],
     objects: { node: 3 },

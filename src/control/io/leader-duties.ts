@@ -1,14 +1,23 @@
 import { randomBytes } from 'node:crypto';
-import type { NodeId } from '../../base/swarm-model.js';
+import { isTerminal, type TaskObject } from '../../base/service-model.js';
+import type { NetworkId, NodeId } from '../../base/swarm-model.js';
 import { finishRotation, newJoinToken, publicTrust, rotationProgress } from '../identity/index.js';
 import { type Member, RaftError } from '../raft/index.js';
+import { lackingIngress, type ReadonlyState } from '../store/index.js';
 import { formatMemberContext, parseMemberContext } from '../wire/member-context.js';
+import { newId } from './ids.js';
 import { caOf, clusterOf, type ManagerScope, secretsOf } from './manager-scope.js';
 
 const GOSSIP_KEY_BYTES = 32;
 const GOSSIP_KEY_LIFE_MS = 12 * 3_600_000;
 /** How often a leader looks at what is due; a change of the state makes it look at once. */
 const DUTIES_INTERVAL_MS = 1_000;
+/** A full ingress network is looked at again then. */
+const INGRESS_RETRY_MS = 60_000;
+/** Swarmkit's, too. */
+const ORPHAN_AFTER_MS = 24 * 3_600_000;
+const ORPHANED_TEXT = 'the node has been down for a day';
+const WAKING_TABLES: ReadonlySet<string> = new Set(['node', 'secrets', 'network']);
 /** Changes within this time are looked at together. */
 const SETTLE_MS = 20;
 
@@ -25,6 +34,8 @@ export class LeaderDuties {
   #running = false;
   #again = false;
   #closed = false;
+  /** Not before then is it looked who is on the ingress network. */
+  #ingressAtMs = 0;
 
   /** @param tellRemoved Tells a manager that it is out of the group, as far as it can be reached. */
   constructor(scope: ManagerScope, tellRemoved: (member: Member) => void) {
@@ -33,7 +44,7 @@ export class LeaderDuties {
     this.#timer = setInterval(() => this.#look(), DUTIES_INTERVAL_MS);
     this.#timer.unref();
     this.#unwatch = scope.replica.watch((changes) => {
-      if (changes.some(({ table }) => table === 'node' || table === 'secrets')) this.wake();
+      if (changes.some(({ table }) => WAKING_TABLES.has(table))) this.wake();
     });
   }
 
@@ -73,6 +84,8 @@ export class LeaderDuties {
       () => this.#settleRoles(),
       () => this.#rotateGossipKeys(),
       () => this.#finishRotation(),
+      () => this.#settleIngress(),
+      () => this.#orphanTasks(),
     ]) {
       try {
         await duty();
@@ -134,6 +147,45 @@ export class LeaderDuties {
     }
   }
 
+  /**
+   * Every swarm begins with an ingress network, also one that is older than that; and every node is on
+   * it, as far as there are addresses.
+   */
+  async #settleIngress(): Promise<void> {
+    const { replica, propose, now, log } = this.#scope;
+    if (now() < this.#ingressAtMs) return;
+    // Set before, so that what fails is not tried again with every look.
+    this.#ingressAtMs = now() + INGRESS_RETRY_MS;
+    if (secretsOf(this.#scope).ingressMade !== true)
+      await propose({ kind: 'ingress_create', id: newId<NetworkId>() });
+    let lacking = lackingIngress(replica.state).length;
+    while (lacking > 0) {
+      await propose({ kind: 'ingress_attach' });
+      const before = lacking;
+      lacking = lackingIngress(replica.state).length;
+      if (lacking < before) continue;
+      log.warn({ nodes: lacking }, 'nodes are not on the ingress network: it has no address left');
+      return;
+    }
+    this.#ingressAtMs = 0;
+  }
+
+  /** Tasks of a node that does not come back are over, whatever became of them. */
+  async #orphanTasks(): Promise<void> {
+    const { replica, propose, now, log } = this.#scope;
+    for (const node of replica.state.rows('node')) {
+      // A node that is down changes by the operator's word only.
+      if (node.state !== 'down' || now() - node.updatedAtMs < ORPHAN_AFTER_MS) continue;
+      const reports = lostTasks(replica.state, node.id).map(({ id: taskId, status }) => ({
+        taskId,
+        status: { ...status, state: 'orphaned' as const, atMs: now(), message: ORPHANED_TEXT },
+      }));
+      if (reports.length === 0) continue;
+      log.info({ node: node.id, tasks: reports.length }, 'tasks of a lost node are given up');
+      await propose({ kind: 'task_status', reports });
+    }
+  }
+
   async #rotateGossipKeys(): Promise<void> {
     const { now, propose } = this.#scope;
     if (now() < secretsOf(this.#scope).gossipKeysRotatedAtMs + GOSSIP_KEY_LIFE_MS) return;
@@ -163,4 +215,10 @@ export class LeaderDuties {
     });
     log.info({}, 'all nodes have certificates of the new root: the old one is retired');
   }
+}
+
+function lostTasks(state: ReadonlyState, node: NodeId): readonly TaskObject[] {
+  return [...state.tasksOnNode(node)]
+    .flatMap((id) => state.row('task', id) ?? [])
+    .filter(({ status }) => !isTerminal(status.state));
 }

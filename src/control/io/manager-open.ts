@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { assert } from '../../base/assert.js';
 import { DEFAULT_CLUSTER_SPEC, DEFAULT_SUBNET_SIZE } from '../../base/swarm-defaults.js';
 import { SwarmError } from '../../base/swarm-error.js';
-import type { ClusterId, ClusterSpec, NodeId } from '../../base/swarm-model.js';
+import type { ClusterId, ClusterSpec, NetworkId, NodeId } from '../../base/swarm-model.js';
 import { formatControlAddress } from '../dispatch/index.js';
 import {
   createAuthority,
@@ -279,6 +279,8 @@ function firstCommands(
         ...addressesOf(o.node, own.advertised.address),
       },
     },
+    { kind: 'ingress_create', id: newId<NetworkId>() },
+    { kind: 'ingress_attach' },
   ];
 }
 

@@ -10,6 +10,7 @@ export type {
 } from './core/command.js';
 export { isCommand } from './core/command.js';
 export { checkClusterSpec } from './core/decide-cluster.js';
+export { lackingIngress } from './core/decide-ingress.js';
 export { networkOf } from './core/decide-network.js';
 export { isNews } from './core/decide-task.js';
 export type { HistoryEntry, HistoryObjectKind } from './core/history.js';

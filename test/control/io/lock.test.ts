@@ -5,7 +5,7 @@ import t from 'tap';
 import { openVault, RaftStorageError, type Vault } from '../../../src/control/index.js';
 import { caOf, secretsOf } from '../../../src/control/io/manager-scope.js';
 import { networkSpec } from '../support.js';
-import { filesBelow, refusalOf, type Seat, until, World } from './managers.js';
+import { filesBelow, overlaysOf, refusalOf, type Seat, until, World } from './managers.js';
 
 /** What no file may hold. */
 function secretsIn(world: World, planted: string): Map<string, string> {
@@ -121,7 +121,7 @@ t.test('autolock: on, another key, off; at every time one key opens each manager
     );
     await other.reopen(first);
     await world.settled();
-    t.equal(other.manager.networks().length, 1);
+    t.equal(overlaysOf(other.manager).length, 1);
 
     await change(world, true, true);
     const second = world.manager.unlockKey() ?? '';
@@ -142,7 +142,7 @@ t.test('autolock: on, another key, off; at every time one key opens each manager
     await until('the nodes’ keys are as before', async () => (await seedsOnDisk()) === 2);
     await other.close();
     await other.reopen();
-    t.equal(other.manager.networks().length, 2);
+    t.equal(overlaysOf(other.manager).length, 2);
   });
 });
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { loadIdentity } from '../../../src/control/index.js';
 import { networkSpec } from '../support.js';
-import { until, World } from './managers.js';
+import { overlaysOf, until, World } from './managers.js';
 
 t.test('three managers hold the same; a follower reads what it has written', async (t) => {
   await World.run({ managers: 3 }, async (world) => {
@@ -23,7 +23,7 @@ t.test('three managers hold the same; a follower reads what it has written', asy
     });
     for (const seat of world.seats) {
       t.equal(await seat.manager.fresh(), undefined, 'there is a quorum to ask');
-      t.equal(seat.manager.networks().length, 3, 'a fresh copy has what the others have written');
+      t.equal(overlaysOf(seat.manager).length, 3, 'a fresh copy has what the others have written');
       t.same(
         Buffer.concat([...seat.manager.capture()]),
         Buffer.concat([...world.first.manager.capture()]),
@@ -57,7 +57,7 @@ t.test('when the leader goes another leads, and nothing that was written is lost
     await writer;
     for (const seat of world.running) {
       await seat.manager.fresh();
-      const known = new Set(seat.manager.networks().map(({ id }) => id as string));
+      const known = new Set(overlaysOf(seat.manager).map(({ id }) => id as string));
       t.strictSame(
         written.filter((id) => !known.has(id)),
         [],
@@ -71,7 +71,7 @@ t.test('when the leader goes another leads, and nothing that was written is lost
     });
 
     await before.reopen();
-    await until('it has caught up', () => before.manager.networks().length === written.length);
+    await until('it has caught up', () => overlaysOf(before.manager).length === written.length);
     await until(
       'it is shown as reachable',
       () => world.leader.manager.node(before.id)?.manager?.reachability === 'reachable',
@@ -93,7 +93,7 @@ t.test('a manager that lost its disk comes back as another member in its own pla
     if (identity === undefined) throw new Error('no identity');
     lost.take(await world.becomeManager(lost.dataDir, identity));
     t.not(lost.manager.group.member.raftId, raftId);
-    t.ok(lost.manager.networks().some(({ spec }) => spec.name === 'before'));
+    t.ok(overlaysOf(lost.manager).some(({ spec }) => spec.name === 'before'));
     const members = () => world.leader.manager.stats().raft.members;
     await until(
       'the old member is out',

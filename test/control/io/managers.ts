@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { ClusterSpec, NodeId } from '../../../src/base/swarm-model.js';
+import type { ClusterSpec, NetworkObject, NodeId } from '../../../src/base/swarm-model.js';
 import {
   type ControlAddress,
   createManager,
@@ -37,6 +37,11 @@ export async function until(
 }
 
 /** What was refused with, or nothing. */
+/** Without the ingress network, which every swarm has from its beginning. */
+export function overlaysOf(manager: Manager): NetworkObject[] {
+  return manager.networks().filter(({ spec }) => !spec.ingress);
+}
+
 export function refusalOf(work: () => unknown): unknown {
   try {
     return work();

@@ -15,7 +15,7 @@ import {
   settleRecovered,
 } from '../../../src/control/index.js';
 import { networkSpec, REGISTRATION } from '../support.js';
-import { HOST, refusalOf, type Seat, until, World } from './managers.js';
+import { HOST, overlaysOf, refusalOf, type Seat, until, World } from './managers.js';
 
 /** Where a recovery works: nothing may run there. */
 async function placeOf(world: World, seat: Seat) {
@@ -46,7 +46,7 @@ t.test('one manager of three goes on alone with all that it holds', async (t) =>
     await settle(survivor);
     t.ok(survivor.leads);
     t.equal(survivor.manager.stats().raft.members.length, 1);
-    t.equal(survivor.manager.networks()[0]?.spec.name, 'mesh', 'also what was written last');
+    t.equal(overlaysOf(survivor.manager)[0]?.spec.name, 'mesh', 'also what was written last');
     t.equal(await survivor.manager.fresh(), undefined);
     await until('the others are workers until they are promoted', () =>
       [back, lost].every(({ id }) => {
@@ -72,7 +72,7 @@ t.test('one manager of three goes on alone with all that it holds', async (t) =>
     await survivor.manager.updateNode(back.id, node.version, { ...node.spec, role: 'manager' });
     back.take(await world.becomeManager(back.dataDir, back.identity));
     t.equal(back.manager.group.member.era, 1, 'it is of this era now');
-    t.equal(back.manager.networks().length, 2);
+    t.equal(overlaysOf(back.manager).length, 2);
     t.ok(await back.manager.createNetwork(networkSpec('together')));
   });
 });
@@ -144,7 +144,7 @@ t.test('a snapshot takes its swarm back to what was, and agents along', async (t
     await until('it leads', () => seat.leads);
     await settle(seat);
     t.strictSame(
-      seat.manager.networks().map(({ spec }) => spec.name),
+      overlaysOf(seat.manager).map(({ spec }) => spec.name),
       ['kept'],
     );
     t.equal(seat.manager.node(other.id)?.spec.role, 'worker');
@@ -156,7 +156,7 @@ t.test('a snapshot takes its swarm back to what was, and agents along', async (t
     await seat.close();
     await seat.reopen();
     await until('it leads again', () => seat.leads);
-    t.equal(seat.manager.networks().length, 2);
+    t.equal(overlaysOf(seat.manager).length, 2);
   });
 });
 
@@ -183,7 +183,7 @@ t.test('a snapshot of another swarm makes a node its manager, under a new name',
       const { raftId } = manager.group.member;
       await settleRecovered(manager.scope, { raftId, address }, REGISTRATION);
       t.equal(manager.cluster().id, world.manager.cluster().id);
-      t.equal(manager.networks()[0]?.spec.name, 'mesh');
+      t.equal(overlaysOf(manager)[0]?.spec.name, 'mesh');
       t.match(manager.node(identity.nodeId), { spec: { role: 'manager' }, manager: { address } });
       t.equal(manager.node(world.first.id)?.spec.role, 'worker');
     } finally {

@@ -30,13 +30,13 @@ export function reservedAddresses(subnet: Subnet): ReadonlyMap<string, string> {
  * Next free address after `last`, from the lowest again at the end: an address that was just
  * released is used again as late as possible, since others may still have it in mind.
  *
- * @param used Addresses that endpoints have, as text.
+ * @param used Addresses that somebody has, as text.
  * @param last What this function returned last for this subnet.
  * @returns `undefined`: none is free.
  */
 export function nextFreeAddress(
   subnet: Subnet,
-  used: ReadonlyMap<string, unknown>,
+  used: { has(address: string): boolean },
   last: string | undefined,
 ): string | undefined {
   const cidr = cidrOf(subnet.subnet);

@@ -144,6 +144,10 @@ export type CommandBody =
     }
   | { readonly kind: 'network_create'; readonly id: NetworkId; readonly spec: NetworkSpec }
   | { readonly kind: 'network_remove'; readonly ref: string }
+  /** The network that every swarm begins with; `id` is not used if there is one already. */
+  | { readonly kind: 'ingress_create'; readonly id: NetworkId }
+  /** Nodes that are not on the ingress network yet get a place on it. */
+  | { readonly kind: 'ingress_attach' }
   | {
       readonly kind: 'attachment_create';
       readonly id: AttachmentId;
@@ -271,6 +275,8 @@ const KINDS: Readonly<Record<CommandKind, true>> = {
   node_remove: true,
   network_create: true,
   network_remove: true,
+  ingress_create: true,
+  ingress_attach: true,
   attachment_create: true,
   attachment_remove: true,
   secret_create: true,

@@ -1,14 +1,8 @@
-import type { SwarmError } from '../../../base/swarm-error.js';
-import type { NetworkObject, Subnet } from '../../../base/swarm-model.js';
+import { compareTaskStates } from '../../../base/service-model.js';
+import type { NetworkObject } from '../../../base/swarm-model.js';
 import type { KeyedAttachment } from '../../wire/attachment.js';
-import {
-  canonicalAddress,
-  cidrOf,
-  macOf,
-  nextFreeAddress,
-  reservedAddresses,
-  subnetOf,
-} from './addresses.js';
+import { AddressPlan, exhausted } from './address-plan.js';
+import { cidrOf } from './addresses.js';
 import { nodeOf } from './decide-node.js';
 import {
   type CommandOf,
@@ -18,13 +12,15 @@ import {
   newMeta,
   secretsOf,
 } from './decision.js';
+import { ATTACHMENTS_PER_NODE_MAX } from './limits.js';
 import { checkNetworkSpec, INGRESS_VNI, lowestFreeVni } from './network-spec.js';
-import { invalid, refuse } from './refuse.js';
-import type { ReadonlyState } from './state.js';
+import { invalid, precondition, refuse } from './refuse.js';
+import { networksOf } from './service-spec.js';
+import { type Change, ONLY_ROW, type ReadonlyState } from './state.js';
 import { allocateSubnets } from './subnets.js';
+import { isReservedKey, taskOfKey } from './task-places.js';
 
 export const NETWORKS_MAX = 4_096;
-export const ATTACHMENTS_PER_NODE_MAX = 4_096;
 
 export function decideNetwork(
   state: ReadonlyState,
@@ -44,7 +40,10 @@ export function decideAttachment(
     : removeAttachment(state, command);
 }
 
-function createNetwork(state: ReadonlyState, command: CommandOf<'network_create'>): Decision {
+export function createNetwork(
+  state: ReadonlyState,
+  command: CommandOf<'network_create'>,
+): Decision {
   const { spec } = command;
   const { mtuBytes, vni: wantedVni } = checkNetworkSpec(spec);
   const others = [...state.rows('network')];
@@ -88,16 +87,60 @@ function chooseVni(
 
 function removeNetwork(state: ReadonlyState, command: CommandOf<'network_remove'>): Decision {
   const network = networkOf(state, command.ref);
-  const [user] = [...state.addressesOn(network.id).values()].sort();
-  if (user !== undefined)
-    throw refuse(
-      { code: 'SWARM_IN_USE', kind: 'network', id: network.id, by: `task ${user}` },
-      `network ${network.id} is in use by task ${user}`,
-    );
-  const changes = [change(state, 'network', network.id, undefined)];
+  checkUnused(state, network);
+  const left = [...new Set(state.addressesOn(network.id).values())].sort();
+  const changes: Change[] = left.flatMap((id) =>
+    state.row('attachment', id) === undefined ? [] : [change(state, 'attachment', id, undefined)],
+  );
+  changes.push(change(state, 'network', network.id, undefined));
   if (state.row('cursor', network.id) !== undefined)
     changes.push(change(state, 'cursor', network.id, undefined));
+  const secrets = secretsOf(state);
+  if (network.spec.ingress && secrets.ingressMade !== true)
+    changes.push(change(state, 'secrets', ONLY_ROW, { ...secrets, ingressMade: true }));
   return { id: network.id, changes };
+}
+
+/**
+ * What is being removed uses nothing any more, though it may still have its place for a moment.
+ * @throws SwarmError `SWARM_IN_USE`, `SWARM_PRECONDITION`, in swarmkit's words.
+ */
+function checkUnused(state: ReadonlyState, { id, spec }: NetworkObject): void {
+  const inUse = (by: string) =>
+    refuse({ code: 'SWARM_IN_USE', kind: 'network', id, by }, `network ${id} is in use by ${by}`);
+  const services = [...state.rows('service')]
+    .filter((service) => service.pendingDelete !== true)
+    .sort((a, b) => (a.id < b.id ? -1 : 1));
+  if (spec.ingress) {
+    const dependent = services.find(({ endpoint }) =>
+      endpoint.ports.some(({ publishMode }) => publishMode === 'ingress'),
+    );
+    if (dependent !== undefined)
+      throw precondition(
+        `ingress network cannot be removed because service ${dependent.id} depends on it`,
+      );
+    return;
+  }
+  const user = services.find((service) =>
+    networksOf(service.spec).some(({ target }) => target === id),
+  );
+  if (user !== undefined) throw inUse(`service ${user.id}`);
+  const [task] = [...state.addressesOn(id).values()]
+    .flatMap((holder) => userOf(state, holder) ?? [])
+    .sort();
+  if (task !== undefined) throw inUse(`task ${task}`);
+}
+
+/** The task that an address is used by: what Docker calls one, which may be an attachment. */
+function userOf(state: ReadonlyState, holder: string): string | undefined {
+  const attachment = state.row('attachment', holder);
+  if (attachment === undefined) return undefined;
+  const taskId = taskOfKey(attachment.key);
+  if (taskId === undefined) return holder;
+  const task = state.row('task', taskId);
+  const ends = task === undefined || compareTaskStates(task.desiredState, 'running') > 0;
+  const service = task && state.row('service', task.serviceId);
+  return ends || service?.pendingDelete === true ? undefined : taskId;
 }
 
 /**
@@ -125,6 +168,7 @@ function createAttachment(state: ReadonlyState, command: CommandOf<'attachment_c
   const { request, nodeId } = command;
   nodeOf(state, nodeId);
   const network = networkOf(state, request.network);
+  if (isReservedKey(request.key)) throw invalid(`key ${request.key} is the swarm's own`);
   const known = state.attachmentByKey(nodeId, request.key);
   if (known !== undefined) {
     if (state.row('attachment', known)?.networkId !== network.id)
@@ -138,7 +182,9 @@ function createAttachment(state: ReadonlyState, command: CommandOf<'attachment_c
     );
   if (state.attachmentsOf(nodeId).size >= ATTACHMENTS_PER_NODE_MAX)
     throw exhausted('attachment', `node ${nodeId} has ${ATTACHMENTS_PER_NODE_MAX} attachments`);
-  const chosen = chooseAddresses(state, network, request.addresses);
+  const plan = new AddressPlan(state);
+  const addresses = plan.endpoint(network, request.addresses);
+  const [first = ''] = addresses;
   const attachment: KeyedAttachment = {
     id: command.id,
     ...newMeta(state, command.atMs),
@@ -147,85 +193,13 @@ function createAttachment(state: ReadonlyState, command: CommandOf<'attachment_c
     nodeId,
     name: request.name,
     aliases: request.aliases,
-    addresses: chosen.map(({ subnet, address }) => `${address}/${cidrOf(subnet.subnet).prefix}`),
-    mac: freeMac(state, network, chosen[0]?.address ?? ''),
+    addresses,
+    mac: plan.mac(network, first.slice(0, first.indexOf('/'))),
   };
-  const last = { ...state.row('cursor', network.id)?.last };
-  for (const { subnet, address, wanted } of chosen) if (!wanted) last[subnet.subnet] = address;
   return {
     id: attachment.id,
-    changes: [
-      change(state, 'attachment', attachment.id, attachment),
-      change(state, 'cursor', network.id, { id: network.id, last }),
-    ],
+    changes: [change(state, 'attachment', attachment.id, attachment), ...plan.changes()],
   };
-}
-
-interface ChosenAddress {
-  readonly subnet: Subnet;
-  readonly address: string;
-  readonly wanted: boolean;
-}
-
-/** One address of each family that the network has, IPv4 first. */
-function chooseAddresses(
-  state: ReadonlyState,
-  network: NetworkObject,
-  wanted: readonly string[],
-): readonly ChosenAddress[] {
-  const chosen = wanted.map((text) => checkedAddress(state, network, text));
-  const families = new Set(network.subnets.map(({ subnet }) => cidrOf(subnet).family));
-  for (const family of families) {
-    const ofFamily = chosen.filter(({ subnet }) => cidrOf(subnet.subnet).family === family);
-    if (ofFamily.length > 1)
-      throw invalid(`several IPv${family} addresses were asked for: name one`);
-    if (ofFamily.length === 0) chosen.push(freeAddress(state, network, family));
-  }
-  return chosen.sort((a, b) => Number(a.address.includes(':')) - Number(b.address.includes(':')));
-}
-
-function checkedAddress(state: ReadonlyState, network: NetworkObject, text: string): ChosenAddress {
-  const address = canonicalAddress(text);
-  if (address === undefined) throw invalid(`invalid address ${text}`);
-  const subnet = subnetOf(network.subnets, address);
-  if (subnet === undefined)
-    throw invalid(`address ${address} is not in a subnet of network ${network.spec.name}`);
-  const reservedFor = reservedAddresses(subnet).get(address);
-  if (reservedFor !== undefined)
-    throw invalid(`address ${address} is ${reservedFor} of network ${network.spec.name}`);
-  const holder = state.addressesOn(network.id).get(address);
-  if (holder !== undefined) {
-    const row = state.row('attachment', holder);
-    throw invalid(`address ${address} is already in use by task ${holder} (${row?.name ?? ''})`);
-  }
-  return { subnet, address, wanted: true };
-}
-
-function freeAddress(state: ReadonlyState, network: NetworkObject, family: 4 | 6): ChosenAddress {
-  const used = state.addressesOn(network.id);
-  const last = state.row('cursor', network.id)?.last ?? {};
-  for (const subnet of network.subnets) {
-    if (cidrOf(subnet.subnet).family !== family) continue;
-    const address = nextFreeAddress(subnet, used, last[subnet.subnet]);
-    if (address !== undefined) return { subnet, address, wanted: false };
-  }
-  throw exhausted(
-    `IPv${family} address`,
-    `no available IPv${family} address is left on network ${network.spec.name}`,
-  );
-}
-
-/** MACs made from IPv4 differ by themselves inside subnets of up to /0; hashes may not. */
-function freeMac(state: ReadonlyState, network: NetworkObject, address: string): string {
-  const mac = macOf(address);
-  if (!address.includes(':')) return mac;
-  const used = new Set<string>();
-  for (const id of state.addressesOn(network.id).values())
-    used.add(state.row('attachment', id)?.mac ?? '');
-  let salt = 0;
-  let free = mac;
-  while (used.has(free)) free = macOf(address, ++salt);
-  return free;
 }
 
 function removeAttachment(state: ReadonlyState, command: CommandOf<'attachment_remove'>): Decision {
@@ -236,9 +210,7 @@ function removeAttachment(state: ReadonlyState, command: CommandOf<'attachment_r
       { code: 'SWARM_NOT_FOUND', kind: 'attachment', ref: command.id },
       `attachment ${command.id} is not of this node`,
     );
+  if (isReservedKey(row.key))
+    throw precondition(`attachment ${row.id} (${row.name}) is the swarm's own: it goes by itself`);
   return { id: row.id, changes: [change(state, 'attachment', row.id, undefined)] };
-}
-
-function exhausted(what: string, message: string): SwarmError {
-  return refuse({ code: 'SWARM_EXHAUSTED', what }, message);
 }

@@ -1,4 +1,5 @@
 import { unreachable } from '../../../base/assert.js';
+import { isTerminal } from '../../../base/service-model.js';
 import type { NodeId, NodeObject, NodeSpec } from '../../../base/swarm-model.js';
 import type { NodeObservation } from './command.js';
 import {
@@ -21,6 +22,9 @@ const MANAGERS_MAX = 7;
 const REMOVED_NODES_MAX = 16_384;
 /** All that is shown of a node goes to every reader of the list, so it may not be huge. */
 const SPEC_CHARS_MAX = 65_536;
+
+/** Swarmkit's words. */
+const DELETED_TEXT = 'Task belonged to a node that has been deleted';
 
 type NodeCommand = CommandOf<
   | 'node_create'
@@ -156,7 +160,11 @@ function leave(state: ReadonlyState, command: CommandOf<'node_leave'>): Decision
   const observation = { state: 'down', stateMessage: 'the node left the swarm' } as const;
   return {
     id: node.id,
-    changes: [...releaseAll(state, node.id), ...observed(state, node, observation, command.atMs)],
+    changes: [
+      ...releaseAll(state, node.id),
+      ...orphaned(state, node.id, 'the node left the swarm', command.atMs),
+      ...observed(state, node, observation, command.atMs),
+    ],
   };
 }
 
@@ -176,6 +184,7 @@ function remove(state: ReadonlyState, command: CommandOf<'node_remove'>): Decisi
     id: node.id,
     changes: [
       ...releaseAll(state, node.id),
+      ...orphaned(state, node.id, DELETED_TEXT, command.atMs),
       change(state, 'node', node.id, undefined),
       ...remember(state, command),
     ],
@@ -186,6 +195,17 @@ function remove(state: ReadonlyState, command: CommandOf<'node_remove'>): Decisi
 function releaseAll(state: ReadonlyState, node: NodeId): Change[] {
   const ids = [...state.attachmentsOf(node)].sort();
   return ids.map((id) => change(state, 'attachment', id, undefined));
+}
+
+/** Nobody will ever tell what became of them. */
+function orphaned(state: ReadonlyState, node: NodeId, message: string, atMs: number): Change[] {
+  const ids = [...state.tasksOnNode(node)].sort();
+  return ids.flatMap((id) => {
+    const task = state.row('task', id);
+    if (task === undefined || isTerminal(task.status.state)) return [];
+    const status = { ...task.status, state: 'orphaned', atMs, message } as const;
+    return [change(state, 'task', id, { ...touched(state, task, atMs), status, endedAtMs: atMs })];
+  });
 }
 
 /** The node's certificate is void until it would expire; what has expired is forgotten with it. */

@@ -6,7 +6,10 @@ import {
   type ServiceEndpoint,
   type ServiceObject,
   type ServiceSpec,
+  type VirtualIp,
 } from '../../../base/service-model.js';
+import type { NetworkObject } from '../../../base/swarm-model.js';
+import { AddressPlan } from './address-plan.js';
 import {
   type CommandOf,
   change,
@@ -18,7 +21,8 @@ import {
 import { allocatePorts } from './ports.js';
 import { invalid, precondition, refuse, unsupported } from './refuse.js';
 import { checkServiceSpec, isJob, networksOf } from './service-spec.js';
-import type { ReadonlyState } from './state.js';
+import type { Change, ReadonlyState } from './state.js';
+import { ingressOf } from './task-places.js';
 
 const SERVICES_MAX = 4_096;
 /** Base64 of what a registry wants to be shown. */
@@ -71,20 +75,58 @@ function create(state: ReadonlyState, command: CommandOf<'service_create'>): Dec
       `the swarm has ${SERVICES_MAX} services, and no room for more`,
     );
   const meta = newMeta(state, atMs);
+  const { endpoint, changes } = endpointOf(state, spec, ports, undefined);
   const row: ServiceObject = {
     id,
     ...meta,
     spec,
     specVersion: meta.version,
-    endpoint: endpointOf(spec, ports),
+    endpoint,
     ...(isJob(spec.mode) && { job: { iteration: 0, lastExecutionMs: atMs } }),
     ...(registryAuth !== undefined && { registryAuth }),
   };
-  return { id, changes: [change(state, 'service', id, row)] };
+  return { id, changes: [...changes, change(state, 'service', id, row)] };
 }
 
-function endpointOf(spec: ServiceSpec, ports: ServiceEndpoint['ports']): ServiceEndpoint {
-  return { spec: spec.endpoint ?? { mode: 'vip' }, ports, virtualIps: [] };
+interface Endpoint {
+  readonly endpoint: ServiceEndpoint;
+  readonly changes: readonly Change[];
+}
+
+/**
+ * Ports with their numbers, and an address on every network of the service; what it has it keeps.
+ * @throws SwarmError `SWARM_PRECONDITION`, `SWARM_EXHAUSTED`.
+ */
+function endpointOf(
+  state: ReadonlyState,
+  spec: ServiceSpec,
+  ports: ServiceEndpoint['ports'],
+  before: ServiceObject | undefined,
+): Endpoint {
+  const endpoint = spec.endpoint ?? { mode: 'vip' };
+  const plan = new AddressPlan(state);
+  const held = new Map(before?.endpoint.virtualIps.map((vip) => [vip.networkId, vip]));
+  const virtualIps = placesFor(state, spec, ports).map((network): VirtualIp => {
+    const { id: networkId } = network;
+    if (endpoint.mode === 'dnsrr') return { networkId };
+    const address = held.get(networkId)?.address ?? plan.virtual(network);
+    return { networkId, address };
+  });
+  return { endpoint: { spec: endpoint, ports, virtualIps }, changes: plan.changes() };
+}
+
+/** The ingress network first, if the service is published there. */
+function placesFor(
+  state: ReadonlyState,
+  spec: ServiceSpec,
+  ports: ServiceEndpoint['ports'],
+): readonly NetworkObject[] {
+  const networks = networksOf(spec).flatMap(({ target }) => state.row('network', target) ?? []);
+  if (!ports.some(({ publishMode }) => publishMode === 'ingress')) return networks;
+  const ingress = ingressOf(state);
+  if (ingress === undefined)
+    throw precondition('service needs ingress network, but no ingress network is present');
+  return [ingress, ...networks];
 }
 
 /** In swarmkit's order: what is wrong with the wish, then with what it is about, then its age. */
@@ -107,11 +149,12 @@ function update(state: ReadonlyState, command: CommandOf<'service_update'>): Dec
     previousRegistryAuth: ___,
     ...rest
   } = touched(state, row, atMs);
+  const { endpoint, changes } = endpointOf(state, spec, ports, row);
   const after = command.spec === undefined ? exchanged(rest) : replaced(rest, spec);
-  return settled(state, {
+  const settledRow: ServiceObject = {
     ...after,
     ...authAfter(row, command),
-    endpoint: endpointOf(spec, ports),
+    endpoint,
     ...(row.job && { job: { iteration: row.job.iteration + 1, lastExecutionMs: atMs } }),
     ...(command.spec === undefined && {
       updateStatus: {
@@ -120,7 +163,8 @@ function update(state: ReadonlyState, command: CommandOf<'service_update'>): Dec
         message: 'manually requested rollback',
       },
     }),
-  });
+  };
+  return settled(state, settledRow, changes);
 }
 
 function previousOf(row: ServiceObject): ServiceSpec {
@@ -239,25 +283,27 @@ function rollBack(state: ReadonlyState, command: CommandOf<'service_rollback'>):
   const row = state.row('service', id);
   if (row?.previousSpec === undefined || row.specVersion !== specVersion) return { ...EMPTY, id };
   const ports = allocatePorts(state, row.previousSpec, row);
+  const { endpoint, changes } = endpointOf(state, row.previousSpec, ports, row);
   const {
-    previousSpec,
+    previousSpec: __,
     previousSpecVersion,
     registryAuth: _,
     previousRegistryAuth,
     ...rest
   } = touched(state, row, atMs);
-  return settled(state, {
+  const after: ServiceObject = {
     ...rest,
     spec: row.previousSpec,
     specVersion: previousSpecVersion ?? row.version,
-    endpoint: endpointOf(row.previousSpec, ports),
+    endpoint,
     updateStatus,
     ...(previousRegistryAuth !== undefined && { registryAuth: previousRegistryAuth }),
-  });
+  };
+  return settled(state, after, changes);
 }
 
-function settled(state: ReadonlyState, row: ServiceObject): Decision {
-  return { id: row.id, changes: [change(state, 'service', row.id, row)] };
+function settled(state: ReadonlyState, row: ServiceObject, more: readonly Change[] = []): Decision {
+  return { id: row.id, changes: [...more, change(state, 'service', row.id, row)] };
 }
 
 /** One that is not being removed. @throws SwarmError `SWARM_NOT_FOUND`. */

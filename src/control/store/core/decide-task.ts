@@ -1,14 +1,17 @@
-import { unreachable } from '../../../base/assert.js';
+import { assert, unreachable } from '../../../base/assert.js';
 import {
   compareTaskStates,
   isTerminal,
   type TaskObject,
   type TaskStatus,
 } from '../../../base/service-model.js';
+import { SwarmError } from '../../../base/swarm-error.js';
+import type { TaskId } from '../../../base/swarm-model.js';
 import { type CommandOf, change, type Decision, newMeta, touched } from './decision.js';
+import { TASKS_MAX } from './limits.js';
 import { refuse } from './refuse.js';
 import type { Change, ReadonlyState } from './state.js';
-import { TASKS_MAX } from './task-limits.js';
+import { placesOf, releases } from './task-places.js';
 
 type TaskCommand = CommandOf<
   'task_create' | 'task_assign' | 'task_desired' | 'task_status' | 'task_remove'
@@ -29,16 +32,17 @@ export function decideTask(state: ReadonlyState, command: TaskCommand): Decision
       return desire(state, command);
     case 'task_status':
       return report(state, command);
-    case 'task_remove': {
-      const row = state.row('task', command.id);
-      return {
-        id: command.id,
-        changes: row === undefined ? [] : [change(state, 'task', row.id, undefined)],
-      };
-    }
+    case 'task_remove':
+      return remove(state, command.id);
     default:
       return unreachable(command);
   }
+}
+
+function remove(state: ReadonlyState, id: TaskId): Decision {
+  const row = state.row('task', id);
+  if (row === undefined) return { id, changes: [] };
+  return { id, changes: [...releases(state, row), change(state, 'task', id, undefined)] };
 }
 
 /** Placed on a node, and not only meant for one. */
@@ -81,7 +85,8 @@ function create(state: ReadonlyState, { task, atMs }: CommandOf<'task_create'>):
     ...(assignedResources !== undefined && { assignedResources }),
     ...(startsAtMs !== undefined && { startsAtMs }),
   };
-  return { id, changes: [change(state, 'task', id, row)] };
+  if (!isPlaced(row)) return { id, changes: [change(state, 'task', id, row)] };
+  return placed(state, { ...row, status: { ...status, state: 'pending' } }, row, atMs);
 }
 
 function assign(state: ReadonlyState, command: CommandOf<'task_assign'>): Decision {
@@ -100,7 +105,30 @@ function assign(state: ReadonlyState, command: CommandOf<'task_assign'>): Decisi
     status,
     ...(assignedResources.length > 0 && { assignedResources }),
   };
-  return { id, changes: [change(state, 'task', id, after)] };
+  return placed(state, touched(state, row, command.atMs), after, command.atMs);
+}
+
+/**
+ * A task for which there is no place on one of its networks waits, and says why: it is not refused,
+ * since others of the same transaction may well have theirs.
+ *
+ * @param row As it is while it waits. @param after As it is on its node.
+ */
+function placed(state: ReadonlyState, row: TaskObject, after: TaskObject, atMs: number): Decision {
+  const { id, nodeId } = after;
+  assert(nodeId !== undefined, 'a task is placed on a node');
+  if (isTerminal(after.status.state)) return { id, changes: [change(state, 'task', id, after)] };
+  try {
+    const { networks, changes } = placesOf(state, after, nodeId, atMs);
+    return { id, changes: [...changes, change(state, 'task', id, { ...after, networks })] };
+  } catch (error) {
+    if (!(error instanceof SwarmError)) throw error;
+    const { atMs: sinceMs } = row.status;
+    const status = { ...row.status, message: 'waiting for addresses', error: error.message };
+    const same = JSON.stringify({ ...status, atMs: sinceMs }) === JSON.stringify(row.status);
+    const isNew = state.row('task', id) === undefined;
+    return { id, changes: same && !isNew ? [] : [change(state, 'task', id, { ...row, status })] };
+  }
 }
 
 /** What is wished of a task only ever gets further. */
@@ -124,7 +152,10 @@ function report(state: ReadonlyState, command: CommandOf<'task_status'>): Decisi
     if (row === undefined || !isNews(row, status, nodeId)) continue;
     rows.set(taskId, { ...touched(state, row, atMs), status, ...milestones(row, status, atMs) });
   }
-  const changes: Change[] = [...rows].map(([id, row]) => change(state, 'task', id, row));
+  const changes: Change[] = [...rows].flatMap(([id, row]) => [
+    ...(isTerminal(row.status.state) ? releases(state, row) : []),
+    change(state, 'task', id, row),
+  ]);
   return { id: reports.at(-1)?.taskId ?? '', changes };
 }
 

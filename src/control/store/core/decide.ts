@@ -2,6 +2,7 @@ import { unreachable } from '../../../base/assert.js';
 import type { Command, SingleCommand } from './command.js';
 import { decideBlob } from './decide-blob.js';
 import { decideCluster } from './decide-cluster.js';
+import { decideIngress } from './decide-ingress.js';
 import { decideAttachment, decideNetwork } from './decide-network.js';
 import { decideNode } from './decide-node.js';
 import { decideService } from './decide-service.js';
@@ -37,6 +38,9 @@ export function decide(state: ReadonlyState, command: SingleCommand): Decision {
     case 'network_create':
     case 'network_remove':
       return decideNetwork(state, command);
+    case 'ingress_create':
+    case 'ingress_attach':
+      return decideIngress(state, command);
     case 'attachment_create':
     case 'attachment_remove':
       return decideAttachment(state, command);

@@ -23,7 +23,10 @@ function portKey(protocol: PortConfig['protocol'], port: number): string {
   return `${protocol}/${port}`;
 }
 
-const NO_ADDRESSES: ReadonlyMap<string, AttachmentId> = new Map();
+/** An attachment, or a service by one of its virtual addresses. */
+export type AddressHolder = AttachmentId | ServiceId;
+
+const NO_ADDRESSES: ReadonlyMap<string, AddressHolder> = new Map();
 const NONE: ReadonlySet<never> = new Set();
 
 /**
@@ -35,7 +38,7 @@ export class Indexes {
   readonly configs = new Map<string, ConfigId>();
   readonly services = new Map<string, ServiceId>();
   readonly #nodesByPeerId = new Map<string, NodeId>();
-  readonly #addresses = new Map<NetworkId, Map<string, AttachmentId>>();
+  readonly #addresses = new Map<NetworkId, Map<string, AddressHolder>>();
   readonly #attachmentsByNode = new Map<NodeId, Set<AttachmentId>>();
   readonly #attachmentsByKey = new Map<string, AttachmentId>();
   readonly #tasksByService = new Map<ServiceId, Set<TaskId>>();
@@ -43,7 +46,7 @@ export class Indexes {
   readonly #ingressPorts = new Map<string, ServiceId>();
   readonly #hostPorts = new Map<string, Set<ServiceId>>();
 
-  addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId> {
+  addressesOn(network: NetworkId): ReadonlyMap<string, AddressHolder> {
     return this.#addresses.get(network) ?? NO_ADDRESSES;
   }
 
@@ -107,8 +110,10 @@ export class Indexes {
     if (nodeId !== undefined) gather(this.#tasksByNode, nodeId, id, present);
   }
 
-  /** A service that is being removed has neither name nor ports any more. */
+  /** A service that is being removed has neither name nor ports any more, but still its addresses. */
   #putService(row: ServiceObject, present: boolean): void {
+    for (const { networkId, address } of row.endpoint.virtualIps)
+      if (address !== undefined) this.#putAddress(networkId, address, row.id, present);
     if (row.pendingDelete === true) return;
     putNamed(this.services, row, present);
     for (const { publishMode, protocol, publishedPort } of row.endpoint.ports) {
@@ -119,12 +124,15 @@ export class Indexes {
     }
   }
 
+  #putAddress(network: NetworkId, cidr: string, holder: AddressHolder, present: boolean): void {
+    const addresses = this.#addresses.get(network) ?? new Map<string, AddressHolder>();
+    name(addresses, cidr.slice(0, cidr.indexOf('/')), holder, present);
+    if (addresses.size === 0) this.#addresses.delete(network);
+    else this.#addresses.set(network, addresses);
+  }
+
   #putAttachment(row: KeyedAttachment, present: boolean): void {
-    const addresses = this.#addresses.get(row.networkId) ?? new Map<string, AttachmentId>();
-    for (const cidr of row.addresses)
-      name(addresses, cidr.slice(0, cidr.indexOf('/')), row.id, present);
-    if (addresses.size === 0) this.#addresses.delete(row.networkId);
-    else this.#addresses.set(row.networkId, addresses);
+    for (const cidr of row.addresses) this.#putAddress(row.networkId, cidr, row.id, present);
     gather(this.#attachmentsByNode, row.nodeId, row.id, present);
     name(this.#attachmentsByKey, `${row.nodeId}/${row.key}`, row.id, present);
   }

@@ -2,12 +2,7 @@ import type { SwarmError } from '../../../base/swarm-error.js';
 import { ControlError } from '../../core/control-error.js';
 import { errorOf, refusalOf } from '../../wire/refusal.js';
 import { type BatchItem, decodeItems, encodeItems } from '../wire/batch.js';
-import {
-  decodeSnapshot,
-  encodeSnapshot,
-  SNAPSHOT_SCHEMA,
-  type SnapshotLine,
-} from '../wire/snapshot.js';
+import { decodeSnapshot, encodeSnapshot, type SnapshotLine } from '../wire/snapshot.js';
 import { type Command, isCommand } from './command.js';
 import { apply } from './decide.js';
 import { History, type HistoryEntry } from './history.js';
@@ -196,6 +191,7 @@ function* linesOf(
 }
 
 interface SnapshotParts {
+  readonly schema: number;
   readonly state: StateSnapshot;
   readonly outcomes: readonly (readonly [string, Outcome])[];
   readonly history: readonly HistoryEntry[];
@@ -226,6 +222,7 @@ function partsOf(data: Uint8Array): SnapshotParts {
     else rows.push([key, value]);
   }
   return {
+    schema: decoded.schema,
     state: {
       version: decoded.version,
       rows: Object.fromEntries(
@@ -268,10 +265,10 @@ export interface SnapshotSummary {
 export function inspectSnapshot(
   data: Uint8Array,
 ): SnapshotSummary & { readonly state: ReadonlyState } {
-  const { state, outcomes, history } = partsOf(data);
+  const { schema, state, outcomes, history } = partsOf(data);
   const counts = TABLE_NAMES.map((name) => [name, state.rows[name]?.length ?? 0] as const);
   return {
-    schema: SNAPSHOT_SCHEMA,
+    schema,
     version: state.version,
     rows: Object.fromEntries(counts) as Record<TableName, number>,
     outcomes: outcomes.length,

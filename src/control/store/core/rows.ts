@@ -20,6 +20,8 @@ export interface ClusterSecrets {
   readonly gossipKeysRotatedAtMs: number;
   /** The swarm's own /48 (RFC 4193), for IPv6 subnets. */
   readonly ulaPrefix: string;
+  /** There was an ingress network once: if there is none now, nobody wants one. */
+  readonly ingressMade?: boolean;
   /** What opens the disks of the managers; there while autolock is on. */
   readonly unlockKey?: string;
 }

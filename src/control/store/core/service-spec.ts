@@ -12,8 +12,8 @@ import type {
   UpdateConfig,
 } from '../../../base/service-model.js';
 import { isImageReference } from './image-reference.js';
+import { TASKS_MAX } from './limits.js';
 import { invalid } from './refuse.js';
-import { TASKS_MAX } from './task-limits.js';
 
 /** As JSON. */
 const SPEC_CHARS_MAX = 262_144;

@@ -9,7 +9,7 @@ import type {
   ServiceId,
   TaskId,
 } from '../../../base/swarm-model.js';
-import { Indexes, type Publishers } from './indexes.js';
+import { type AddressHolder, Indexes, type Publishers } from './indexes.js';
 import { type Rows, TABLE_NAMES, type TableName } from './rows.js';
 
 /** Key of the tables that have one row. */
@@ -41,8 +41,8 @@ export interface ReadonlyState {
   row<Name extends TableName>(table: Name, key: string): Rows[Name] | undefined;
   rows<Name extends TableName>(table: Name): IterableIterator<Rows[Name]>;
   size(table: TableName): number;
-  /** Address text to the attachment that has it. */
-  addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId>;
+  /** Address text to the attachment or service that has it. */
+  addressesOn(network: NetworkId): ReadonlyMap<string, AddressHolder>;
   attachmentsOf(node: NodeId): ReadonlySet<AttachmentId>;
   attachmentByKey(node: NodeId, key: string): AttachmentId | undefined;
   nodeByPeerId(peerId: string): NodeId | undefined;
@@ -101,7 +101,7 @@ export class State implements ReadonlyState {
     return this.#tables[table].size;
   }
 
-  addressesOn(network: NetworkId): ReadonlyMap<string, AttachmentId> {
+  addressesOn(network: NetworkId): ReadonlyMap<string, AddressHolder> {
     return this.#indexes.addressesOn(network);
   }
 

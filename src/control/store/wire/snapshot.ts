@@ -1,16 +1,19 @@
 /**
  * A snapshot of the store: lines of JSON, each ended by a line feed.
  *
- *   {"format":"shoal-store","schema":2,"version":N}      what the state's version was
+ *   {"format":"shoal-store","schema":3,"version":N}      what the state's version was
  *   ["node","<key>",{…}]                                 one row of one table
  *   ["=outcome","<dedupe>",{…}]                          an answer that may be asked for again
  *   ["=history","",{…}]                                  an entry of the history, the oldest first
  *   ["=end","",<count of the lines between>]             the last line: nothing was cut off
  *
- * A name that begins with `=` is no table. `schema` is raised when an older program could not read it.
+ * A name that begins with `=` is no table. `schema` is raised when an older program could not
+ * go on from it: 3 has services and tasks, where 2 had none.
  */
 const FORMAT = 'shoal-store';
-export const SNAPSHOT_SCHEMA = 2;
+export const SNAPSHOT_SCHEMA = 3;
+/** What a swarm had before is what it has now. */
+const SNAPSHOT_SCHEMA_OLDEST = 2;
 const END = '=end';
 const LF = 0x0a;
 /** A chunk is at least this, and at most one line more. */
@@ -59,7 +62,8 @@ export function decodeSnapshot(bytes: Uint8Array): DecodedSnapshot | SnapshotFau
     if (head === undefined) {
       head = headOf(value);
       if (head === undefined) return { fault: 'damaged', offsetBytes: offset };
-      if (head.schema !== SNAPSHOT_SCHEMA) return { fault: 'schema', schema: head.schema };
+      if (head.schema < SNAPSHOT_SCHEMA_OLDEST || head.schema > SNAPSHOT_SCHEMA)
+        return { fault: 'schema', schema: head.schema };
     } else {
       if (!isLine(value)) return { fault: 'damaged', offsetBytes: offset };
       if (value[0] === END && value[2] === lines.length && end === bytes.length - 1)

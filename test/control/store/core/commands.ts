@@ -196,6 +196,8 @@ export const bodies: Readonly<Record<CommandBody['kind'], fc.Arbitrary<CommandBo
     spec: networkSpec(`net${named}`),
   })),
   network_remove: few.map((n) => ({ kind: 'network_remove', ref: `net${n}` })),
+  ingress_create: few.map((n) => ({ kind: 'ingress_create', id: networkId(`i${n}`) })),
+  ingress_attach: fc.constant({ kind: 'ingress_attach' }),
   attachment_create: fc.tuple(fc.nat(12), few, few).map(([n, on, to]) => ({
     kind: 'attachment_create',
     id: attachmentId(n),

@@ -267,7 +267,7 @@ t.test(
       [Buffer.concat([good, Buffer.from('\n')]), 'CONTROL_STORE_CORRUPT'],
       [Buffer.from(good.toString().replace('["node"', '["node')), 'CONTROL_STORE_CORRUPT'],
       [Buffer.from(good.toString().replace(/^.*"=outcome".*\n/m, '')), 'CONTROL_STORE_CORRUPT'],
-      [Buffer.from(good.toString().replace('"schema":2', '"schema":3')), 'CONTROL_STORE_SCHEMA'],
+      [Buffer.from(good.toString().replace('"schema":3', '"schema":4')), 'CONTROL_STORE_SCHEMA'],
     ] as const) {
       if (bytes.equals(good)) continue;
       t.throws(() => other.restore(bytes), { code });
@@ -275,9 +275,27 @@ t.test(
     }
     other.restore(good);
     t.ok(bytesOf(other).equals(good));
-    t.match(inspectSnapshot(good), { schema: 2, version: 2, rows: { network: 1, cluster: 1 } });
+    t.match(inspectSnapshot(good), { schema: 3, version: 2, rows: { network: 1, cluster: 1 } });
   },
 );
+
+t.test('a snapshot from before there were services is gone on with', async (t) => {
+  const { machine } = begun();
+  give(machine, ['', { kind: 'node_create', node: node(nodeId(1)) }], ['', net(1)]);
+  const old = Buffer.from(bytesOf(machine).toString().replace('"schema":3', '"schema":2'));
+  t.match(inspectSnapshot(old), { schema: 2, rows: { service: 0, task: 0 } });
+  const { machine: restored } = make();
+  restored.restore(old);
+  give(
+    restored,
+    ['', { kind: 'ingress_create', id: networkId(9) }],
+    ['', { kind: 'ingress_attach' }],
+  );
+  t.match([...restored.state.rows('attachment')], [{ nodeId: nodeId(1), key: 'ingress' }]);
+  const { machine: again } = make();
+  again.restore(bytesOf(restored));
+  t.ok(bytesOf(again).equals(bytesOf(restored)));
+});
 
 t.test('the history tells what was changed, when and by whom, and no secret', async (t) => {
   const { machine } = begun();

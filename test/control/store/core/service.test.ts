@@ -179,6 +179,7 @@ t.test('images are named as everywhere', async (t) => {
 
 t.test('a published port has one service', async (t) => {
   const bench = new Bench();
+  bench.do({ kind: 'ingress_create', id: networkId('i') });
   bench.do(create(1, 'web', publishing(port(8080))));
   const taken = (as: string, n: number, name: string) => ({
     code: 'SWARM_INVALID',
@@ -209,6 +210,7 @@ t.test('a published port has one service', async (t) => {
 
 t.test('ports without a number get one of 30000 to 32767, and keep it', async (t) => {
   const bench = new Bench();
+  bench.do({ kind: 'ingress_create', id: networkId('i') });
   bench.do(create(1, 'a', publishing(port(30_001))));
   bench.do(create(2, 'b', publishing(port(0), port(0, { targetPort: 81 }))));
   const ports = (n: number) => row(bench, n).endpoint.ports.map((one) => one.publishedPort);

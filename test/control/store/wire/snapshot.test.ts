@@ -20,7 +20,7 @@ t.test('the format is as its drawing says', async (t) => {
   t.equal(
     bytesOf(7, [['node', 'a', { x: '\n' }]]).toString(),
     [
-      '{"format":"shoal-store","schema":2,"version":7}',
+      '{"format":"shoal-store","schema":3,"version":7}',
       '["node","a",{"x":"\\n"}]',
       '["=end","",1]',
       '',
