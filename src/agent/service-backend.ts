@@ -20,7 +20,7 @@ export function createServiceBackend(
     tasks: () => here()?.tasks() ?? [],
     task: (id) => here()?.task(id),
     tasksOfService: (id) => here()?.tasksOfService(id) ?? [],
-    isUpToDate: (service, task) => service.specVersion === task.specVersion,
+    isUpToDate: (service, task) => here()?.isUpToDate(service, task) ?? false,
     createService: async (spec, auth) => node.manager.createService(spec, auth),
     updateService: async (id, version, update) => node.manager.updateService(id, version, update),
     removeService: async (id) => node.manager.removeService(id),

@@ -1,3 +1,4 @@
+import { parseConstraints } from '../../base/constraint.js';
 import type { ContainerSpec, ServiceSpec } from '../../base/service-model.js';
 import { controlRefusal } from '../wire/errors.js';
 
@@ -6,28 +7,11 @@ import { controlRefusal } from '../wire/errors.js';
  * store, in the words of Docker's control plane as here.
  */
 export function checkServiceSpec({ task, update, rollback }: ServiceSpec): void {
-  for (const constraint of task.placement?.constraints ?? []) checkConstraint(constraint);
+  const constraints = parseConstraints(task.placement?.constraints ?? []);
+  if (typeof constraints === 'string') throw controlRefusal('Unknown', constraints);
   checkCredentialSpec(task.container);
   if ((update?.parallelism ?? 0) < 0 || (rollback?.parallelism ?? 0) < 0)
     throw controlRefusal('InvalidArgument', 'TaskSpec: update-parallelism cannot be negative');
-}
-
-const KEY = /^[a-z_][a-z0-9\-_.]+$/i;
-const VALUE = /^[a-z0-9:\-_\s.*()?+[\]\\^$|/]+$/i;
-
-/** Besides Docker's `==` and `!=` there are `==~` and `!=~`, wishes that may stay unfulfilled. */
-function checkConstraint(constraint: string): void {
-  const refuse = (message: string) => controlRefusal('Unknown', message);
-  const operator = ['==', '!='].find((one) => constraint.includes(one));
-  if (operator === undefined) throw refuse('constraint expected one operator from ==, !=');
-  const at = constraint.indexOf(operator);
-  const key = constraint.slice(0, at).trim();
-  const value = constraint
-    .slice(at + operator.length)
-    .replace(/^~/, '')
-    .trim();
-  if (!KEY.test(key)) throw refuse(`key '${key}' is invalid`);
-  if (!VALUE.test(value)) throw refuse(`value '${value}' is invalid`);
 }
 
 function checkCredentialSpec({ configs = [], privileges }: ContainerSpec): void {

@@ -45,6 +45,7 @@ import {
   refuseExternalCas,
   startRotation,
 } from '../identity/index.js';
+import { Outdated } from '../orchestrate/index.js';
 import { generateUnlockKey, type RaftNodeStatus } from '../raft/index.js';
 import {
   type ChangeListener,
@@ -130,6 +131,8 @@ export class Manager {
   readonly #orchestrator: LeaderOrchestrator;
   readonly #lock: ManagerLock;
   readonly #timer: NodeJS.Timeout;
+  /** By the service as it is now: asked for five times a second by every CLI that waits. */
+  readonly #outdated = new WeakMap<ServiceObject, Outdated>();
   readonly #endListeners = new Set<() => void>();
   readonly #unsubscribe: (() => void)[] = [];
   #freshAtMs = performance.now();
@@ -311,6 +314,18 @@ export class Manager {
 
   tasksOfService(id: string): TaskObject[] {
     return this.#tasksOf(this.#state.tasksOfService(id as ServiceId));
+  }
+
+  /** The task is as the service's present spec wants it, where it matters to the task. */
+  isUpToDate(service: ServiceObject, task: TaskObject): boolean {
+    let outdated = this.#outdated.get(service);
+    if (outdated === undefined) {
+      const nodeOf = ({ nodeId }: Pick<TaskObject, 'nodeId'>) =>
+        nodeId && this.#state.row('node', nodeId);
+      outdated = new Outdated({ service, nodeOf });
+      this.#outdated.set(service, outdated);
+    }
+    return !outdated.has(task);
   }
 
   tasksOnNode(id: string): TaskObject[] {

@@ -5,12 +5,15 @@ import type { Draft } from './draft.js';
 
 type Difference = 'none' | 'placement' | 'task';
 
+/** A service, and where its tasks are. */
+type Subject = Pick<Draft, 'service' | 'nodeOf'>;
+
 /** Which tasks are not as the service's spec wants them; tasks of one spec version are alike. */
 export class Outdated {
-  readonly #draft: Draft;
+  readonly #draft: Subject;
   readonly #differences = new Map<number, Difference>();
 
-  constructor(draft: Draft) {
+  constructor(draft: Subject) {
     this.#draft = draft;
   }
 
@@ -37,7 +40,7 @@ export class Outdated {
 }
 
 /** Whether the constraints of the service, as it is now, are satisfied. */
-export function isAllowed({ service }: Draft, node: NodeObject): boolean {
+export function isAllowed({ service }: Pick<Draft, 'service'>, node: NodeObject): boolean {
   return satisfiesAll(node, service.spec.task.placement?.constraints ?? []);
 }
 
