@@ -69,12 +69,13 @@ async function runLocked(config: AgentConfig): Promise<number> {
     exit.request(1);
   };
   const engine = await Engine.find(config, log);
-  const runtimes = await Runtimes.open(config, engine, facts.id, log);
   const docker = {
     onRequest: (...request: Parameters<ApiServer['onRequest']>) => api.onRequest(...request),
     onUpgrade: (...request: Parameters<ApiServer['onUpgrade']>) => api.onUpgrade(...request),
   };
-  const node = new SwarmNode({ config, facts, state, log, onFatal, docker, tasks: runtimes });
+  const runtimes = await Runtimes.open(config, facts, engine, log);
+  const node = new SwarmNode({ config, facts, state, log, onFatal, docker });
+  const hostRuntime = runtimes.all.find(({ kind }) => kind === 'host');
   const metrics = createMetrics(node);
   const backend = createBackend({
     facts,
@@ -90,7 +91,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
     {
       backend,
       log: log.child({ part: 'api' }),
-      containers: createContainerBackend(node, engine, runtimes.host),
+      containers: createContainerBackend(node, engine, hostRuntime),
     },
   );
   let closeEntrances = () => {};

@@ -3,8 +3,8 @@ import { isTerminal, type TaskObject, taskName } from '../base/service-model.js'
 import { SwarmError } from '../base/swarm-error.js';
 import type { Runtime } from '../runtime/index.js';
 import type { Engine } from './engine.js';
+import { hostContainers } from './host-containers.js';
 import { DOCKER_PREFIX } from './node-api.js';
-import { hostContainers } from './runtimes.js';
 import type { SwarmNode } from './swarm-node.js';
 
 /** Of an id, to stand for it. */

@@ -19,7 +19,7 @@ import { hostAddresses, type StaticFacts } from './facts.js';
 import { LocalManager } from './local-manager.js';
 import type { Log } from './log.js';
 import { ManagerRole } from './manager-role.js';
-import type { NodeDocker, NodeTasks } from './node-api.js';
+import type { NodeDocker } from './node-api.js';
 import {
   type AddressWishes,
   type NodeAddresses,
@@ -43,8 +43,6 @@ export interface SwarmNodeOptions {
   readonly onFatal: (error: Error) => void;
   /** Docker's API of this node, for other nodes. */
   readonly docker?: NodeDocker;
-  /** What this node tells of its tasks. */
-  readonly tasks?: NodeTasks;
 }
 
 type Phase =
@@ -350,7 +348,7 @@ export class SwarmNode {
   }
 
   async #activate(saved: SavedSwarm, identity: NodeIdentity): Promise<void> {
-    const { config, log, state, onFatal, docker, tasks } = this.#options;
+    const { config, log, state, onFatal, docker } = this.#options;
     const session = await ManagerSession.open({
       identity,
       managers: saved.managers,
@@ -375,7 +373,6 @@ export class SwarmNode {
         assignments,
         onFatal,
         ...(docker === undefined ? {} : { docker }),
-        ...(tasks === undefined ? {} : { tasks }),
       });
       this.#phase = { kind: 'active', swarm };
       this.#follow(swarm, saved);
