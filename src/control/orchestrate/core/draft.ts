@@ -18,6 +18,8 @@ export interface DraftScope {
   readonly firstSeenMs: (task: TaskObject) => number;
   /** Tasks that may not stay on their nodes. */
   readonly misplaced: ReadonlySet<TaskId>;
+  /** Tasks that this pass may make or place still: the leader has other things to do, too. */
+  readonly budget: { left: number };
 }
 
 interface Creation {
@@ -124,6 +126,17 @@ export class Draft {
     if (compareTaskStates(task.desiredState, desiredState) >= 0) return;
     this.push({ kind: 'task_desired', id: task.id, desiredState });
     this.#set(task, { ...task, desiredState });
+  }
+
+  /** Whether this pass may do one thing more of those that are done to very many tasks. */
+  mayGoOn(): boolean {
+    const { budget } = this.scope;
+    if (budget.left > 0) {
+      budget.left--;
+      return true;
+    }
+    this.wakeAt(this.nowMs);
+    return false;
   }
 
   create({ slot, nodeId, desiredState, startsAtMs }: TaskWish): TaskObject {

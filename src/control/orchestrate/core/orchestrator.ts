@@ -25,6 +25,8 @@ import type { CommandGroup, View, ViewChange } from './view.js';
 
 /** Changes within this time are looked at together. */
 const SETTLE_MS = 20;
+/** Tasks that one look makes, and again as many that it places; the next look follows at once. */
+const TASKS_PER_PASS_MAX = 1_000;
 /** After the store has refused something, its service is tried again so much later. */
 const REFUSED_MS = 5_000;
 
@@ -245,6 +247,7 @@ export class Orchestrator implements Core<OrchestratorInput, OrchestratorReady> 
       newTaskId: this.#config.newTaskId,
       firstSeenMs: (task) => this.#seen.get(task.id) ?? nowMs,
       misplaced: this.#misplaced(),
+      budget: { left: TASKS_PER_PASS_MAX },
     });
     const dirty = [...this.#dirty];
     this.#dirty.clear();
@@ -288,6 +291,7 @@ export class Orchestrator implements Core<OrchestratorInput, OrchestratorReady> 
         if (task !== undefined) pass.draft(task.serviceId);
       }
     this.#canPlace = false;
+    pass.renewBudget();
     // Those that have no choice come before those that have one.
     const drafts = [...pass.drafts()];
     drafts.sort((a, b) => Number(hasChoice(a.service)) - Number(hasChoice(b.service)));
@@ -334,6 +338,10 @@ class Pass {
 
   scheduler(prng: Prng): ConstructorParameters<typeof Placer>[1] {
     return { loads: this.#loads, view: this.#view, prng, nowMs: this.#scope.nowMs };
+  }
+
+  renewBudget(): void {
+    this.#scope.budget.left = TASKS_PER_PASS_MAX;
   }
 
   undo(): void {
@@ -412,8 +420,12 @@ function placeTasks(
         : nodeId === undefined
           ? placer.next()
           : placer.onNode(nodeId);
+    const error = place ? undefined : (refusal ?? explanationOf(placer, nodeId));
+    if (error !== undefined && error === task.status.error) continue;
+    if (!draft.mayGoOn()) break;
     if (place !== undefined) draft.place(task, place);
-    else explain(draft, task, refusal ?? explanationOf(placer, nodeId));
+    else if (error !== undefined)
+      draft.setStatus(task, { ...task.status, state: 'pending', atMs: draft.nowMs, error });
   }
 }
 
@@ -422,12 +434,6 @@ function explanationOf(placer: Placer, nodeId: NodeId | undefined): string {
   // Of one node that was named beforehand there is nothing else to say.
   if (nodeId !== undefined) return why;
   return why === '' ? 'no suitable node' : `no suitable node (${why})`;
-}
-
-function explain(draft: Draft, task: TaskObject, error: string): void {
-  const { status } = task;
-  if (status.error === error) return;
-  draft.setStatus(task, { ...status, state: 'pending', atMs: draft.nowMs, error });
 }
 
 function isWaiting(task: TaskObject): boolean {

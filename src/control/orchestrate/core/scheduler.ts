@@ -31,6 +31,7 @@ export class Placer {
   /** First the nodes that satisfy the soft constraints as well, then all that will do. */
   readonly #stages: (() => Branch)[];
   #stage: Branch | undefined;
+  #explanation: string | undefined;
 
   /** @param task Any one of them: they are alike. */
   constructor(task: TaskObject, scope: SchedulerScope) {
@@ -69,9 +70,13 @@ export class Placer {
 
   /** @param id Of the only node that is asked for. */
   explain(id?: NodeId): string {
+    if (id === undefined && this.#explanation !== undefined) return this.#explanation;
     const only = id === undefined ? undefined : this.#scope.loads.get(id);
     const loads = id === undefined ? this.#scope.loads.all() : only?.node ? [only] : [];
-    return this.#filters.explain(loads as Iterable<PlacedLoad>);
+    const explanation = this.#filters.explain(loads as Iterable<PlacedLoad>);
+    // When no node will do for one it will not for the next: they are alike.
+    if (id === undefined) this.#explanation = explanation;
+    return explanation;
   }
 
   #branch(filters: Filters): Branch {

@@ -141,6 +141,7 @@ function fill(
   place: { readonly slot: number; readonly nodeId?: NodeId },
   rows: readonly TaskObject[],
 ): void {
+  if (!draft.mayGoOn()) return;
   const running = draft.isJob ? 'complete' : 'running';
   draft.create({ ...place, desiredState: isClearing(draft, rows) ? 'ready' : running });
 }

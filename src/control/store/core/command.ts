@@ -59,7 +59,6 @@ export type NewTask = Pick<
   | 'specVersion'
   | 'desiredState'
   | 'status'
-  | 'startsAtMs'
   | 'assignedResources'
   | 'startsAtMs'
 >;
