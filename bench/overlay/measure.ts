@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
-import { delay, startIn } from '../support/run.js';
+import { delay, run, startIn } from '../support/run.js';
 import type { DataPath } from './paths.js';
 
 /** One round's figures on one path; NaN where a measurement failed. */
 export interface Round {
+  /** Nanoseconds that a cache line takes to another core and back, just before; it sets the price of everything else. */
+  coreRoundTrip: number;
   /** Gbit/s received. */
   tcp1: number;
   tcp4: number;
@@ -23,6 +25,7 @@ export interface Round {
 }
 
 export const UNITS: Readonly<Record<keyof Round, string>> = {
+  coreRoundTrip: 'ns',
   tcp1: 'Gbit/s',
   tcp4: 'Gbit/s',
   cpuPerGb: 'CPU s/GB',
@@ -37,6 +40,7 @@ export const UNITS: Readonly<Record<keyof Round, string>> = {
 const PORT = 5301;
 const SERVER_START_MS = 250;
 const ECHO_OUTSTANDING = 256;
+const CORES_SECONDS = 0.2;
 
 /** Busy ticks of all processors since boot, in seconds. */
 function busySeconds(): number {
@@ -121,6 +125,7 @@ const micros = (result: Record<string, number>, key: string) => (result[key] ?? 
 /** Measures everything once on one path. @param tool The compiled UDP load program. */
 export async function measureRound(path: DataPath, tool: string, seconds: number): Promise<Round> {
   const s = String(seconds);
+  const cores = JSON.parse(run(tool, 'cores', String(CORES_SECONDS))) as Record<string, number>;
   const one = await tcp(path, 1, seconds);
   const four = await tcp(path, 4, seconds);
   const small = await udpPair(path, tool, seconds, 'sink', 'flood', '64', s);
@@ -138,6 +143,7 @@ export async function measureRound(path: DataPath, tool: string, seconds: number
   const flowing = await udpPair(path, tool, seconds, 'echo', 'pingpong', '64', s, '0');
   const resting = await udpPair(path, tool, seconds, 'echo', 'pingpong', '64', s, '10000');
   return {
+    coreRoundTrip: cores['roundTripNs'] ?? Number.NaN,
     tcp1: one.gbps,
     tcp4: four.gbps,
     cpuPerGb: one.cpuPerGb,
