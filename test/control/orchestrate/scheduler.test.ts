@@ -6,6 +6,16 @@ import { FAILURES_TOLERATED, NodeLoads } from '../../../src/control/orchestrate/
 import { Placer } from '../../../src/control/orchestrate/core/scheduler.js';
 import { nodeOf, taskOf } from './objects.js';
 
+/** With state of its own, as the store's view has. */
+class StageView {
+  readonly strategy = undefined;
+  readonly #foreign = 'weave';
+
+  networkDriver(id: NetworkId): string {
+    return id.startsWith(this.#foreign) ? this.#foreign : 'overlay';
+  }
+}
+
 /** Places tasks that are like `task`, one after the other, and tells where: `a b a`. */
 class Stage {
   readonly loads = new NodeLoads();
@@ -45,10 +55,7 @@ class Stage {
   placer(wish: Parameters<typeof taskOf>[1] = {}): Placer {
     return new Placer(taskOf('one', wish), {
       loads: this.loads,
-      view: {
-        strategy: undefined,
-        networkDriver: (id: NetworkId) => (id.startsWith('weave') ? 'weave' : 'overlay'),
-      },
+      view: new StageView(),
       prng: new Prng(7),
       nowMs: this.nowMs,
     });

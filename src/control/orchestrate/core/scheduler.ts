@@ -1,7 +1,7 @@
 import { labelOf, parseConstraints } from '../../../base/constraint.js';
 import type { Prng } from '../../../base/prng.js';
 import type { TaskObject } from '../../../base/service-model.js';
-import type { GenericResource, NodeId } from '../../../base/swarm-model.js';
+import type { GenericResource, NetworkId, NodeId } from '../../../base/swarm-model.js';
 import { type Filters, filtersOf, type PlacedLoad } from './filters.js';
 import { FAILURES_TOLERATED, type NodeLoads } from './node-load.js';
 import type { View } from './view.js';
@@ -41,7 +41,8 @@ export class Placer {
     // They were judged when the service was made; what cannot be read is no reason to run nothing.
     const constraints = typeof parsed === 'string' ? [] : parsed;
     const hard = constraints.filter(({ isSoft }) => !isSoft);
-    const { networkDriver } = scope.view;
+    // Asked as a method: a view may be an object with state of its own.
+    const networkDriver = (id: NetworkId) => scope.view.networkDriver(id);
     this.#filters = filtersOf(task, { constraints: hard, networkDriver });
     this.#stages = [() => this.#branch(this.#filters)];
     if (hard.length < constraints.length) {
