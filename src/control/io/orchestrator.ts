@@ -104,7 +104,8 @@ export class LeaderOrchestrator {
     let latestMs = this.#scope.now();
     for (const { createdAtMs } of this.#view.tasks()) latestMs = Math.max(latestMs, createdAtMs);
     const originMs = latestMs - nowMs();
-    return () => originMs + nowMs();
+    // Times in the store are whole milliseconds, as all others that agents tell each other.
+    return () => Math.floor(originMs + nowMs());
   }
 
   async #commit(driver: Driver, groups: readonly CommandGroup[], atMs: number): Promise<void> {
