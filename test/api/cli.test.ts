@@ -229,7 +229,10 @@ t.test('a node in no swarm says what to do', { skip }, async (t) => {
 
 t.test('what shoal does not run is said so', { skip }, async (t) => {
   const { docker } = await cli(t);
-  for (const line of ['ps', 'images', 'volume ls', 'service ls', 'stack ls', 'node ps self']) {
+  for (const line of [
+    ...['ps', 'images', 'volume ls', 'service ls', 'stack ls', 'node ps self'],
+    ...['system df', 'system prune -f'],
+  ]) {
     t.match(await docker(line), { exit: 0, stderr: '' }, line);
   }
   t.match((await docker('run x')).stderr, /shoal does not do this without a container engine/);

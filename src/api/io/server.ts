@@ -24,7 +24,7 @@ import type { Logger } from './log.js';
 import { LogStreams } from './logs.js';
 import { absentRoutes } from './routes/absent.js';
 import { blobRoutes } from './routes/blobs.js';
-import { distributionRoutes } from './routes/distribution.js';
+import { distributionRoute, hostImageRoute } from './routes/distribution.js';
 import { networkRoutes } from './routes/networks.js';
 import { nodeRoutes } from './routes/nodes.js';
 import { serviceRoutes } from './routes/services.js';
@@ -111,9 +111,10 @@ export class ApiServer {
       ...blobRoutes(backend),
       ...serviceRoutes(backend, logs),
       ...taskRoutes(backend, logs),
+      hostImageRoute,
       ...shoalRoutes(backend),
     ].map((route) => this.#gateway.around(route));
-    const absent = [...distributionRoutes(), ...absentRoutes()].map((route) =>
+    const absent = [distributionRoute, ...absentRoutes()].map((route) =>
       this.#gateway.instead(route),
     );
     for (const route of [...own, ...absent]) {

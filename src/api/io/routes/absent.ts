@@ -2,8 +2,9 @@ import { ApiError } from '../../wire/errors.js';
 import { json, type Method, type Reply, type Route } from '../call.js';
 
 /**
- * What Docker has and Shoal has not yet: containers, images, volumes and what belongs to them. Lists are empty and look-ups find nothing, so that commands which only ask go on
- * (`docker inspect` walks all kinds until one answers); verbs that would do something say 501.
+ * What Docker has and Shoal has not without an engine: containers, images, volumes and what belongs to
+ * them. Lists are empty, look-ups find nothing and there is nothing to prune, so that commands which ask
+ * or tidy up go on (`docker inspect` walks all kinds until one answers); other verbs say 501.
  */
 
 function unsupported(): Reply {
@@ -26,8 +27,21 @@ const restOf = (root: string): Route[] =>
     ...(method === 'POST' ? [{ method, path: root, handle: unsupported }] : []),
   ]);
 
+const nothing = (path: string, value: object, method: Method = 'POST'): Route => ({
+  method,
+  path,
+  handle: () => json(value),
+});
+
+const USAGE = { LayersSize: 0, Images: [], Containers: [], Volumes: [], BuildCache: [] };
+
 export function absentRoutes(): Route[] {
   return [
+    nothing('/system/df', USAGE, 'GET'),
+    nothing('/containers/prune', { ContainersDeleted: null, SpaceReclaimed: 0 }),
+    nothing('/images/prune', { ImagesDeleted: null, SpaceReclaimed: 0 }),
+    nothing('/volumes/prune', { VolumesDeleted: null, SpaceReclaimed: 0 }),
+    nothing('/build/prune', { CachesDeleted: null, SpaceReclaimed: 0 }),
     { method: 'GET', path: '/containers/json', handle: () => json([]) },
     {
       method: 'GET',
