@@ -92,7 +92,7 @@ export interface RuntimeTask {
   readonly configs: ReadonlyMap<ConfigId, Uint8Array>;
   /** `resolver`: names are asked at 127.0.0.11. `host`: the host's own network, nothing to wire. */
   readonly network: 'resolver' | 'isolated' | 'host';
-  /** Name and addresses for `/etc/hosts`. */
+  /** Name and addresses for `/etc/hosts`; where the name is empty, the task's own host name. */
   readonly hosts: readonly { readonly address: string; readonly name: string }[];
   /** Base64 JSON of `X-Registry-Auth`. */
   readonly registryAuth?: string;

@@ -100,7 +100,8 @@ function namesJson({ container, network, hosts }: RuntimeTask): Json {
     DnsSearch: dns?.search,
     DnsOptions: options,
     ExtraHosts: [
-      ...hosts.map(({ address, name }) => `${name}:${address}`),
+      // Its own host name is in the file already.
+      ...hosts.flatMap(({ address, name }) => (name === '' ? [] : [`${name}:${address}`])),
       ...(container.hosts ?? []).flatMap(hostEntries),
     ],
   };

@@ -144,7 +144,7 @@ class HostRuntime implements Runtime {
         );
       }
       for (const name of ['root', 'private']) mkdirSync(folder.file(name));
-      writeFileSync(folder.file('hosts'), hostsTextOf(task));
+      writeFileSync(folder.file('hosts'), hostsTextOf(task, plan.hostname));
       writeFileSync(folder.file('resolv.conf'), resolvConfOf(task, readText('/etc/resolv.conf')));
       writeFileSync(folder.file('hostname'), `${plan.hostname}\n`);
       folder.writeRecord(plan.record);
