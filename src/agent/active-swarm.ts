@@ -22,12 +22,15 @@ import { formatHostPort } from './addresses.js';
 import { type AttachableNetwork, type Attachment, Attachments, viewOf } from './attachments.js';
 import type { AgentConfig } from './config.js';
 import { Dataplane } from './dataplane.js';
-import { hostAddresses, underlayMtuBytes } from './facts.js';
+import { ARCHITECTURE, hostAddresses, underlayMtuBytes } from './facts.js';
 import { NodeIngress, vipsOn, withoutPrefix } from './ingress.js';
 import type { Log } from './log.js';
 import { NameServers } from './name-servers.js';
-import { NodeApi, type NodeDocker, type NodeTasks } from './node-api.js';
+import { NodeApi, type NodeDocker } from './node-api.js';
+import { NodeTasks } from './node-tasks.js';
+import type { Runtimes } from './runtimes.js';
 import type { SavedSwarm, StateFile } from './state-file.js';
+import { RECORD_HEAD_START_MS, TaskInterfaces } from './task-interfaces.js';
 
 /** What a node in a swarm runs on. */
 export interface ActiveSwarmOptions {
@@ -44,18 +47,13 @@ export interface ActiveSwarmOptions {
   readonly onFatal: (error: Error) => void;
   /** Docker's API of this node, for other nodes. */
   readonly docker?: NodeDocker;
-  /** What this node tells of its tasks; absent: it runs none. */
-  readonly tasks?: NodeTasks;
+  /** What runs this node's tasks. */
+  readonly runtimes: Runtimes;
 }
 
 const LEAVE_GOSSIP_MS = 2000;
-/**
- * What an endpoint record is given to reach the others, who need about 20 ms. A program that starts
- * sooner loses its first packet, and TCP takes a whole second to send it again.
- */
-const RECORD_HEAD_START_MS = 50;
-
-const NO_TASKS: NodeTasks = { async *logs() {} };
+/** Tasks that take longer to end when the node leaves are killed. */
+const LEAVE_TASKS_MS = 15_000;
 
 /** Networks whose records one agent follows; gossip itself takes a few more. */
 const TOPICS_MAX = 500;
@@ -74,6 +72,8 @@ export class ActiveSwarm {
   /** What this node asks others, and what they ask it. */
   readonly nodeApi: NodeApi;
   readonly ingress: NodeIngress;
+  /** Absent while the node begins. */
+  #tasks: NodeTasks | undefined;
   readonly #options: ActiveSwarmOptions;
   readonly #names: NameServers;
   readonly #underlayMtuBytes: number;
@@ -97,7 +97,7 @@ export class ActiveSwarm {
       self: options.identity.nodeId,
       isManager: (id) =>
         this.#assignments.nodes.some((node) => node.id === id && node.role === 'manager'),
-      tasks: options.tasks ?? NO_TASKS,
+      tasks: { logs: (...asked) => this.#logs(...asked) },
       ...(options.docker === undefined ? {} : { docker: options.docker }),
       log: options.log,
     });
@@ -160,7 +160,13 @@ export class ActiveSwarm {
     const swarm = new ActiveSwarm(options, gossip, dataplane);
     swarm.#follow();
     await swarm.attachments.restore();
+    swarm.#openTasks();
     return swarm;
+  }
+
+  /** What runs here for the swarm; absent while the node begins. */
+  get tasks(): NodeTasks | undefined {
+    return this.#tasks;
   }
 
   get assignments(): Assignments {
@@ -229,10 +235,32 @@ export class ActiveSwarm {
     for (const end of this.#unsubscribe) end();
     this.nodeApi.close();
     await this.ingress.close();
+    // Before their interfaces: they may have something to say at their end.
+    if (forget) await this.#tasks?.leave(LEAVE_TASKS_MS);
+    else await this.#tasks?.close();
     await this.attachments.close(forget);
     this.#isClosed = true;
     await this.#names.close();
     await this.dataplane.close();
+  }
+
+  #openTasks(): void {
+    const { config, session, runtimes, log, identity } = this.#options;
+    const networks = new TaskInterfaces({
+      attachments: this.attachments,
+      hasOthers: () => this.gossip.members().length > 1,
+      namesOpened: () => this.#names.opened(),
+    });
+    const { hostname, dataDir } = config;
+    const node = { id: identity.nodeId, hostname, os: 'linux', architecture: ARCHITECTURE };
+    const options = { dataDir, runtimes: runtimes.all, session, networks, node, log };
+    this.#tasks = new NodeTasks(this.#assignments, options);
+  }
+
+  #logs(...[id, query, signal]: Parameters<NodeTasks['logs']>): ReturnType<NodeTasks['logs']> {
+    if (this.#tasks === undefined)
+      throw new SwarmError({ code: 'SWARM_INACTIVE' }, 'the node is only beginning: ask again');
+    return this.#tasks.logs(id, query, signal);
   }
 
   #follow(): void {

@@ -74,6 +74,19 @@ export function createMetrics(node: SwarmNode): Metrics {
     read: () => [{ value: active()?.localAttachments().length ?? 0 }],
   });
   metrics.add({
+    name: 'shoal_tasks',
+    help: 'Tasks of this node by state.',
+    kind: 'gauge',
+    labelNames: ['state'],
+    read: () => labelled('state', Object.fromEntries(active()?.tasks?.stats().tasks ?? [])),
+  });
+  metrics.add({
+    name: 'shoal_task_reports_total',
+    help: 'States of tasks that were told to the managers.',
+    kind: 'counter',
+    read: () => [{ value: active()?.tasks?.stats().reports ?? 0 }],
+  });
+  metrics.add({
     name: 'shoal_gossip_members',
     help: 'Members by state, as this node sees them.',
     kind: 'gauge',
@@ -134,6 +147,7 @@ export function describeNode(node: SwarmNode): Record<string, unknown> {
     attachments: swarm.localAttachments(),
     records: swarm.deriveStats(),
     counters: { io: swarm.dataplane.ioStats(), drops, replies, totals },
+    tasks: Object.fromEntries(swarm.tasks?.stats().tasks ?? []),
     names: swarm.nameStats(),
     ingress: { ...swarm.ingress.stats(), problems: swarm.ingress.problems() },
     gossip: swarm.gossip.stats(),

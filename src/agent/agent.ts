@@ -74,7 +74,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
     onUpgrade: (...request: Parameters<ApiServer['onUpgrade']>) => api.onUpgrade(...request),
   };
   const runtimes = await Runtimes.open(config, facts, engine, log);
-  const node = new SwarmNode({ config, facts, state, log, onFatal, docker });
+  const node = new SwarmNode({ config, facts, state, log, onFatal, docker, runtimes });
   const hostRuntime = runtimes.all.find(({ kind }) => kind === 'host');
   const metrics = createMetrics(node);
   const backend = createBackend({

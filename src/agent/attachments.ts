@@ -269,7 +269,8 @@ export class Attachments {
       for (const attachment of this.list()) {
         this.#attachments.delete(attachment.saved.id);
         this.#deps.removePort(attachment);
-        await this.#deleteLink(attachment);
+        // A task goes on without its agent, and finds its interface as it was.
+        if (forget || attachment.assigned?.purpose !== 'task') await this.#deleteLink(attachment);
       }
       if (forget) this.#deps.state.setAttachments([]);
     });

@@ -76,6 +76,9 @@ function agentId(dataDir: string): string {
 
 export type StaticFacts = Omit<HostFacts, 'dataPathDriver' | 'warnings'>;
 
+/** The machine's name for its architecture, as Docker tells it. */
+export const ARCHITECTURE = MACHINE[arch()] ?? arch();
+
 /** What does not change while the agent runs. */
 export function readFacts(config: AgentConfig): StaticFacts {
   return {
@@ -83,7 +86,7 @@ export function readFacts(config: AgentConfig): StaticFacts {
     hostname: config.hostname,
     kernelVersion: release(),
     operatingSystem: operatingSystem(),
-    architecture: MACHINE[arch()] ?? arch(),
+    architecture: ARCHITECTURE,
     cpuCount: availableParallelism(),
     memoryBytes: totalmem(),
     agentVersion: agentVersion(),

@@ -1,5 +1,6 @@
 import type { NodeAvailability } from '../base/swarm-model.js';
 import type { NodeRegistration } from '../control/index.js';
+import type { RuntimeDescription } from '../runtime/index.js';
 import {
   CONTROL_PORT,
   defaultAdvertiseAddress,
@@ -79,6 +80,7 @@ export function readdressed(saved: SavedSwarm, host: readonly HostAddress[]): Sa
 export function registrationOf(
   config: AgentConfig,
   facts: StaticFacts,
+  runtimes: readonly Pick<RuntimeDescription, 'plugins' | 'labels'>[],
   addresses: NodeAddresses,
   availability: NodeAvailability,
 ): NodeRegistration {
@@ -90,8 +92,8 @@ export function registrationOf(
       nanoCpus: facts.cpuCount * NANO,
       memoryBytes: facts.memoryBytes,
       engineVersion: facts.agentVersion,
-      engineLabels: facts.labels,
-      plugins: [{ type: 'Network', name: 'overlay' }],
+      engineLabels: Object.assign({}, ...runtimes.map(({ labels }) => labels), facts.labels),
+      plugins: pluginsOf(runtimes),
     },
     availability,
     address: addresses.advertise.address,
@@ -99,4 +101,16 @@ export function registrationOf(
     gossipAddress: addresses.advertise.address,
     gossipPort: config.gossipPort,
   };
+}
+
+/** Networks are the agent's own, whatever an engine has. */
+function pluginsOf(
+  runtimes: readonly Pick<RuntimeDescription, 'plugins'>[],
+): NodeRegistration['description']['plugins'] {
+  const plugins = [
+    ...['bridge', 'host', 'null', 'overlay'].map((name) => ({ type: 'Network', name })),
+    ...runtimes.flatMap((runtime) => runtime.plugins.filter(({ type }) => type !== 'Network')),
+  ];
+  const unique = new Map(plugins.map((one) => [`${one.type}/${one.name}`, one]));
+  return [...unique.keys()].sort().flatMap((key) => unique.get(key) ?? []);
 }

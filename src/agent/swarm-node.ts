@@ -27,6 +27,7 @@ import {
   registrationOf,
   resolveAddresses,
 } from './node-place.js';
+import type { Runtimes } from './runtimes.js';
 import type { SavedSwarm, StateFile } from './state-file.js';
 
 /** How long the first assignments may take before starting the data path is given up. */
@@ -43,6 +44,8 @@ export interface SwarmNodeOptions {
   readonly onFatal: (error: Error) => void;
   /** Docker's API of this node, for other nodes. */
   readonly docker?: NodeDocker;
+  /** What runs tasks here. */
+  readonly runtimes: Runtimes;
 }
 
 type Phase =
@@ -311,8 +314,8 @@ export class SwarmNode {
   }
 
   #registration(addresses: NodeAddresses, availability: NodeAvailability): NodeRegistration {
-    const { config, facts } = this.#options;
-    return registrationOf(config, facts, addresses, availability);
+    const { config, facts, runtimes } = this.#options;
+    return registrationOf(config, facts, runtimes.descriptions, addresses, availability);
   }
 
   async #join(
@@ -348,7 +351,7 @@ export class SwarmNode {
   }
 
   async #activate(saved: SavedSwarm, identity: NodeIdentity): Promise<void> {
-    const { config, log, state, onFatal, docker } = this.#options;
+    const { config, log, state, onFatal, docker, runtimes } = this.#options;
     const session = await ManagerSession.open({
       identity,
       managers: saved.managers,
@@ -372,6 +375,7 @@ export class SwarmNode {
         session,
         assignments,
         onFatal,
+        runtimes,
         ...(docker === undefined ? {} : { docker }),
       });
       this.#phase = { kind: 'active', swarm };

@@ -1,4 +1,8 @@
-/** What runs tasks: the contract; the runtimes themselves are in `host` and `engine`. */
+/**
+ * What runs tasks: the contract, and the worker that does with it what managers want; the runtimes
+ * themselves are in `host` and `engine`.
+ */
+export { chooseRuntime } from './core/choice.js';
 export type {
   KnownTask,
   LogQuery,
@@ -11,5 +15,7 @@ export type {
   RuntimeTask,
 } from './core/runtime.js';
 export { RuntimeError, type RuntimeErrorDetail } from './core/runtime-error.js';
+export type { EndpointState } from './core/task-input.js';
 export { EngineRuntime, type EngineRuntimeConfig } from './engine/index.js';
 export { type HostRuntimeOptions, openHostRuntime } from './host/index.js';
+export { type TaskNetworks, TaskWorker, WORKER_CONFIG } from './io/worker.js';

@@ -219,7 +219,9 @@ ff02::2\tip6-allrouters
 
 /** `/etc/hosts` of a task. */
 export function hostsTextOf(task: RuntimeTask, hostname: string): string {
-  const own = task.hosts.map(({ address, name }) => `${address}\t${name === '' ? hostname : name}\n`);
+  const own = task.hosts.map(
+    ({ address, name }) => `${address}\t${name === '' ? hostname : name}\n`,
+  );
   const extra = (task.container.hosts ?? []).map((line) => {
     const [address = '', ...names] = line.trim().split(/\s+/);
     if (!/^[0-9a-fA-F:.]+$/.test(address) || names.length === 0) {
