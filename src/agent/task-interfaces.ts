@@ -87,7 +87,8 @@ export class TaskInterfaces implements TaskNetworks {
         aliases,
         addresses,
         mac,
-        createdAtMs,
+        // Of the leader's clock, which may have fractions.
+        createdAtMs: Math.floor(createdAtMs),
       },
       target: { kind: 'netns', path: netns },
       ifname: `eth${index}`,
