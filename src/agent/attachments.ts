@@ -209,7 +209,8 @@ export class Attachments {
         mac,
         name,
         aliases: [...aliases],
-        createdAtMs,
+        // The leader's clock has fractions, records have none.
+        createdAtMs: Math.floor(createdAtMs),
       };
       return this.#raise(saved, network, assigned);
     });
