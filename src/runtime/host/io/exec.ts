@@ -21,12 +21,13 @@ const EXIT_UNKNOWN = 255;
 export async function runExec(
   shim: Shim,
   record: TaskRecord,
+  folder: string,
   first: ProcessId,
   spec: ExecSpec,
   streams: ExecStreams,
   signal: AbortSignal,
 ): Promise<ExecProcess> {
-  const plan = encodePlan(execRecords(record, first, spec));
+  const plan = encodePlan(execRecords(record, folder, first, spec));
   const [program, ...args] = shim.execCommand;
   const child = spawn(program, args, {
     cwd: '/',
@@ -60,9 +61,15 @@ export async function runExec(
   }
 }
 
-function execRecords(record: TaskRecord, first: ProcessId, spec: ExecSpec): PlanRecord[] {
+function execRecords(
+  record: TaskRecord,
+  folder: string,
+  first: ProcessId,
+  spec: ExecSpec,
+): PlanRecord[] {
   const command = execCommandOf(record, spec);
   const records: PlanRecord[] = [
+    ['D', folder],
     ['X', `${first.pid}`, first.startTime],
     ...commandRecords(command),
     ...record.cgroups.procs.map((path): PlanRecord => ['G', path]),

@@ -40,6 +40,8 @@ export interface HostRuntimeOptions {
   /** The runtime's own: `tasks`, `volumes`, `trash`. */
   readonly dataDir: string;
   readonly log: Logger;
+  /** Absent: the native one, where it has been built. */
+  readonly shim?: 'native' | 'portable';
   /** Folder of all tasks' control groups, below the root of each hierarchy. */
   readonly cgroupParent?: string;
 }
@@ -80,8 +82,14 @@ class HostRuntime implements Runtime {
   }
 
   static async open(options: HostRuntimeOptions): Promise<HostRuntime> {
-    const shim = findShim();
-    if (shim === undefined) throw failed('the supervisor of tasks is not built');
+    const shim = findShim(options.shim);
+    if (shim === undefined) throw failed('the supervisor of tasks is not built: npm run build');
+    if (shim.kind === 'portable') {
+      options.log.warn(
+        {},
+        'tasks have the portable supervisor, which is larger and slower: no compiler was found',
+      );
+    }
     const runtime = new HostRuntime(options, shim);
     for (const folder of [runtime.#tasksFolder, runtime.#trash, runtime.#volumes]) {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -128,6 +136,11 @@ class HostRuntime implements Runtime {
     try {
       checkBindSources(task);
       const groups = cgroupPlanOf(this.#cgroups, this.#cgroupParent, task.id, task.resources);
+      if (this.#shim.kind === 'portable' && task.container.tty === true) {
+        throw failed(
+          'a terminal needs the native supervisor: build shoal where there is a compiler',
+        );
+      }
       const facts = hostFactsOf(folder.path, this.#volumes);
       const containerId = createHash('sha256').update(task.id).digest('hex');
       let plan = taskPlanOf(task, containerId, groups, facts);
@@ -143,7 +156,7 @@ class HostRuntime implements Runtime {
           'the host has no control group for a limit: the task runs without it',
         );
       }
-      for (const name of ['root', 'private']) mkdirSync(folder.file(name));
+      for (const name of ['root', 'private', 'hold']) mkdirSync(folder.file(name));
       writeFileSync(folder.file('hosts'), hostsTextOf(task, plan.hostname));
       writeFileSync(folder.file('resolv.conf'), resolvConfOf(task, readText('/etc/resolv.conf')));
       writeFileSync(folder.file('hostname'), `${plan.hostname}\n`);

@@ -116,7 +116,8 @@ export class HostTask {
 
   /** @throws RuntimeError RUNTIME_FAILED */
   async exec(spec: ExecSpec, streams: ExecStreams, signal: AbortSignal): Promise<ExecProcess> {
-    return await runExec(this.#shim, this.record, this.first, spec, streams, signal);
+    const { path } = this.folder;
+    return await runExec(this.#shim, this.record, path, this.first, spec, streams, signal);
   }
 
   /**

@@ -5,7 +5,8 @@ import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { RuntimeError } from '../../core/runtime-error.js';
 
-const SHIM = 'build/shoal-shim';
+const NATIVE_SHIM = 'build/shoal-shim';
+const PORTABLE_SHIM = 'dist/src/runtime/host/io/portable-shim.js';
 /** Bytes of a supervisor's answer. */
 const ANSWER_BYTES_MAX = 4096;
 
@@ -18,19 +19,36 @@ function packageRoot(): string {
   return folder;
 }
 
-/** The program that stands by a task, and the one that runs a command inside one. */
+/** The program that stands by a task, and runs further commands inside one. */
 export interface Shim {
-  readonly kind: 'native';
+  readonly kind: 'native' | 'portable';
   readonly taskCommand: readonly [string, ...string[]];
   readonly execCommand: readonly [string, ...string[]];
   readonly env: NodeJS.ProcessEnv;
 }
 
-/** The native shim, if it has been built. */
-export function findShim(): Shim | undefined {
-  const path = join(packageRoot(), SHIM);
-  if (!existsSync(path)) return undefined;
-  return { kind: 'native', taskCommand: [path, 'task'], execCommand: [path, 'exec'], env: {} };
+/**
+ * The native shim if it has been built, else the portable one.
+ *
+ * @param wanted That one only.
+ */
+export function findShim(wanted: Shim['kind'] | undefined): Shim | undefined {
+  const root = packageRoot();
+  const native = join(root, NATIVE_SHIM);
+  if (wanted !== 'portable' && existsSync(native)) {
+    return {
+      kind: 'native',
+      taskCommand: [native, 'task'],
+      execCommand: [native, 'exec'],
+      env: {},
+    };
+  }
+  const portable = join(root, PORTABLE_SHIM);
+  if (wanted === 'native' || !existsSync(portable)) return undefined;
+  const node = [process.execPath, '--max-semi-space-size=1', portable] as const;
+  const path = process.env['PATH'] ?? '/usr/bin:/bin';
+  const env = { PATH: `${path}:/usr/local/sbin:/usr/sbin:/sbin` };
+  return { kind: 'portable', taskCommand: [...node, 'task'], execCommand: [...node, 'exec'], env };
 }
 
 /** A process that is named beyond doubt. */

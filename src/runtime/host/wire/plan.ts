@@ -107,6 +107,29 @@ export function encodePlan(records: readonly PlanRecord[]): Uint8Array {
   return plan;
 }
 
+/** A plan as the shim receives it, behind its length; `undefined`: it makes no sense. */
+export function decodePlan(plan: Uint8Array): PlanRecord[] | undefined {
+  const view = new DataView(plan.buffer, plan.byteOffset, plan.length);
+  const records: PlanRecord[] = [];
+  for (let at = 0; at < plan.length; ) {
+    if (at + 2 > plan.length) return undefined;
+    const op = String.fromCharCode(view.getUint8(at)) as PlanOp;
+    const count = view.getUint8(at + 1);
+    const values: Uint8Array[] = [];
+    at += 2;
+    for (let i = 0; i < count; i++) {
+      if (at + 4 > plan.length) return undefined;
+      const length = view.getUint32(at, true);
+      at += 4;
+      if (length >= plan.length - at) return undefined;
+      values.push(plan.subarray(at, at + length));
+      at += length + 1;
+    }
+    records.push([op, ...values]);
+  }
+  return records;
+}
+
 function u32(value: number): Uint8Array {
   return Uint8Array.of(value, value >>> 8, value >>> 16, value >>> 24);
 }

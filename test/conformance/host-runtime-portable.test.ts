@@ -1,0 +1,13 @@
+import t from 'tap';
+import { cannotMakeNamespaces } from '../dataplane/sys/netns-fixture.js';
+import { hostRuntimeBed } from '../support/host-runtime-bed.js';
+import { runtimeConformance } from './runtime.js';
+
+if (cannotMakeNamespaces) t.plan(0, cannotMakeNamespaces);
+else {
+  t.setTimeout(300_000);
+  runtimeConformance(
+    t,
+    hostRuntimeBed('portable', ['netns', 'health', 'limits', 'mounts', 'exec']),
+  );
+}
