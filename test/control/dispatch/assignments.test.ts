@@ -436,6 +436,51 @@ t.test('a large swarm is told in parts', async (t) => {
   t.equal(held?.nodes.size, 12_500);
 });
 
+/** Another value somewhere inside. */
+function spoiled(value: unknown, path: readonly number[], other: unknown): unknown {
+  const [at, ...rest] = path;
+  if (at === undefined || typeof value !== 'object' || value === null) return other;
+  const keys = Object.keys(value);
+  const key = keys[at % Math.max(1, keys.length)];
+  if (key === undefined) return other;
+  const copy = (Array.isArray(value) ? [...value] : { ...value }) as Record<string, unknown>;
+  copy[key] = spoiled(copy[key], rest, other);
+  return copy;
+}
+
+t.test(
+  'assignments and reports that are spoiled anywhere are taken or not, without a throw',
+  async (t) => {
+    const bench = begun();
+    for (const what of ['network', 'attach', 'service', 'task'] as const)
+      for (const command of commandsOf(bench, what, 1)) bench.refusal(command);
+    const whole = JSON.parse(JSON.stringify(fullChange(assignmentsOf(bench))));
+    t.equal(whole.tasks.put.length, 1);
+    const report = {
+      kind: 'status',
+      request: 1,
+      reports: [
+        { taskId: taskId(1), status: { ...status('running'), container: { id: 'c', pid: 1 } } },
+      ],
+    };
+    const path = fc.array(fc.nat(20), { minLength: 1, maxLength: 9 });
+    let taken = 0;
+    fc.assert(
+      fc.property(path, fc.jsonValue(), (where, other) => {
+        const change = parseAssignmentsChange(spoiled(whole, where, other));
+        if (change !== undefined) {
+          taken++;
+          applyChange(undefined, change);
+        }
+        parseAgentMessage(spoiled(report, where, other));
+        return true;
+      }),
+      { numRuns: 2_000 * FUZZ_FACTOR },
+    );
+    t.ok(taken > 20, `${taken} are still assignments`);
+  },
+);
+
 t.test('a change without anything to change is refused', async (t) => {
   t.equal(applyChange(undefined, { era: 0, version: 1 }), undefined);
 });

@@ -90,7 +90,7 @@ t.test('what is no whole snapshot file is refused, whatever is wrong with it', a
     t.match(JSON.parse(described), {
       cluster: 'default',
       nodes: [{ id: world.first.id, role: 'manager', manager: `${HOST}:${world.manager.port}` }],
-      networks: [{ name: 'mesh' }],
+      networks: [{ name: 'ingress' }, { name: 'mesh' }],
       secrets: ['tls-key'],
     });
     for (const hidden of [planted, data, world.manager.cluster().joinTokens.worker, 'PRIVATE'])

@@ -1,13 +1,6 @@
 import type { SwarmError } from '../../../base/swarm-error.js';
 import type { NetworkId, NetworkObject, Subnet } from '../../../base/swarm-model.js';
-import {
-  canonicalAddress,
-  cidrOf,
-  macOf,
-  nextFreeAddress,
-  reservedAddresses,
-  subnetOf,
-} from './addresses.js';
+import { canonicalAddress, factsOf, macOf, nextFreeAddress, subnetOf } from './addresses.js';
 import { change } from './decision.js';
 import { invalid, refuse } from './refuse.js';
 import type { Change, ReadonlyState } from './state.js';
@@ -38,9 +31,9 @@ export class AddressPlan {
    */
   endpoint(network: NetworkObject, wanted: readonly string[] = []): readonly string[] {
     const chosen = wanted.map((text) => this.#checked(network, text));
-    const families = new Set(network.subnets.map(({ subnet }) => cidrOf(subnet).family));
+    const families = new Set(network.subnets.map((subnet) => factsOf(subnet).cidr.family));
     for (const family of families) {
-      const ofFamily = chosen.filter(({ subnet }) => cidrOf(subnet.subnet).family === family);
+      const ofFamily = chosen.filter(({ subnet }) => factsOf(subnet).cidr.family === family);
       if (ofFamily.length > 1)
         throw invalid(`several IPv${family} addresses were asked for: name one`);
       if (ofFamily.length === 0) chosen.push(this.#free(network, family));
@@ -76,7 +69,7 @@ export class AddressPlan {
     const given = this.#given.get(network.id) ?? new Set();
     given.add(address);
     this.#given.set(network.id, given);
-    return `${address}/${cidrOf(subnet.subnet).prefix}`;
+    return `${address}/${factsOf(subnet).cidr.prefix}`;
   }
 
   #isTaken(network: NetworkObject, address: string): boolean {
@@ -92,7 +85,7 @@ export class AddressPlan {
     const subnet = subnetOf(network.subnets, address);
     if (subnet === undefined)
       throw invalid(`address ${address} is not in a subnet of network ${network.spec.name}`);
-    const reservedFor = reservedAddresses(subnet).get(address);
+    const reservedFor = factsOf(subnet).reserved.get(address);
     if (reservedFor !== undefined)
       throw invalid(`address ${address} is ${reservedFor} of network ${network.spec.name}`);
     const holder = this.#state.addressesOn(network.id).get(address);
@@ -109,7 +102,7 @@ export class AddressPlan {
     const used = { has: (address: string) => this.#isTaken(network, address) };
     const last = this.#cursors.get(network.id) ?? this.#state.row('cursor', network.id)?.last ?? {};
     for (const subnet of network.subnets) {
-      if (cidrOf(subnet.subnet).family !== family) continue;
+      if (factsOf(subnet).cidr.family !== family) continue;
       const address = nextFreeAddress(subnet, used, last[subnet.subnet]);
       if (address === undefined) continue;
       this.#cursors.set(network.id, { ...last, [subnet.subnet]: address });

@@ -18,6 +18,33 @@ export function cidrOf(text: string): Cidr {
   return cidr;
 }
 
+/** What is asked of a subnet for every address that is given out. */
+interface SubnetFacts {
+  readonly cidr: Cidr;
+  /** Where addresses are chosen. */
+  readonly lowest: bigint;
+  readonly highest: bigint;
+  readonly reserved: ReadonlyMap<string, string>;
+}
+
+const facts = new WeakMap<Subnet, SubnetFacts>();
+
+/** Subnets of stored networks are never altered. */
+export function factsOf(subnet: Subnet): SubnetFacts {
+  const known = facts.get(subnet);
+  if (known !== undefined) return known;
+  const cidr = cidrOf(subnet.subnet);
+  const range = subnet.ipRange === undefined ? cidr : cidrOf(subnet.ipRange);
+  const made = {
+    cidr,
+    lowest: networkOf(range).value,
+    highest: lastOf(range),
+    reserved: reservedAddresses(subnet),
+  };
+  facts.set(subnet, made);
+  return made;
+}
+
 /** Addresses of a subnet that no endpoint may have, with the reason. */
 export function reservedAddresses(subnet: Subnet): ReadonlyMap<string, string> {
   const reserved = new Map([[subnet.gateway, 'the gateway']]);
@@ -39,11 +66,7 @@ export function nextFreeAddress(
   used: { has(address: string): boolean },
   last: string | undefined,
 ): string | undefined {
-  const cidr = cidrOf(subnet.subnet);
-  const range = subnet.ipRange === undefined ? cidr : cidrOf(subnet.ipRange);
-  const reserved = reservedAddresses(subnet);
-  const lowest = networkOf(range).value;
-  const highest = lastOf(range);
+  const { cidr, lowest, highest, reserved } = factsOf(subnet);
   const lastValue = last === undefined ? undefined : parseAddress(last)?.value;
   const start =
     lastValue !== undefined && lastValue >= lowest && lastValue < highest ? lastValue + 1n : lowest;

@@ -178,7 +178,10 @@ function milestones(
  * @param nodeId The node that says so; absent: the leader.
  */
 export function isNews(row: TaskObject, status: TaskStatus, nodeId: TaskObject['nodeId']): boolean {
-  if (nodeId !== undefined && (row.nodeId !== nodeId || !isPlaced(row))) return false;
+  if (nodeId !== undefined && row.nodeId !== nodeId) return false;
+  // Only where it is placed a task gets on; before that it waits, or is over.
+  const isOnNode = compareTaskStates(status.state, 'assigned') >= 0 && !isTerminal(status.state);
+  if (!isPlaced(row) && (nodeId !== undefined || isOnNode)) return false;
   const order = compareTaskStates(status.state, row.status.state);
   if (order < 0 || (order > 0 && isTerminal(row.status.state))) return false;
   return order > 0 || JSON.stringify(status) !== JSON.stringify(row.status);

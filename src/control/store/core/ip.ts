@@ -26,12 +26,12 @@ export function bitsOf(family: IpFamily): number {
  */
 export function parseAddress(text: string): IpAddress | undefined {
   if (V4.test(text)) {
-    let value = 0n;
+    let value = 0;
     for (const part of text.split('.')) {
       if (Number(part) > 255) return undefined;
-      value = (value << 8n) | BigInt(part);
+      value = value * 256 + Number(part);
     }
-    return { family: 4, value };
+    return { family: 4, value: BigInt(value) };
   }
   if (!text.includes(':') || text.includes('%') || !ipaddr.IPv6.isValid(text)) return undefined;
   const parsed = ipaddr.IPv6.parse(text);
@@ -42,6 +42,11 @@ export function parseAddress(text: string): IpAddress | undefined {
 }
 
 export function formatAddress({ family, value }: IpAddress): string {
+  // The way of every address that is given out.
+  if (family === 4) {
+    const bits = Number(value);
+    return `${bits >>> 24}.${(bits >>> 16) & 255}.${(bits >>> 8) & 255}.${bits & 255}`;
+  }
   const bytes: number[] = [];
   for (let shift = bitsOf(family) - 8; shift >= 0; shift -= 8)
     bytes.push(Number((value >> BigInt(shift)) & 0xffn));

@@ -87,6 +87,8 @@ t.test('what is said too late is no mistake', async (t) => {
   unchanged('meant for another node', assign(2, 1));
   bench.do(report(1, status('shutdown')));
   unchanged('it is over', assign(1, 1));
+  bench.do(create(4, specVersion));
+  unchanged('it is nowhere', report(4, status('preparing')));
   bench.do({ kind: 'service_remove', id: serviceId(1) });
   unchanged('a service that is being removed', create(3, specVersion));
   bench.do({ kind: 'service_purge', id: serviceId(1) });
