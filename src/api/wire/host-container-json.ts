@@ -40,7 +40,8 @@ export function hostContainerJson(container: HostContainer, nowMs: number) {
     Id: id,
     Names: [`/${name}`],
     Image: image,
-    ImageID: image,
+    // Equal to the name it would be taken for one that is nothing but its id.
+    ImageID: '',
     Command: command.join(' '),
     Created: Math.floor(createdAtMs / 1000),
     Ports: [],
