@@ -158,13 +158,17 @@ export class LeaderDuties {
     this.#ingressAtMs = now() + INGRESS_RETRY_MS;
     if (secretsOf(this.#scope).ingressMade !== true)
       await propose({ kind: 'ingress_create', id: newId<NetworkId>() });
-    let lacking = lackingIngress(replica.state).length;
-    while (lacking > 0) {
+    for (;;) {
+      const lacking = lackingIngress(replica.state);
+      if (lacking.length === 0) break;
       await propose({ kind: 'ingress_attach' });
-      const before = lacking;
-      lacking = lackingIngress(replica.state).length;
-      if (lacking < before) continue;
-      log.warn({ nodes: lacking }, 'nodes are not on the ingress network: it has no address left');
+      // Counting alone would take a node that has joined meanwhile for one that got nothing.
+      const left = new Set(lackingIngress(replica.state).map(({ id }) => id));
+      if (lacking.some(({ id }) => !left.has(id))) continue;
+      log.warn(
+        { nodes: lacking.length },
+        'nodes are not on the ingress network: it has no address left',
+      );
       return;
     }
     this.#ingressAtMs = 0;
