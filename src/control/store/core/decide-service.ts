@@ -6,8 +6,10 @@ import {
   type ServiceEndpoint,
   type ServiceObject,
   type ServiceSpec,
+  type UpdateStatus,
   type VirtualIp,
 } from '../../../base/service-model.js';
+import { SwarmError } from '../../../base/swarm-error.js';
 import type { NetworkObject } from '../../../base/swarm-model.js';
 import { AddressPlan } from './address-plan.js';
 import {
@@ -277,23 +279,48 @@ function setStatus(state: ReadonlyState, command: CommandOf<'service_status'>): 
   return settled(state, { ...touched(state, row, atMs), updateStatus });
 }
 
-/** The updater's own: there is nothing to go back to afterwards. */
+/**
+ * The updater's own: there is nothing to go back to afterwards. Where that is not possible any more, since
+ * others have its ports or a secret is gone, the update stands still and says so: no user is there to be
+ * refused.
+ */
 function rollBack(state: ReadonlyState, command: CommandOf<'service_rollback'>): Decision {
   const { id, specVersion, updateStatus, atMs } = command;
   const row = state.row('service', id);
   if (row?.previousSpec === undefined || row.specVersion !== specVersion) return { ...EMPTY, id };
-  const ports = allocatePorts(state, row.previousSpec, row);
-  const { endpoint, changes } = endpointOf(state, row.previousSpec, ports, row);
+  try {
+    return goneBack(state, row, row.previousSpec, command);
+  } catch (error) {
+    if (!(error instanceof SwarmError)) throw error;
+    const paused: UpdateStatus = {
+      ...updateStatus,
+      state: 'paused',
+      message: `the spec before cannot be used any more: ${error.message}`,
+    };
+    return settled(state, { ...touched(state, row, atMs), updateStatus: paused });
+  }
+}
+
+function goneBack(
+  state: ReadonlyState,
+  row: ServiceObject,
+  spec: ServiceSpec,
+  { updateStatus, atMs }: CommandOf<'service_rollback'>,
+): Decision {
+  checkNetworks(state, spec);
+  const ports = allocatePorts(state, spec, row);
+  checkSecretsAndConfigs(state, spec);
+  const { endpoint, changes } = endpointOf(state, spec, ports, row);
   const {
-    previousSpec: __,
+    previousSpec: _,
     previousSpecVersion,
-    registryAuth: _,
+    registryAuth: __,
     previousRegistryAuth,
     ...rest
   } = touched(state, row, atMs);
   const after: ServiceObject = {
     ...rest,
-    spec: row.previousSpec,
+    spec,
     specVersion: previousSpecVersion ?? row.version,
     endpoint,
     updateStatus,

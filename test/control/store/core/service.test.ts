@@ -305,6 +305,29 @@ t.test('the updater goes back once, and only from the spec that failed', async (
   t.equal(row(bench, 1).version, version);
 });
 
+t.test('an update that cannot go back stands still', async (t) => {
+  const bench = new Bench();
+  bench.do({ kind: 'ingress_create', id: networkId('i') });
+  bench.do(create(1, 'web', publishing(port(8080))));
+  bench.do(update(1, row(bench, 1).version, serviceSpec('web')));
+  bench.do(create(2, 'other', publishing(port(8080))));
+  const { specVersion, spec } = row(bench, 1);
+  bench.do({
+    kind: 'service_rollback',
+    id: serviceId(1),
+    specVersion,
+    updateStatus: { state: 'rollback_started', message: 'too many failures' },
+  });
+  t.match(row(bench, 1), {
+    spec,
+    specVersion,
+    updateStatus: {
+      state: 'paused',
+      message: `the spec before cannot be used any more: port '8080' is already in use by service 'other' (${serviceId(2)}) as an ingress port`,
+    },
+  });
+});
+
 t.test('name, mode and the old form of networks stay', async (t) => {
   const bench = new Bench();
   bench.network(1);
