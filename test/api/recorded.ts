@@ -175,7 +175,7 @@ export function taskOf(json: Json, service: ServiceSpec): TaskObject {
     serviceId: json.ServiceID as ServiceId,
     serviceName: service.name,
     serviceLabels: service.labels,
-    slot: json.Slot ?? 0,
+    slot: (json.Slot ?? 0) + (json.JobIteration ? 1 : 0),
     ...(json.NodeID && { nodeId: json.NodeID as NodeId }),
     spec: readServiceSpec({ Name: 'x', TaskTemplate: json.Spec }).task,
     specVersion: 9,

@@ -59,6 +59,10 @@ const statusJson = (status: TaskStatus) => ({
   PortStatus: { Ports: list(status.ports)?.map(portJson) },
 });
 
+/** The CLI counts the tasks of a job from 0, and those of other services from 1. */
+const slotOf = ({ slot, jobIteration }: TaskObject) =>
+  jobIteration === undefined || slot === 0 ? slot : slot - 1;
+
 /** @param networkOf Of a network that is gone only the id is shown. */
 export function taskJson(task: TaskObject, networkOf: (id: string) => NetworkObject | undefined) {
   return {
@@ -69,7 +73,7 @@ export function taskJson(task: TaskObject, networkOf: (id: string) => NetworkObj
     Labels: {},
     Spec: taskSpecJson(task.spec),
     ServiceID: text(task.serviceId),
-    Slot: number(task.slot),
+    Slot: number(slotOf(task)),
     NodeID: text(task.nodeId),
     Status: statusJson(task.status),
     DesiredState: task.desiredState,
