@@ -49,8 +49,8 @@ export function identityOf(
   }
   const login = row?.[0];
   const further =
-    groupPart === undefined
-      ? groups.filter(([, , , members = '']) => members.split(',').includes(login ?? ''))
+    groupPart === undefined && login !== undefined
+      ? groups.filter(([, , , members = '']) => members.split(',').includes(login))
       : [];
   const ids = new Set(further.map(([, , id = '']) => idOf(id)).filter((id) => id !== undefined));
   for (const extra of extraGroups) {
