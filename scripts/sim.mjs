@@ -1,9 +1,11 @@
 // `npm run sim [-- SEEDS]`: the simulated worlds and scenarios of gossip, over many seeds.
 // `npm run sim -- raft --seeds N [--from N] [--nodes 3|5|7]`: N lives of a group of managers (of each
 // size, unless one is named), by two processes. `npm run sim -- raft --seed N --nodes 3 --trace`: one, told in full.
+// `npm run sim -- cluster --seeds N [--from N]`: N lives of a whole cluster with its services;
+// `npm run sim -- cluster --seed N --trace`: one, told in full.
 import { fork, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { root, setup } from './setup.mjs';
@@ -58,6 +60,92 @@ async function translate() {
       writeFileSync(output, ts.transpileModule(text, { compilerOptions }).outputText);
     }
   }
+}
+
+/** As `translate`, but only what these files import, and they themselves. */
+async function translateFrom(...entries) {
+  const { default: ts } = await import('typescript');
+  const compilerOptions = { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext };
+  const pending = entries.map((path) => join(root, path));
+  const seen = new Set(pending);
+  for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
+    const { outputText } = ts.transpileModule(readFileSync(path, 'utf8'), { compilerOptions });
+    for (const [, specifier] of outputText.matchAll(/from '(\.[^']+)'/g)) {
+      const imported = join(dirname(path), specifier.replace(/\.js$/, '.ts'));
+      if (seen.has(imported)) continue;
+      seen.add(imported);
+      pending.push(imported);
+    }
+    const output = join(built, relative(root, path).replace(/\.ts$/, '.js'));
+    mkdirSync(dirname(output), { recursive: true });
+    writeFileSync(output, outputText);
+  }
+}
+
+async function loadCluster() {
+  const at = (path) => import(pathToFileURL(join(built, path)).href);
+  const { runSeed } = await at('test/sim/cluster/run.js');
+  const { Orchestrator } = await at('src/control/orchestrate/core/orchestrator.js');
+  return (seed, trace) => runSeed(seed, { orchestrator: Orchestrator, ...(trace && { trace }) });
+}
+
+/** In a process of its own: every `step`th seed from `from` to `to`. */
+async function workCluster({ from, to, step }) {
+  const run = await loadCluster();
+  for (let seed = from; seed <= to; seed += step) {
+    const result = run(seed);
+    process.send({ ...result, faults: [...result.faults] });
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  process.disconnect();
+}
+
+async function cluster(args) {
+  const { values } = parseArgs({
+    args,
+    options: {
+      seeds: { type: 'string', default: '1000' },
+      from: { type: 'string', default: '1' },
+      seed: { type: 'string' },
+      trace: { type: 'boolean', default: false },
+    },
+  });
+  setup({ native: false, typescript: false });
+  await translateFrom('test/sim/cluster/run.ts', 'src/control/orchestrate/core/orchestrator.ts');
+  if (values.seed !== undefined) {
+    const run = await loadCluster();
+    const write = (line) => process.stdout.write(`${line}\n`);
+    const result = run(numberOf('seed', values.seed), values.trace ? write : undefined);
+    write(JSON.stringify({ ...result, faults: Object.fromEntries(result.faults) }));
+    process.exit(result.failure === undefined ? 0 : 1);
+  }
+  const from = numberOf('first seed', values.from);
+  const to = from + numberOf('number of seeds', values.seeds) - 1;
+  const startMs = Date.now();
+  const sums = { runs: 0, failed: 0, commits: 0, leaders: 0, restarts: 0, replacements: 0 };
+  const faults = new Map();
+  const children = Array.from({ length: PROCESSES }, (_, i) => {
+    const task = { from: from + i, to, step: PROCESSES };
+    const child = fork(fileURLToPath(import.meta.url), ['cluster-worker', JSON.stringify(task)]);
+    child.on('message', (result) => {
+      sums.runs += 1;
+      for (const name of ['commits', 'leaders', 'restarts', 'replacements'])
+        sums[name] += result[name];
+      addTo(faults, result.faults);
+      if (result.failure === undefined) return;
+      sums.failed += 1;
+      process.stdout.write(
+        `FAIL seed ${result.seed}: ${result.failure}\n` +
+          `     npm run sim -- cluster --seed ${result.seed} --trace\n`,
+      );
+    });
+    return new Promise((resolve) => child.on('exit', resolve));
+  });
+  const codes = await Promise.all(children);
+  const seconds = ((Date.now() - startMs) / 1000).toFixed(1);
+  const told = Object.entries(sums).map(([name, sum]) => `${sum} ${name}`);
+  process.stdout.write(`${told.join(', ')} in ${seconds} s\nfaults: ${listOf(faults)}\n`);
+  process.exit(sums.failed > 0 || codes.some((code) => code !== 0) ? 1 : 0);
 }
 
 async function load() {
@@ -191,6 +279,8 @@ async function raft(args) {
 const [what = '100', ...rest] = process.argv.slice(2);
 if (what === 'raft-worker') await work(JSON.parse(rest[0]));
 else if (what === 'raft') await raft(rest);
+else if (what === 'cluster-worker') await workCluster(JSON.parse(rest[0]));
+else if (what === 'cluster') await cluster(rest);
 else {
   numberOf('number of seeds', what);
   setup();

@@ -24,6 +24,8 @@ type Driver = CoreDriver<Parameters<Orchestrator['step']>[0], { groups: readonly
 
 /** One reign: from when this manager leads until it does not. */
 interface Reign {
+  /** Of raft, in which this manager leads. */
+  readonly term: number;
   readonly core: Orchestrator;
   readonly driver: Driver;
 }
@@ -35,6 +37,7 @@ export class LeaderOrchestrator {
   readonly #timer: NodeJS.Timeout;
   readonly #unsubscribe: readonly (() => void)[];
   #reign: Reign | undefined;
+  #isBeginning = false;
   #closed = false;
 
   constructor(scope: ManagerScope) {
@@ -68,15 +71,27 @@ export class LeaderOrchestrator {
     this.#end();
   }
 
-  /** Only when everything that leaders before have committed is in the state it may be looked at. */
   #follow(): void {
     if (this.#closed) return;
-    const { role, leaderReady } = this.#scope.replica.current;
-    if (role !== 'leader' || !leaderReady) this.#end();
-    else if (this.#reign === undefined) this.#begin();
+    const { role, leaderReady, term } = this.#scope.replica.current;
+    const leads = role === 'leader' && leaderReady;
+    if (!leads || this.#reign?.term !== term) this.#end();
+    if (leads && this.#reign === undefined && !this.#isBeginning) void this.#begin(term);
   }
 
-  #begin(): void {
+  /** Only when everything that leaders before have committed is in the state it may be looked at. */
+  async #begin(term: number): Promise<void> {
+    this.#isBeginning = true;
+    try {
+      await this.#scope.replica.raft.read();
+    } catch {
+      // Not the leader any more, or not sure to be: it is looked at again in a while.
+      return;
+    } finally {
+      this.#isBeginning = false;
+    }
+    const { current } = this.#scope.replica;
+    if (this.#closed || current.role !== 'leader' || current.term !== term) return;
     const clock = this.#clock();
     const core = new Orchestrator(
       { newTaskId: () => newId<TaskId>(), prng: new Prng(randomInt(SEEDS)) },
@@ -90,7 +105,7 @@ export class LeaderOrchestrator {
       },
       clock,
     );
-    this.#reign = { core, driver };
+    this.#reign = { term, core, driver };
     driver.start();
   }
 

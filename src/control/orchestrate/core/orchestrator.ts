@@ -423,6 +423,9 @@ function placeTasks(
     const error = place ? undefined : (refusal ?? explanationOf(placer, nodeId));
     if (error !== undefined && error === task.status.error) continue;
     if (!draft.mayGoOn()) break;
+    // The store had no address for it on that node: nobody tells when there is one.
+    if (place !== undefined && task.status.error !== undefined)
+      draft.wakeAt(draft.nowMs + REFUSED_MS);
     if (place !== undefined) draft.place(task, place);
     else if (error !== undefined)
       draft.setStatus(task, { ...task.status, state: 'pending', atMs: draft.nowMs, error });
