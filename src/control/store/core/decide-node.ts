@@ -154,7 +154,10 @@ function forgetStates(state: ReadonlyState, command: CommandOf<'nodes_forget_sta
   return { id: command.except, changes };
 }
 
-/** The node says itself that it goes: nothing of it is left on any network. */
+/**
+ * The node says itself that it goes: nothing of it is left on any network. Its tasks keep what was last
+ * reported of them, as Docker shows it, and run elsewhere, since the node is down.
+ */
 function leave(state: ReadonlyState, command: CommandOf<'node_leave'>): Decision {
   const node = nodeOf(state, command.nodeId);
   const observation = { state: 'down', stateMessage: 'the node left the swarm' } as const;
@@ -162,7 +165,6 @@ function leave(state: ReadonlyState, command: CommandOf<'node_leave'>): Decision
     id: node.id,
     changes: [
       ...releaseAll(state, node.id),
-      ...orphaned(state, node.id, 'the node left the swarm', command.atMs),
       ...observed(state, node, observation, command.atMs),
     ],
   };
