@@ -6,6 +6,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import {
   closeSync,
   constants,
+  existsSync,
   fsyncSync,
   openSync,
   readFileSync,
@@ -26,6 +27,7 @@ import { killProcess, startTimeOf } from './process.js';
 const AGENT = 3;
 const EXIT_SHIM = 125;
 const EXIT_KILLED = 137;
+const FOLDER_CHECK_MS = 10_000;
 const CLONE_NEWNET = 0x4000_0000;
 const PLAN_BYTES_MAX = 64 * 1024 * 1024;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_NONBLOCK } = constants;
@@ -105,6 +107,10 @@ class Supervisor {
     answer(`R ${holder}`);
     closeSync(AGENT);
     const orders = new Socket({ fd: ctl, writable: false });
+    // As the native one: without its folder a task is nobody's.
+    setInterval(() => {
+      if (!existsSync(this.#file('ctl'))) this.#end();
+    }, FOLDER_CHECK_MS);
     let text = '';
     orders.on('data', (chunk) => {
       const lines = (text + String(chunk)).split('\n');

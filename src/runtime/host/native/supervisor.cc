@@ -34,6 +34,8 @@ namespace shoal {
 constexpr int EXIT_SUPERVISOR = 125;
 /// Reads of what was printed last, after the task's end: 64 MiB.
 constexpr int LAST_READS_MAX = 4096;
+/// How often it is asked whether the folder still is there. A watch would take one of the few that a user may have.
+constexpr int FOLDER_CHECK_MS = 10000;
 
 enum class Phase { IDLE, STARTING, RUNNING };
 
@@ -332,6 +334,13 @@ static void on_child() {
   }
 }
 
+/// Whoever deletes the folder wants no task any more, and no agent could find it: a lab that was taken down, say.
+static void end_without_folder() {
+  if (self.is_ending || faccessat(self.folder, "ctl", F_OK, 0) == 0) return;
+  self.is_ending = true;
+  kill_first(SIGKILL);
+}
+
 [[noreturn]] static void supervise() {
   sigset_t child;
   sigemptyset(&child);
@@ -345,7 +354,8 @@ static void on_child() {
                         {self.outputs[0].fd, POLLIN, 0},
                         {self.outputs[1].fd, POLLIN, 0},
                         {self.signals, POLLIN, 0}};
-    if (poll(watched, 5, -1) < 0) continue;
+    if (poll(watched, 5, FOLDER_CHECK_MS) < 0) continue;
+    end_without_folder();
     if (watched[0].revents != 0) on_report();
     if (watched[2].revents != 0) pump(self.outputs[0]);
     if (watched[3].revents != 0) pump(self.outputs[1]);
