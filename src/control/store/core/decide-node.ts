@@ -163,10 +163,7 @@ function leave(state: ReadonlyState, command: CommandOf<'node_leave'>): Decision
   const observation = { state: 'down', stateMessage: 'the node left the swarm' } as const;
   return {
     id: node.id,
-    changes: [
-      ...releaseAll(state, node.id),
-      ...observed(state, node, observation, command.atMs),
-    ],
+    changes: [...releaseAll(state, node.id), ...observed(state, node, observation, command.atMs)],
   };
 }
 
