@@ -18,12 +18,13 @@ import {
   segmentMtuBytes,
 } from '../dataplane/overlay/index.js';
 import { Gossip } from '../gossip/index.js';
+import type { PublishedTask } from '../runtime/index.js';
 import { formatHostPort } from './addresses.js';
 import { type AttachableNetwork, type Attachment, Attachments, viewOf } from './attachments.js';
 import type { AgentConfig } from './config.js';
 import { Dataplane } from './dataplane.js';
 import { ARCHITECTURE, hostAddresses, underlayMtuBytes } from './facts.js';
-import { NodeIngress, vipsOn, withoutPrefix } from './ingress.js';
+import { hostPortsOf, NodeIngress, vipsOn, withoutPrefix } from './ingress.js';
 import type { Log } from './log.js';
 import { NameServers } from './name-servers.js';
 import { NodeApi, type NodeDocker } from './node-api.js';
@@ -253,7 +254,9 @@ export class ActiveSwarm {
     });
     const { hostname, dataDir } = config;
     const node = { id: identity.nodeId, hostname, os: 'linux', architecture: ARCHITECTURE };
-    const options = { dataDir, runtimes: runtimes.all, session, networks, node, log };
+    const publish = (id: string, published: PublishedTask | undefined) =>
+      this.ingress.setHostPorts(id, published === undefined ? [] : hostPortsOf(published));
+    const options = { dataDir, runtimes: runtimes.all, session, networks, publish, node, log };
     this.#tasks = new NodeTasks(this.#assignments, options);
   }
 

@@ -14,6 +14,7 @@ import {
 } from '../dataplane/ingress/index.js';
 import { openTcpClientInNetns, openUdpInNetns } from '../dataplane/io/index.js';
 import type { EndpointRecord } from '../dataplane/overlay/index.js';
+import type { PublishedTask } from '../runtime/index.js';
 import type { Attachment, Attachments } from './attachments.js';
 import type { Log } from './log.js';
 
@@ -199,4 +200,22 @@ async function udpSocketIn(netns: string, address: string): Promise<UdpSocket> {
   socket.bind({ fd });
   await listening;
   return socket;
+}
+
+/** Where the ports of one task of this node lead, when they are those of the node itself. */
+export function hostPortsOf({ task, netns, ports }: PublishedTask): readonly HostPort[] {
+  // With the host's network they are the node's own already.
+  if (netns === undefined) return [];
+  const address = task.networks[0]?.addresses[0] ?? '127.0.0.1';
+  return ports.map(({ protocol, publishedPort, targetPort }) => ({
+    protocol,
+    publishedPort,
+    targetPort,
+    taskId: task.id,
+    serviceId: task.serviceId,
+    serviceName: task.serviceName,
+    state: 'ready',
+    address: withoutPrefix(address),
+    netns,
+  }));
 }

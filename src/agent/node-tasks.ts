@@ -1,11 +1,12 @@
 import { join } from 'node:path';
-import type { PortConfig, TaskObject } from '../base/service-model.js';
+import type { TaskObject } from '../base/service-model.js';
 import type { TaskId } from '../base/swarm-model.js';
 import type { Assignments, ManagerSession } from '../control/index.js';
 import {
   chooseRuntime,
   type LogQuery,
   type LogRecord,
+  type PublishedTask,
   type Runtime,
   type TaskNetworks,
   TaskWorker,
@@ -20,16 +21,10 @@ export interface NodeTasksOptions {
   readonly runtimes: readonly Runtime[];
   readonly session: ManagerSession;
   readonly networks: TaskNetworks;
+  /** As `WorkerDependencies.publish`. */
+  publish(id: TaskId, published: PublishedTask | undefined): void;
   readonly node: NodeFacts;
   readonly log: Log;
-}
-
-/** A port of the node itself that leads to one of its tasks. */
-export interface HostPort {
-  readonly taskId: TaskId;
-  readonly port: PortConfig;
-  /** Of the task, without the length of the prefix. */
-  readonly addresses: readonly string[];
 }
 
 /** The tasks that this node's swarm gives it: from assignments to what runs, and back as reports. */
@@ -43,13 +38,14 @@ export class NodeTasks {
   constructor(assignments: Assignments, options: NodeTasksOptions) {
     this.#options = options;
     this.#assignments = assignments;
-    const { runtimes, session, networks, node, log, dataDir } = options;
+    const { runtimes, session, networks, publish, node, log, dataDir } = options;
     this.#kinds = new Set(runtimes.map(({ kind }) => kind));
     this.#worker = TaskWorker.open(
       { ...WORKER_CONFIG, journalPath: join(dataDir, 'tasks.json') },
       {
         runtimes,
         networks,
+        publish,
         log: log.child({ part: 'tasks' }),
         runtimeTask: (task) => runtimeTaskOf(task, node, this.#assignments),
         report: (reports) => session.reportTasks(reports),
@@ -70,17 +66,6 @@ export class NodeTasks {
 
   stats(): ReturnType<TaskWorker['stats']> {
     return this.#worker.stats();
-  }
-
-  /** What the host mode wants open now: ports of tasks that run. */
-  hostPorts(): readonly HostPort[] {
-    return this.#assignments.tasks.flatMap(({ id, ports, networks }) => {
-      if (this.#worker.status(id)?.state !== 'running') return [];
-      const addresses = networks.flatMap((one) => one.addresses.map((a) => a.replace(/\/.*$/, '')));
-      return ports
-        .filter(({ publishMode }) => publishMode === 'host')
-        .map((port) => ({ taskId: id, port, addresses }));
-    });
   }
 
   /** The tasks go on. */

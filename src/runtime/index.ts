@@ -15,7 +15,7 @@ export type {
   RuntimeTask,
 } from './core/runtime.js';
 export { RuntimeError, type RuntimeErrorDetail } from './core/runtime-error.js';
-export type { EndpointState } from './core/task-input.js';
+export type { EndpointState, PublishedTask } from './core/task-input.js';
 export { EngineRuntime, type EngineRuntimeConfig } from './engine/index.js';
 export { type HostRuntimeOptions, openHostRuntime } from './host/index.js';
 export { type TaskNetworks, TaskWorker, WORKER_CONFIG } from './io/worker.js';

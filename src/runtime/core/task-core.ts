@@ -13,6 +13,7 @@ import type { KnownTask } from './runtime.js';
 import {
   createEntry,
   hasNetworks,
+  hostPorts,
   isBefore,
   isConnected,
   isEnded,
@@ -26,6 +27,7 @@ import type {
   AssignedTask,
   EndpointState,
   Outcome,
+  PublishedTask,
   RememberedTask,
   RuntimeKind,
   TaskAction,
@@ -163,6 +165,18 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
   /** Tasks that are assigned, or of which something is left. */
   get size(): number {
     return this.#entries.size;
+  }
+
+  /** Tasks that run and have ports of the node itself. */
+  published(): PublishedTask[] {
+    const published: PublishedTask[] = [];
+    for (const entry of this.#entries.values()) {
+      const { assigned, presence, state, netns } = entry;
+      if (assigned === undefined || presence !== 'live' || state !== 'running') continue;
+      const ports = hostPorts(entry);
+      if (ports.length > 0) published.push({ task: assigned.task, netns, ports });
+    }
+    return published;
   }
 
   /** How many tasks there are of each state. */

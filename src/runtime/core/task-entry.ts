@@ -145,7 +145,7 @@ export function statusOf(entry: TaskEntry): TaskStatusDraft {
 }
 
 /** The ports of the node itself that lead to it. */
-function hostPorts({ assigned }: TaskEntry): NonNullable<TaskStatusDraft['ports']> {
+export function hostPorts({ assigned }: TaskEntry): NonNullable<TaskStatusDraft['ports']> {
   return (assigned?.task.ports ?? []).flatMap((port) => {
     const { publishMode, publishedPort } = port;
     return publishMode === 'host' && publishedPort !== undefined && publishedPort > 0

@@ -76,6 +76,14 @@ export type Outcome =
       readonly isGone?: boolean;
     };
 
+/** A task to which ports of the node itself lead. */
+export interface PublishedTask {
+  readonly task: TaskObject;
+  /** Absent: the host's own network. */
+  readonly netns: string | undefined;
+  readonly ports: NonNullable<TaskStatus['ports']>;
+}
+
 export type EndpointState = 'starting' | 'ready' | 'draining';
 
 interface Action {

@@ -11,6 +11,7 @@ import type {
   AssignedTask,
   EndpointState,
   Outcome,
+  PublishedTask,
   RuntimeKind,
   TaskAction,
   TaskInput,
@@ -59,6 +60,8 @@ export interface WorkerDependencies {
   /** As it is to be run: templates filled in. @throws Error if it never can be; its message is told. */
   runtimeTask(task: TaskObject): RuntimeTask;
   report(reports: readonly TaskReport[]): void;
+  /** Opens ports of the node itself; `undefined`: closes those of that task. */
+  publish?(id: TaskId, published: PublishedTask | undefined): void;
 }
 
 /** After a runtime did not say what it has. */
@@ -86,6 +89,8 @@ export class TaskWorker {
   readonly #closing = new AbortController();
   /** Raised with everything that happens in a runtime, so that an old list is not taken for a new one. */
   readonly #activity = new Map<RuntimeKind, number>();
+  /** Tasks whose ports are open, and in which namespace. */
+  readonly #published = new Map<TaskId, string | undefined>();
   #reports = 0;
 
   private constructor(config: WorkerConfig, dependencies: WorkerDependencies) {
@@ -234,6 +239,7 @@ export class TaskWorker {
   /** In the order that `TaskReady` states. */
   #perform({ actions, reports, forgotten }: TaskReady): void {
     for (const action of actions) this.#do(action);
+    this.#publish();
     const changed = new Map<TaskId, TaskStatus>();
     for (const { id, status } of reports) {
       const { atMs, ...before } = this.#statuses.get(id) ?? { atMs: 0 };
@@ -247,6 +253,22 @@ export class TaskWorker {
     if (changed.size === 0) return;
     this.#reports += changed.size;
     this.#deps.report([...changed].map(([taskId, status]) => ({ taskId, status })));
+  }
+
+  #publish(): void {
+    const { publish } = this.#deps;
+    if (publish === undefined) return;
+    const now = new Map(this.#core.published().map((one) => [one.task.id, one]));
+    for (const id of this.#published.keys()) {
+      if (now.has(id)) continue;
+      this.#published.delete(id);
+      publish(id, undefined);
+    }
+    for (const [id, one] of now) {
+      if (this.#published.has(id) && this.#published.get(id) === one.netns) continue;
+      this.#published.set(id, one.netns);
+      publish(id, one);
+    }
   }
 
   #do(action: TaskAction): void {
