@@ -223,8 +223,7 @@ export class EngineRuntime implements Runtime {
   }
 
   async *logs(id: TaskId, query: LogQuery, signal: AbortSignal): AsyncIterable<LogRecord> {
-    const containerId = await asRuntimeError(() => this.#container(TASK_LABEL, id));
-    if (containerId === undefined) return;
+    const containerId = await asRuntimeError(() => this.#mustFind(id));
     const { Config: config } = await asRuntimeError(() => this.#inspect(containerId));
     const answer = await asRuntimeError(() =>
       this.#client.stream({
@@ -263,7 +262,10 @@ export class EngineRuntime implements Runtime {
       throw failedStart(error, inspected);
     }
     const inspected = await this.#inspect(containerId);
-    return { containerId, pid: inspected.State.Pid, health: healthOf(inspected) };
+    const health = healthOf(inspected);
+    // Told by the answer: the first event is a change of it.
+    this.#tell(id, inspected, false).health = health;
+    return { containerId, pid: inspected.State.Pid, health };
   }
 
   /** Makes and starts the sandbox of a task, or finds it. */
