@@ -31,6 +31,8 @@ export interface RuntimeBed {
   open(t: Test): Promise<Runtime>;
   /** How a command is said: which image, and where the command goes. */
   command(...words: string[]): Pick<ContainerSpec, 'image' | 'command' | 'args'>;
+  /** Of `sleep` that is stopped: an engine's first process heeds no signal, and is killed. */
+  readonly stoppedExitCode?: number;
   /** What the machine under it lets it do. */
   readonly features: ReadonlySet<RuntimeFeature>;
 }
@@ -62,6 +64,8 @@ export const newTaskId = () => `t${randomBytes(12).toString('hex')}` as TaskId;
 const text = (data: Uint8Array) => Buffer.from(data).toString();
 
 export function runtimeConformance(t: Test, bed: RuntimeBed): void {
+  const { stoppedExitCode = 143 } = bed;
+  const graceMs = stoppedExitCode === 143 ? 10 * SECOND_MS : SECOND_MS;
   const taskOf = (words: readonly string[], wishes: TaskWishes = {}): RuntimeTask => {
     const id = wishes.id ?? newTaskId();
     return {
@@ -140,9 +144,9 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     t.ok(running.pid > 1);
     t.match(await stateOf(runtime, task.id), { state: 'running', pid: running.pid });
 
-    await runtime.stop(task.id, { graceMs: 10 * SECOND_MS });
-    t.match(await exitOf(task.id), { exitCode: 143 });
-    t.match(await stateOf(runtime, task.id), { state: 'exited', exitCode: 143 });
+    await runtime.stop(task.id, { graceMs });
+    t.match(await exitOf(task.id), { exitCode: stoppedExitCode });
+    t.match(await stateOf(runtime, task.id), { state: 'exited', exitCode: stoppedExitCode });
 
     await runtime.remove(task.id);
     t.equal(await stateOf(runtime, task.id), undefined);
@@ -282,8 +286,8 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     t.match(await stateOf(second, ended.id), { state: 'exited', exitCode: 4 });
     if ((await stateOf(second, ending.id))?.state !== 'exited') await events.exitOf(ending.id);
     t.match(await stateOf(second, ending.id), { state: 'exited', exitCode: 5 });
-    await second.stop(running.id, { graceMs: 10 * SECOND_MS });
-    t.match(await events.exitOf(running.id), { exitCode: 143 });
+    await second.stop(running.id, { graceMs });
+    t.match(await events.exitOf(running.id), { exitCode: stoppedExitCode });
   });
 
   t.test(

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import type { Health } from '../../../base/service-model.js';
 import type { TaskId } from '../../../base/swarm-model.js';
@@ -45,6 +46,10 @@ import { TaskFiles } from './task-files.js';
 const INSPECTS_MAX = 16;
 /** After SIGKILL: whatever has not ended by then hangs in the kernel. */
 const KILL_MS_MAX = 30_000;
+
+/** Looks at a sandbox's process, and the time between them. */
+const SIGHTS_MAX = 20;
+const SIGHT_MS = 50;
 
 export interface EngineRuntimeConfig {
   readonly socketPath: string;
@@ -299,8 +304,13 @@ export class EngineRuntime implements Runtime {
     const inspected = await this.#inspect(sandboxId).catch(ifThere);
     const pid = inspected?.State.Pid ?? 0;
     if (pid === 0) return undefined;
-    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    return command.split('\0').includes(taskId) ? `/proc/${pid}/ns/net` : undefined;
+    // A container that has only just started may still be on its way to its program.
+    for (let tries = 0; tries < SIGHTS_MAX; tries++) {
+      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      if (command.split('\0').includes(taskId)) return `/proc/${pid}/ns/net`;
+      await delay(SIGHT_MS);
+    }
+    return undefined;
   }
 
   async #create(name: string, json: unknown, signal: AbortSignal): Promise<string> {
