@@ -30,7 +30,15 @@ const runningOn = (lab: TestLab, node: string) =>
 
 async function states(lab: TestLab, service: string): Promise<string[]> {
   const format = '{{.DesiredState}} {{.CurrentState}} {{.Error}}';
-  const text = await lab.dockerMust('node1', 'service', 'ps', '--format', format, service);
+  const text = await lab.dockerMust(
+    'node1',
+    'service',
+    'ps',
+    '--no-trunc',
+    '--format',
+    format,
+    service,
+  );
   return text
     .split('\n')
     .map((line) => line.replace(/ \S+ (seconds?|minutes?|about a minute)? ?ago/, ''));
@@ -140,10 +148,12 @@ t.test('what goes wrong is told in the words of Docker', { skip }, async (t) => 
       ...rest,
     );
   await create('bad', 'host', 'false');
+  await create('none', 'host', '/no/such/program');
   await create('image', 'nginx:1');
   const shown = async (service: string) => (await states(lab, service)).join();
   for (const [service, words] of [
     ['bad', /Failed.*task: non-zero exit \(1\)/],
+    ['none', /Failed.*starting container failed: exec: "\/no\/such\/program"/],
     ['image', /Rejected.*needs a container engine|Rejected.*No such image/i],
   ] as const) {
     await until(`${service} is told`, SOON_MS, async () => words.test(await shown(service)));
