@@ -28,6 +28,7 @@ import {
   writeState,
 } from './state.js';
 import { formSwarm, localState, type NodeAtManager, nodesAtManagers } from './swarm.js';
+import { endTasks } from './tasks.js';
 import { netnsExists, netnsNames, netnsPath } from './tools.js';
 import { healWire, partitionWire, pidsIn, raiseWire, removeWire } from './wire.js';
 
@@ -310,6 +311,7 @@ export class Lab {
     const recorded = state?.nodes ?? [];
     await Promise.all(recorded.map((node) => node.agent && endProcess(node.agent, wordsOf(node))));
     await this.#endStrays();
+    await Promise.all(recorded.map(({ dataDir }) => endTasks(dataDir)));
     await removeWire(this.#prefix);
     for (const node of recorded) {
       rmSync(node.dataDir, { recursive: true, force: true });
