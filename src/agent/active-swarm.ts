@@ -196,8 +196,12 @@ export class ActiveSwarm {
     return this.attachments.detach(request);
   }
 
+  /** What was attached here by hand: the swarm's own come and go with tasks and published ports. */
   localAttachments(): readonly LocalAttachment[] {
-    return this.attachments.list().map(viewOf);
+    return this.attachments
+      .list()
+      .filter((a) => a.assigned === undefined)
+      .map(viewOf);
   }
 
   deriveStats(): Readonly<DeriveStats> & { readonly malformed: number } {
