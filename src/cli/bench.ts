@@ -7,6 +7,7 @@ import { builtProgram } from './paths.js';
 const BENCHES: Readonly<Record<string, string>> = {
   overlay:
     'overlay throughput, packet rate and latency beside the kernel’s, measured in the same run',
+  ingress: 'published ports beside HAProxy, nginx and the kernel’s DNAT, measured in the same run',
   services:
     'services created, scaled, updated and healed beside a real Docker Swarm, in the same run',
   raft: 'writes, failover and snapshot install of the managers’ log beside etcd, in the same run',
