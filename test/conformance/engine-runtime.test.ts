@@ -18,6 +18,7 @@ else {
   runtimeConformance(t, {
     features: new Set(features),
     stoppedExitCode: 137,
+    atOnce: 8,
     command: (...words) => ({
       image: TEST_IMAGE,
       command: words.slice(0, 1),

@@ -33,6 +33,8 @@ export interface RuntimeBed {
   command(...words: string[]): Pick<ContainerSpec, 'image' | 'command' | 'args'>;
   /** Of `sleep` that is stopped: an engine's first process heeds no signal, and is killed. */
   readonly stoppedExitCode?: number;
+  /** Tasks that are made at the same time: by default 20. */
+  readonly atOnce?: number;
   /** What the machine under it lets it do. */
   readonly features: ReadonlySet<RuntimeFeature>;
 }
@@ -64,8 +66,9 @@ export const newTaskId = () => `t${randomBytes(12).toString('hex')}` as TaskId;
 const text = (data: Uint8Array) => Buffer.from(data).toString();
 
 export function runtimeConformance(t: Test, bed: RuntimeBed): void {
-  const { stoppedExitCode = 143 } = bed;
-  const graceMs = stoppedExitCode === 143 ? 10 * SECOND_MS : SECOND_MS;
+  const { stoppedExitCode = 143, atOnce = 20 } = bed;
+  // What heeds no signal would only be waited for.
+  const graceMs = stoppedExitCode === 143 ? 10 * SECOND_MS : 200;
   const taskOf = (words: readonly string[], wishes: TaskWishes = {}): RuntimeTask => {
     const id = wishes.id ?? newTaskId();
     return {
@@ -159,8 +162,8 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     t.strictSame(await runtime.prepare(task, never), first);
     const running = await runtime.start(task.id);
     t.strictSame(await runtime.start(task.id), running);
-    await runtime.stop(task.id, { graceMs: SECOND_MS });
-    await runtime.stop(task.id, { graceMs: SECOND_MS });
+    await runtime.stop(task.id, { graceMs });
+    await runtime.stop(task.id, { graceMs });
     await runtime.remove(task.id);
     await runtime.remove(task.id);
     const unknown = newTaskId();
@@ -395,7 +398,7 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     await startReady(runtime, task);
     const follower = runtime.logs(task.id, { ...EVERYTHING, tail: 0 }, never);
     const next = follower[Symbol.asyncIterator]().next();
-    await runtime.stop(task.id, { graceMs: 10 * SECOND_MS });
+    await runtime.stop(task.id, { graceMs });
     t.match(await next, { done: true });
 
     const given = sh('echo ready; sleep 60');
@@ -604,7 +607,7 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     writeFileSync(flag, '');
     await until(3);
     t.strictSame(seen.slice(0, 3), ['healthy', 'unhealthy', 'healthy']);
-    await runtime.stop(task.id, { graceMs: 10 * SECOND_MS });
+    await runtime.stop(task.id, { graceMs });
   });
 
   t.test('further commands inside a task', needs('exec'), async (t) => {
@@ -685,7 +688,7 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
   t.test('many at a time', async (t) => {
     const runtime = await bed.open(t);
     const { exitOf } = watch(t, runtime);
-    const tasks = Array.from({ length: 20 }, (_, i) => sh(`echo number ${i}; exit ${i}`));
+    const tasks = Array.from({ length: atOnce }, (_, i) => sh(`echo number ${i}; exit ${i}`));
     await Promise.all(tasks.map((task) => runtime.prepare(task, never)));
     await Promise.all(tasks.map((task) => runtime.start(task.id)));
     const codes = await Promise.all(tasks.map(async ({ id }) => (await exitOf(id)).exitCode));

@@ -10,7 +10,6 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -35,7 +34,8 @@ export class Dockerd {
   #child: ChildProcess | undefined;
 
   private constructor() {
-    this.dir = mkdtempSync(join(tmpdir(), 'shoal-dockerd-'));
+    // In memory: an engine flushes much to disks that a test does not need.
+    this.dir = mkdtempSync('/dev/shm/shoal-dockerd-');
     this.socket = join(this.dir, 'docker.sock');
     this.cgroup = `/shoal-dockerd-${process.pid}`;
   }

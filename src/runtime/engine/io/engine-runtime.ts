@@ -35,10 +35,9 @@ import {
   taskOf,
   versionJson,
 } from '../wire/inspect-json.js';
-import { LineReader, RawStreamReader } from '../wire/raw-stream.js';
-import { splitStamp } from '../wire/stamp.js';
 import { EngineClient, EngineError, WORK_MS_MAX } from './engine-client.js';
 import { EngineEvents } from './engine-events.js';
+import { readLog } from './engine-log.js';
 import { Images, SANDBOX_IMAGE } from './images.js';
 import { TaskFiles } from './task-files.js';
 
@@ -230,20 +229,13 @@ export class EngineRuntime implements Runtime {
   async *logs(id: TaskId, query: LogQuery, signal: AbortSignal): AsyncIterable<LogRecord> {
     const containerId = await asRuntimeError(() => this.#mustFind(id));
     const { Config: config } = await asRuntimeError(() => this.#inspect(containerId));
-    const answer = await asRuntimeError(() =>
-      this.#client.stream({
-        path: `/containers/${containerId}/logs`,
-        query: logQuery(query),
-        signal,
-      }),
-    );
+    const container = { id: containerId, isTerminal: config.Tty };
     try {
-      yield* config.Tty ? terminalRecords(answer) : rawRecords(answer);
+      yield* readLog(this.#client, container, query, signal);
     } catch (error) {
-      if (!signal.aborted)
-        throw failed(`the log of the task broke off: ${(error as Error).message}`);
-    } finally {
-      answer.destroy();
+      if (signal.aborted) return;
+      if (error instanceof EngineError) throw asRuntime(error);
+      throw failed(`the log of the task broke off: ${(error as Error).message}`);
     }
   }
 
@@ -504,10 +496,13 @@ async function asRuntimeError<Result>(work: () => Promise<Result>): Promise<Resu
   try {
     return await work();
   } catch (error) {
-    if (!(error instanceof EngineError)) throw error;
-    const code = error.status === 400 ? 'RUNTIME_REJECTED' : 'RUNTIME_FAILED';
-    throw new RuntimeError({ code }, error.message, { cause: error });
+    throw error instanceof EngineError ? asRuntime(error) : error;
   }
+}
+
+function asRuntime(error: EngineError): RuntimeError {
+  const code = error.status === 400 ? 'RUNTIME_REJECTED' : 'RUNTIME_FAILED';
+  return new RuntimeError({ code }, error.message, { cause: error });
 }
 
 const restOf = (id: TaskId, containerId: string): KnownTask => ({
@@ -519,42 +514,6 @@ const restOf = (id: TaskId, containerId: string): KnownTask => ({
   health: 'none',
   labels: {},
 });
-
-const secondsOf = (ms: number) =>
-  `${Math.floor(ms / 1000)}.${String(Math.floor(ms % 1000)).padStart(3, '0')}`;
-
-function logQuery(query: LogQuery): Record<string, string> {
-  const { stdout, stderr, follow, tail, sinceMs, untilMs } = query;
-  return {
-    timestamps: '1',
-    stdout: stdout ? '1' : '0',
-    stderr: stderr ? '1' : '0',
-    follow: follow ? '1' : '0',
-    ...(tail === undefined ? {} : { tail: String(tail) }),
-    ...(sinceMs === undefined ? {} : { since: secondsOf(sinceMs) }),
-    ...(untilMs === undefined ? {} : { until: secondsOf(untilMs) }),
-  };
-}
-
-async function* rawRecords(answer: AsyncIterable<Buffer>): AsyncGenerator<LogRecord> {
-  const reader = new RawStreamReader();
-  for await (const chunk of answer) {
-    const pieces = reader.push(chunk);
-    if (pieces === undefined) throw new Error('the engine sends nonsense');
-    for (const { stream, data } of pieces) {
-      if (stream === 'engine') throw new Error(data.toString().trim());
-      yield { stream, ...splitStamp(data) };
-    }
-  }
-}
-
-async function* terminalRecords(answer: AsyncIterable<Buffer>): AsyncGenerator<LogRecord> {
-  const reader = new LineReader();
-  for await (const chunk of answer) {
-    for (const line of reader.push(chunk)) yield { stream: 'stdout', ...splitStamp(line) };
-  }
-  for (const line of reader.end()) yield { stream: 'stdout', ...splitStamp(line) };
-}
 
 /** As `Promise.all` of a map, with so many at a time. */
 async function mapped<Item, Result>(
