@@ -49,9 +49,19 @@ export class FrameDecoder {
     return length;
   }
 
-  /** One copy per frame, and none for the rest of the last chunk. */
+  /**
+   * One copy per frame, and none for the rest of the last chunk; none at all of a frame that is most of its
+   * chunk: whoever keeps it keeps little more than it.
+   */
   #take(size: number): Uint8Array {
-    const taken = new Uint8Array(size);
+    const [first] = this.#chunks;
+    if (first !== undefined && size <= first.length && 2 * size >= first.length) {
+      if (size === first.length) this.#chunks.shift();
+      else this.#chunks[0] = first.subarray(size);
+      this.#buffered -= size;
+      return first.subarray(0, size);
+    }
+    const taken = Buffer.allocUnsafeSlow(size);
     let filled = 0;
     let used = 0;
     while (filled < size) {

@@ -66,7 +66,12 @@ interface Connection {
   readonly stream: Duplex;
   readonly channel: Channel;
   /** Questions that wait for an answer. */
-  readonly open: Map<number, AbortController>;
+  readonly open: Map<number, Open>;
+}
+
+interface Open {
+  /** Only of calls: a proposal cannot be taken back, and this is a fifth of what a commit would allocate. */
+  controller?: AbortController;
 }
 
 /** The answering end of `shoal-forward/1`: what other managers ask, done here. */
@@ -123,7 +128,7 @@ export class ForwardServer {
   #onClose(connection: Connection): void {
     if (this.#connections.get(connection.from) === connection)
       this.#connections.delete(connection.from);
-    for (const controller of connection.open.values()) controller.abort();
+    for (const { controller } of connection.open.values()) controller?.abort();
     connection.open.clear();
   }
 
@@ -135,7 +140,7 @@ export class ForwardServer {
       connection.channel.destroy();
     } else if (message.kind === 'ping') this.#send(connection, { kind: 'pong' });
     else if (message.kind === 'cancel') {
-      connection.open.get(message.request)?.abort();
+      connection.open.get(message.request)?.controller?.abort();
       connection.open.delete(message.request);
     } else void this.#perform(connection, message);
   }
@@ -150,16 +155,23 @@ export class ForwardServer {
       this.#send(connection, { kind: 'busy', request, reason: 'too many requests at once' });
       return;
     }
-    const controller = new AbortController();
-    connection.open.set(request, controller);
-    const outcome =
-      message.kind === 'propose'
-        ? await this.#propose(message.dedupe, message.command, connection.from)
-        : await this.#call(message.method, message.params, connection.from, controller.signal);
+    const open: Open = {};
+    connection.open.set(request, open);
+    const outcome = await this.#outcome(connection.from, message, open);
     // Cancelled, or the connection is gone: nobody waits for it.
-    if (connection.open.get(request) !== controller) return;
+    if (connection.open.get(request) !== open) return;
     connection.open.delete(request);
     this.#send(connection, { ...outcome, request });
+  }
+
+  #outcome(
+    from: NodeId,
+    message: Extract<ForwardRequest, { kind: 'propose' | 'call' }>,
+    open: Open,
+  ): Promise<ProposeOutcome | CallOutcome> {
+    if (message.kind === 'propose') return this.#propose(message.dedupe, message.command, from);
+    open.controller = new AbortController();
+    return this.#call(message.method, message.params, from, open.controller.signal);
   }
 
   async #propose(dedupe: string, command: unknown, from: NodeId): Promise<ProposeOutcome> {

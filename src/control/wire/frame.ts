@@ -5,15 +5,15 @@ export const MESSAGE_BYTES_MAX = 1 << 20;
 /** Largest message with assignments; larger ones are sent in several parts. */
 export const ASSIGNMENTS_BYTES_MAX = 4 << 20;
 
-const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { fatal: true });
 
 /** One frame: length, then the JSON text of `message`. */
 export function encodeFrame(message: unknown): Uint8Array {
-  const body = encoder.encode(JSON.stringify(message));
-  const frame = new Uint8Array(FRAME_HEADER_BYTES + body.length);
-  new DataView(frame.buffer).setUint32(0, body.length);
-  frame.set(body, FRAME_HEADER_BYTES);
+  const text = JSON.stringify(message);
+  const bodyBytes = Buffer.byteLength(text);
+  const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + bodyBytes);
+  frame.writeUInt32BE(bodyBytes);
+  frame.write(text, FRAME_HEADER_BYTES);
   return frame;
 }
 
