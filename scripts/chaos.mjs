@@ -1,6 +1,7 @@
 // `npm run chaos [-- --minutes 10 --managers 3 --seed N --power-cut --json]`: a lab of managers whose
 // leader is killed over and over, under load. Its history is checked: no acknowledged write is lost or
 // done twice, every answer fits one order of all, and a new leader is there soon.
+// `npm run chaos -- ingress`: requests while services change and nodes die, see chaos/ingress.mjs.
 // Exit codes: 1 a violation, 2 wrong flags, 3 only the times of the targets were missed.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,6 +13,7 @@ import { ask, closeConnections } from './chaos/api.mjs';
 import { objectClient, Probe, registerClient } from './chaos/clients.mjs';
 import { Faults } from './chaos/faults.mjs';
 import { History } from './chaos/history.mjs';
+import { ingress } from './chaos/ingress.mjs';
 import { PowerCuts } from './chaos/power-cut.mjs';
 import { root, setup } from './setup.mjs';
 
@@ -244,4 +246,5 @@ async function main() {
   }
 }
 
-await main();
+if (process.argv[2] === 'ingress') await ingress(process.argv.slice(3));
+else await main();

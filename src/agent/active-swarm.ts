@@ -4,6 +4,7 @@ import { SwarmError } from '../base/swarm-error.js';
 import type { NetworkObject } from '../base/swarm-model.js';
 import type { Assignments, Manager, ManagerSession, NodeIdentity } from '../control/index.js';
 import { balanceOfLabels } from '../dataplane/ingress/index.js';
+import { listeningPorts } from '../dataplane/io/index.js';
 import { type NamedService, type NameTable, serviceNames } from '../dataplane/names/index.js';
 import {
   type AddressFamily,
@@ -19,6 +20,7 @@ import {
 } from '../dataplane/overlay/index.js';
 import { Gossip } from '../gossip/index.js';
 import type { PublishedTask } from '../runtime/index.js';
+import { NodeAcknowledgements } from './acknowledgements.js';
 import { formatHostPort } from './addresses.js';
 import { type AttachableNetwork, type Attachment, Attachments, viewOf } from './attachments.js';
 import type { AgentConfig } from './config.js';
@@ -73,6 +75,8 @@ export class ActiveSwarm {
   /** What this node asks others, and what they ask it. */
   readonly nodeApi: NodeApi;
   readonly ingress: NodeIngress;
+  /** Of what was published here, by all live nodes. */
+  readonly acknowledgements: NodeAcknowledgements;
   /** Absent while the node begins. */
   #tasks: NodeTasks | undefined;
   readonly #options: ActiveSwarmOptions;
@@ -100,6 +104,16 @@ export class ActiveSwarm {
         this.#assignments.nodes.some((node) => node.id === id && node.role === 'manager'),
       tasks: { logs: (...asked) => this.#logs(...asked) },
       ...(options.docker === undefined ? {} : { docker: options.docker }),
+      facts: { answer: (...asked) => this.acknowledgements.answer(...asked) },
+      log: options.log,
+    });
+    this.acknowledgements = new NodeAcknowledgements({
+      self: options.identity.nodeId,
+      records: gossip.records,
+      isDerived: () => !this.#isScheduled,
+      settled: () => dataplane.settled(),
+      flowsTo: (taskId) => this.ingress.flowsTo(taskId),
+      ask: (...asked) => this.nodeApi.askFacts(...asked),
       log: options.log,
     });
     this.#names = new NameServers(options.log);
@@ -238,11 +252,12 @@ export class ActiveSwarm {
   async #stop(forget: boolean): Promise<void> {
     if (this.#isClosed) return;
     for (const end of this.#unsubscribe) end();
-    this.nodeApi.close();
-    await this.ingress.close();
     // Before their interfaces: they may have something to say at their end.
     if (forget) await this.#tasks?.leave(LEAVE_TASKS_MS);
     else await this.#tasks?.close();
+    this.acknowledgements.close();
+    this.nodeApi.close();
+    await this.ingress.close();
     await this.attachments.close(forget);
     this.#isClosed = true;
     await this.#names.close();
@@ -254,6 +269,10 @@ export class ActiveSwarm {
     const networks = new TaskInterfaces({
       attachments: this.attachments,
       hasOthers: () => this.gossip.members().length > 1,
+      acknowledgements: this.acknowledgements,
+      portsOf: (serviceId) => this.#service(serviceId)?.ports ?? [],
+      listeningPorts,
+      drainMs: (serviceId) => balanceOfLabels(this.#service(serviceId)?.labels ?? {}).drainMs,
       namesOpened: () => this.#names.opened(),
     });
     const { hostname, dataDir } = config;
@@ -312,6 +331,12 @@ export class ActiveSwarm {
   }
 
   #onMembers(): void {
+    const others = this.gossip
+      .members()
+      .filter(
+        ({ id, state }) => id !== this.identity.nodeId && state !== 'dead' && state !== 'left',
+      );
+    this.acknowledgements.setMembers(others.map(({ id }) => id));
     this.manager?.reportMembership(new Map(this.gossip.members().map((m) => [m.id, m.state])));
     this.#schedule();
   }
@@ -437,6 +462,11 @@ export class ActiveSwarm {
       members: inputs.members,
       attachments: this.attachments.list(),
     });
+    this.acknowledgements.derived();
+  }
+
+  #service(id: string): Assignments['services'][number] | undefined {
+    return this.#assignments.services.find((service) => service.id === id);
   }
 
   #servicesOn(networkId: string): NamedService[] {

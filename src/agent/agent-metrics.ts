@@ -87,6 +87,24 @@ export function createMetrics(node: SwarmNode): Metrics {
     read: () => [{ value: active()?.tasks?.stats().reports ?? 0 }],
   });
   metrics.add({
+    name: 'shoal_acknowledgements_total',
+    help: 'Changes of tasks that all live nodes have said to decide by.',
+    kind: 'counter',
+    read: () => [{ value: active()?.acknowledgements.stats().acknowledged ?? 0 }],
+  });
+  metrics.add({
+    name: 'shoal_acknowledgements_expired_total',
+    help: 'Changes of tasks that a node had not acknowledged when the time was up.',
+    kind: 'counter',
+    read: () => [{ value: active()?.acknowledgements.stats().expired ?? 0 }],
+  });
+  metrics.add({
+    name: 'shoal_acknowledgement_wait_seconds_total',
+    help: 'Time that acknowledged changes waited for it, added up.',
+    kind: 'counter',
+    read: () => [{ value: (active()?.acknowledgements.stats().waitedMsTotal ?? 0) / 1000 }],
+  });
+  metrics.add({
     name: 'shoal_gossip_members',
     help: 'Members by state, as this node sees them.',
     kind: 'gauge',

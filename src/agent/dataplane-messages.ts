@@ -17,6 +17,8 @@ export type DataplaneCommand =
   /** The packet thread owns the descriptor from now on. */
   | { readonly kind: 'add-port'; readonly index: number; readonly fd: number }
   | { readonly kind: 'remove-port'; readonly index: number }
+  /** To be answered by `passed`: all commands before it are applied. */
+  | { readonly kind: 'barrier'; readonly number: number }
   | { readonly kind: 'stop' };
 
 /** Packet thread to main thread. */
@@ -27,6 +29,7 @@ export type DataplaneReport =
       readonly reason: string;
       readonly wakeFd: number | undefined;
     }
+  | { readonly kind: 'passed'; readonly number: number }
   | { readonly kind: 'port-taken'; readonly port: number }
   | { readonly kind: 'failed'; readonly message: string }
   | { readonly kind: 'stopped' };

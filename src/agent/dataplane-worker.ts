@@ -37,6 +37,7 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
   );
   let io: PacketIo;
 
+  const report = (message: DataplaneReport) => port.postMessage(message);
   /** @returns False when the thread shall end. */
   const obey = (command: DataplaneCommand): boolean => {
     switch (command.kind) {
@@ -49,6 +50,9 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
         return true;
       case 'remove-port':
         io.removePort(command.index);
+        return true;
+      case 'barrier':
+        report({ kind: 'passed', number: command.number });
         return true;
       case 'stop':
         return false;
@@ -65,7 +69,6 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
     return true;
   };
 
-  const report = (message: DataplaneReport) => port.postMessage(message);
   const opened = openPacketIo(data.driver, data.io, { poll, stats: ioCounters });
   io = opened.io;
   const { reason, wakeFd } = opened;

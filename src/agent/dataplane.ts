@@ -52,6 +52,12 @@ export class Dataplane {
   readonly #counters: Float64Array;
   readonly #ioCounters: Float64Array;
   #published: PublishedTables = NOTHING_PUBLISHED;
+  /** Those who wait for the packet thread to have got so far, in order. */
+  readonly #barriers: { readonly number: number; readonly passed: Promise<void>; pass(): void }[] =
+    [];
+  #barrierCount = 0;
+  /** No tables since the last barrier. */
+  #isBarrierLast = false;
   #closing = false;
 
   private constructor(
@@ -68,7 +74,11 @@ export class Dataplane {
     this.#counters = counters;
     this.#ioCounters = ioCounters;
     worker.on('error', onFailure);
+    worker.on('message', (report: DataplaneReport) => {
+      if (report.kind === 'passed') this.#passed(report.number);
+    });
     worker.on('exit', () => {
+      this.#passed(Number.POSITIVE_INFINITY);
       if (!this.#closing) onFailure(new Error('the packet thread ended'));
     });
   }
@@ -112,7 +122,24 @@ export class Dataplane {
   publish(tables: Tables): void {
     const { update, published } = diffTables(this.#published, tables);
     this.#published = published;
+    this.#isBarrierLast = false;
     this.#command({ kind: 'tables', update });
+  }
+
+  /** Resolves when packets are decided by the tables that were published last. */
+  settled(): Promise<void> {
+    const last = this.#barriers.at(-1);
+    if (this.#isBarrierLast || this.#closing) return last?.passed ?? Promise.resolve();
+    this.#barrierCount += 1;
+    this.#isBarrierLast = true;
+    const number = this.#barrierCount;
+    let pass = () => {};
+    const passed = new Promise<void>((resolve) => {
+      pass = resolve;
+    });
+    this.#barriers.push({ number, passed, pass });
+    this.#command({ kind: 'barrier', number });
+    return passed;
   }
 
   /** Hands a TAP over; the tables published last must hold the port `id`. */
@@ -149,6 +176,14 @@ export class Dataplane {
     this.#command({ kind: 'stop' });
     await stopped;
     await this.#worker.terminate();
+  }
+
+  #passed(number: number): void {
+    for (let first = this.#barriers[0]; first !== undefined; first = this.#barriers[0]) {
+      if (first.number > number) return;
+      this.#barriers.shift();
+      first.pass();
+    }
   }
 
   #command(command: DataplaneCommand): void {

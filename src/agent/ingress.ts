@@ -84,6 +84,10 @@ export class NodeIngress {
     return this.#ingress.problems();
   }
 
+  flowsTo(taskId: string): number {
+    return this.#ingress.flowsTo(taskId);
+  }
+
   stats(): ReturnType<Ingress['stats']> {
     return this.#ingress.stats();
   }

@@ -10,7 +10,7 @@ import {
 import type { Duplex } from 'node:stream';
 import { z } from 'zod';
 import type { TaskId } from '../base/swarm-model.js';
-import type { Gossip } from '../gossip/index.js';
+import { ASKED_FACTS_MAX, type Gossip } from '../gossip/index.js';
 import type { LogQuery, LogRecord } from '../runtime/index.js';
 import { ItemQueue } from './item-queue.js';
 import type { Log } from './log.js';
@@ -38,6 +38,11 @@ export interface NodeDocker {
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
 }
 
+/** What this node knows to be so; see `NodeAcknowledgements`. */
+export interface NodeFactsAsked {
+  answer(asker: string, facts: readonly string[], signal: AbortSignal): Promise<readonly string[]>;
+}
+
 export interface NodeApiOptions {
   readonly gossip: Pick<Gossip, 'openTunnel' | 'onTunnel'>;
   readonly self: string;
@@ -45,6 +50,7 @@ export interface NodeApiOptions {
   isManager(nodeId: string): boolean;
   readonly tasks: NodeTasks;
   readonly docker?: NodeDocker;
+  readonly facts?: NodeFactsAsked;
   readonly log: Log;
 }
 
@@ -53,10 +59,16 @@ export type NodeLogItem =
   /** The log of this task ends here, and why. */
   | { readonly taskId: string; readonly failed: string };
 
+const FACTS_PATH = '/facts';
 export const DOCKER_PREFIX = '/docker';
 /** Of Docker's API only what asks about one container, or does something in it. */
 const DOCKER_PATHS =
   /^(?:\/v\d+\.\d+)?\/(?:containers\/[^/]+\/(?:json|logs|top|stats|exec|attach|resize|changes|archive)|exec\/[^/]+\/(?:start|resize|json))$/;
+
+const FACT_CHARS_MAX = 256;
+const factsAsked = z.object({
+  facts: z.array(z.string().max(FACT_CHARS_MAX)).max(ASKED_FACTS_MAX),
+});
 
 const logsAsked = z.object({
   tasks: z.array(z.string().max(64)).max(LOG_TASKS_MAX),
@@ -70,7 +82,8 @@ const logsAsked = z.object({
 
 /**
  * What nodes ask of each other, by HTTP in tunnels: a manager asks the node that runs a task for its
- * log, or for a command in its container. Nobody but a manager is answered.
+ * log, or for a command in its container. Nobody but a manager is answered; only what a node has
+ * made of another's records it tells every member.
  */
 export class NodeApi {
   readonly #options: NodeApiOptions;
@@ -128,6 +141,26 @@ export class NodeApi {
     // Who waits for the answer is told; afterwards nobody may listen.
     asked.on('error', () => undefined);
     return asked;
+  }
+
+  /** Of these facts, those that are so on another node. @throws Error if it does not say so. */
+  async askFacts(
+    nodeId: string,
+    facts: readonly string[],
+    signal: AbortSignal,
+  ): Promise<readonly string[]> {
+    const asked = await this.ask(nodeId, { method: 'POST', path: FACTS_PATH }, signal);
+    const abort = () => asked.destroy(new Error('not wanted any more'));
+    signal.addEventListener('abort', abort);
+    try {
+      asked.end(JSON.stringify({ facts }));
+      const [answer] = (await once(asked, 'response')) as [IncomingMessage];
+      if (answer.statusCode !== 200) throw new Error(`it refuses: ${answer.statusCode}`);
+      return factsAsked.parse(JSON.parse(await textOf(answer))).facts;
+    } finally {
+      signal.removeEventListener('abort', abort);
+      asked.destroy();
+    }
   }
 
   async *#logsOf(
@@ -218,7 +251,9 @@ export class NodeApi {
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => response.destroy());
     try {
-      if (!this.#isAnswered(request)) {
+      if (request.method === 'POST' && request.url === FACTS_PATH) {
+        await this.#serveFacts(request, response);
+      } else if (!this.#isAnswered(request)) {
         refuse(response, 403, 'only managers are answered');
       } else if (request.method === 'POST' && request.url === '/logs') {
         await this.#serveLogs(request, response);
@@ -246,6 +281,22 @@ export class NodeApi {
   #isAnswered({ socket }: IncomingMessage): boolean {
     const asker = this.#askers.get(socket);
     return asker !== undefined && this.#options.isManager(asker);
+  }
+
+  async #serveFacts(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const asker = this.#askers.get(request.socket);
+    const { facts: known } = this.#options;
+    if (asker === undefined || known === undefined) {
+      refuse(response, 404, 'nothing is known of that here');
+      return;
+    }
+    const { facts } = factsAsked.parse(JSON.parse(await textOf(request)));
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    const signal = AbortSignal.any([gone.signal, this.#closing.signal]);
+    const found = await known.answer(asker, facts, signal);
+    response.writeHead(200, { 'Content-Type': 'application/json' });
+    response.end(JSON.stringify({ facts: found }));
   }
 
   async #serveLogs(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -1,7 +1,9 @@
+import { performance } from 'node:perf_hooks';
 import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { type TaskObject, taskName } from '../base/service-model.js';
 import type { AttachmentId } from '../base/swarm-model.js';
 import type { EndpointState, TaskNetworks } from '../runtime/index.js';
+import type { NodeAcknowledgements } from './acknowledgements.js';
 import type { Attachments } from './attachments.js';
 
 /**
@@ -9,22 +11,41 @@ import type { Attachments } from './attachments.js';
  * sooner loses its first packet, and TCP takes a whole second to send it again.
  */
 export const RECORD_HEAD_START_MS = 50;
-/** For how long the others may take to hear that a task gets no new work. */
-const DRAIN_MS = 100;
+/** For how long live nodes may take to decide by what was published; they need about 20 ms. */
+const ACKNOWLEDGED_MS_MAX = 5000;
+/** For how long a program may take until it listens at its published ports. */
+const LISTENING_MS_MAX = 5000;
+const LISTENING_POLL_MS = 20;
+/** What was on its way to a task when the last node let go of it: for its program to take it. */
+const LANDING_MS = 50;
 
 export interface TaskInterfacesDependencies {
   readonly attachments: Pick<Attachments, 'raise' | 'lower' | 'setEndpointState' | 'list'>;
   /** Whether anybody else hears of endpoints. */
   hasOthers(): boolean;
+  readonly acknowledgements: Pick<NodeAcknowledgements, 'published' | 'freed'>;
+  /** Where the published ports of a service lead in its tasks. */
+  portsOf(serviceId: string): readonly { readonly protocol: string; readonly targetPort: number }[];
+  /** Ports of a namespace at which somebody listens. @throws Error if it is gone. */
+  listeningPorts(netns: string, protocol: 'tcp' | 'udp'): ReadonlySet<number>;
+  /** For how long connections of a task of this service may go on before it is stopped. */
+  drainMs(serviceId: string): number;
   /** Every namespace that is attached has its resolver, or has failed to. */
   namesOpened(): Promise<void>;
+}
+
+interface Wired {
+  readonly serviceId: string;
+  readonly netns: string;
+  readonly attachments: readonly string[];
+  readonly networks: readonly string[];
 }
 
 /** The interfaces of this node's tasks: one for each network, with the addresses that the managers gave. */
 export class TaskInterfaces implements TaskNetworks {
   readonly #deps: TaskInterfacesDependencies;
-  /** Attachments of each task, raised or being raised. */
-  readonly #ids = new Map<string, readonly string[]>();
+  /** Tasks whose attachments are raised or being raised. */
+  readonly #wired = new Map<string, Wired>();
 
   constructor(dependencies: TaskInterfacesDependencies) {
     this.#deps = dependencies;
@@ -32,13 +53,18 @@ export class TaskInterfaces implements TaskNetworks {
 
   /** The same names of interfaces every time: one that an agent before this one left is taken over. */
   async wire(task: TaskObject, netns: string, endpoint: EndpointState): Promise<void> {
-    const ids = task.networks.map(({ attachmentId }) => attachmentId);
-    this.#ids.set(task.id, ids);
+    const wired: Wired = {
+      serviceId: task.serviceId,
+      netns,
+      attachments: task.networks.map(({ attachmentId }) => attachmentId),
+      networks: task.networks.map(({ networkId }) => networkId),
+    };
+    this.#wired.set(task.id, wired);
     for (const [index, network] of task.networks.entries()) {
       await this.#raise(task, network, index, netns, endpoint);
       // The task has ended meanwhile, and `unwire` came before the interface.
-      if (this.#ids.get(task.id) !== ids) {
-        for (const id of ids) void this.#deps.attachments.lower(id);
+      if (this.#wired.get(task.id) !== wired) {
+        for (const id of wired.attachments) void this.#deps.attachments.lower(id);
         return;
       }
     }
@@ -49,23 +75,70 @@ export class TaskInterfaces implements TaskNetworks {
   }
 
   unwire(id: string): void {
-    const ids = this.#ids.get(id) ?? [];
-    this.#ids.delete(id);
-    for (const attachment of ids) {
+    const attachments = this.#wired.get(id)?.attachments ?? [];
+    this.#wired.delete(id);
+    for (const attachment of attachments) {
       // Lowering takes its turn; until then nobody shall be sent there.
       this.#deps.attachments.setEndpointState(attachment, 'draining');
       void this.#deps.attachments.lower(attachment);
     }
   }
 
-  setEndpoint(id: string, state: EndpointState): void {
-    for (const attachment of this.#ids.get(id) ?? [])
+  /**
+   * It gets work from all nodes when this is done. A program that has only begun refuses connections,
+   * so it gets none before it listens; one that never does gets them all the same.
+   */
+  async announce(id: string): Promise<void> {
+    await this.#listening(id);
+    this.#setEndpoint(id, 'ready');
+    await this.#published(id);
+  }
+
+  /**
+   * Nobody gives it new work any more, and what it has been given is done, or has had its time. That
+   * its program has taken a connection is seen by an answer only, so the end of flows is what counts.
+   */
+  async drain(id: string): Promise<void> {
+    this.#setEndpoint(id, 'draining');
+    await this.#published(id);
+    const { acknowledgements, drainMs } = this.#deps;
+    const serviceId = this.#wired.get(id)?.serviceId ?? '';
+    await Promise.all([delay(LANDING_MS), acknowledgements.freed(id, drainMs(serviceId))]);
+  }
+
+  #setEndpoint(id: string, state: EndpointState): void {
+    for (const attachment of this.#wired.get(id)?.attachments ?? [])
       this.#deps.attachments.setEndpointState(attachment, state);
   }
 
-  async drain(id: string): Promise<void> {
-    this.setEndpoint(id, 'draining');
-    if (this.#deps.hasOthers()) await delay(DRAIN_MS);
+  async #listening(id: string): Promise<void> {
+    const wired = this.#wired.get(id);
+    if (wired === undefined) return;
+    const ports = this.#deps.portsOf(wired.serviceId);
+    const endMs = performance.now() + LISTENING_MS_MAX;
+    while (this.#wired.get(id) === wired && performance.now() < endMs) {
+      if (this.#listensAt(wired, ports)) return;
+      await delay(LISTENING_POLL_MS);
+    }
+  }
+
+  #listensAt({ netns }: Wired, ports: ReturnType<TaskInterfacesDependencies['portsOf']>): boolean {
+    try {
+      return (['tcp', 'udp'] as const).every((protocol) => {
+        const wanted = ports.filter((port) => port.protocol === protocol);
+        if (wanted.length === 0) return true;
+        const open = this.#deps.listeningPorts(netns, protocol);
+        return wanted.every(({ targetPort }) => open.has(targetPort));
+      });
+    } catch {
+      // It has ended, which is told elsewhere.
+      return true;
+    }
+  }
+
+  async #published(id: string): Promise<void> {
+    const networks = this.#wired.get(id)?.networks ?? [];
+    await this.#deps.acknowledgements.published(networks, ACKNOWLEDGED_MS_MAX);
   }
 
   async #raise(

@@ -10,6 +10,12 @@ import type { TunnelHandler } from './io/tunnel.js';
 import { isMemberId, type MemberState } from './wire/claim.js';
 import { canonicalAddress } from './wire/endpoint.js';
 
+export {
+  type AcknowledgementInput,
+  type AcknowledgementReady,
+  Acknowledgements,
+  ASKED_FACTS_MAX,
+} from './core/acknowledgements.js';
 export type { Member, MemberChange } from './io/member-book.js';
 export type { GossipRecord, RecordPlaneStats, Records } from './io/record-plane.js';
 export type { GossipKey } from './io/seal.js';

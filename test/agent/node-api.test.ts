@@ -164,3 +164,32 @@ t.test('frames come out as they went in, however they are cut', async (t) => {
   );
   t.equal(new LogFrameReader().push(Buffer.from('ffffffff00', 'hex')), undefined, 'too large');
 });
+
+t.test('every member is told what a node has made of its records', async (t) => {
+  const planes = new Planes();
+  t.teardown(() => planes.close());
+  await planes.add('a', 'b');
+  planes.tell();
+  const apis = (['a', 'b'] as const).map((self) => {
+    const { tunnels } = planes.get(self);
+    const api = new NodeApi({
+      gossip: {
+        openTunnel: (member, signal) => tunnels.open(member, signal),
+        onTunnel: (handler) => tunnels.onTunnel(handler),
+      },
+      self,
+      isManager: () => false,
+      tasks: { async *logs() {} },
+      facts: {
+        answer: async (asker, facts) => facts.filter((fact) => fact === `${asker} is known`),
+      },
+      log,
+    });
+    t.teardown(() => api.close());
+    return api;
+  });
+  const [a] = apis as [NodeApi, NodeApi];
+  t.strictSame(await a.askFacts('b', ['a is known', 'c is known'], never), ['a is known']);
+  const tooMany = Array.from({ length: 257 }, (_, i) => `${i}`);
+  await t.rejects(a.askFacts('b', tooMany, never), /it refuses: 400/);
+});

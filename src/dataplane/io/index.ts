@@ -28,6 +28,7 @@ export {
   inNetns,
   inNetnsOrHere,
   linkNames,
+  listeningPorts,
   NETNS_FOLDER,
   netnsIdentity,
   netnsPathOf,

@@ -144,6 +144,38 @@ export function linkNames(path: string | undefined): readonly string[] {
   return [...text.matchAll(/^\s*([^\s:|]+):/gm)].map((match) => match[1] ?? '');
 }
 
+/** `st` of a TCP socket that listens, and of a UDP socket that is bound and not connected. */
+const LISTENS = { tcp: '0A', udp: '07' } as const;
+
+/**
+ * Ports of a namespace at which somebody takes connections or datagrams from outside.
+ *
+ * @throws SysError NETNS_NOT_FOUND, NETNS_INVALID.
+ */
+export function listeningPorts(path: string, protocol: 'tcp' | 'udp'): ReadonlySet<number> {
+  const tables = inNetns(path, () =>
+    [protocol, `${protocol}6`].map((name) =>
+      readFileSync(`/proc/thread-self/net/${name}`, 'latin1'),
+    ),
+  );
+  return portsThatListen(tables.join(''), LISTENS[protocol]);
+}
+
+/** Of tables as `/proc/net/tcp` has them: local address and port in hex, state in the fourth column. */
+export function portsThatListen(table: string, state: string): ReadonlySet<number> {
+  const ports = new Set<number>();
+  for (const [, address = '', port = '', st] of table.matchAll(
+    /^ *\d+: ([0-9A-F]{8,32}):([0-9A-F]{4}) \S+ ([0-9A-F]{2}) /gm,
+  ))
+    if (st === state && !isLoopback(address)) ports.add(Number.parseInt(port, 16));
+  return ports;
+}
+
+/** Words of the address are as the machine keeps them. */
+function isLoopback(address: string): boolean {
+  return /^(?:[0-9A-F]{6}7F|7F[0-9A-F]{6}|0{24}(?:01000000|00000001))$/.test(address);
+}
+
 /** Links that one namespace may hold before no free name is looked for. */
 const LINKS_MAX = 4096;
 

@@ -75,6 +75,8 @@ export type RecordInput =
   | { readonly kind: 'gossip'; readonly delta: Delta }
   /** Gossip found nobody to send a delta of ours to. */
   | { readonly kind: 'unheard'; readonly topic: string }
+  /** A member speaks of writes of its own that have not come here, though they may be on their way. */
+  | { readonly kind: 'behind'; readonly member: string }
   /** A member opened a stream; `exchange` is negative and new. */
   | { readonly kind: 'exchange_opened'; readonly exchange: number; readonly member: string }
   | {
@@ -110,6 +112,7 @@ export type RecordCounter =
   | 'gossip_unheard'
   | 'gossip_oversized'
   | 'gaps'
+  | 'behind'
   | 'own_epoch_raised'
   | 'own_epoch_absurd'
   | 'topics_over_limit'
@@ -252,6 +255,9 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
       case 'unheard':
         this.#onUnheard(input.topic, nowMs);
         break;
+      case 'behind':
+        this.#onBehind(input.member, nowMs);
+        break;
       case 'exchange_opened':
         this.#exchanges.open(input.exchange, input.member, false, nowMs);
         // Whatever we wanted to compare with this member is being compared.
@@ -339,6 +345,11 @@ export class RecordCore implements Core<RecordInput, RecordReady> {
     this.#count('gossip_unheard');
     const connected = this.#connectedTo(topic);
     for (const member of this.#pick(connected, RUMOR_FANOUT)) this.#want(member, nowMs + GAP_MS);
+  }
+
+  #onBehind(member: string, nowMs: number): void {
+    this.#count('behind');
+    if (this.#dialer.isConnected(member)) this.#want(member, nowMs + GAP_MS);
   }
 
   #onMerge(merged: Merged, { topic, owner, epoch }: Delta): void {

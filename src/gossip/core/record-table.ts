@@ -261,6 +261,12 @@ export class RecordTable {
     return log.seq > have.seq;
   }
 
+  /** Up to where the owner's writes are known; `undefined`: nothing of it, or no such topic. */
+  versionOf(topic: string, owner: string): Omit<OwnerVersion, 'owner'> | undefined {
+    const log = this.#topics.get(topic)?.logs.get(owner);
+    return log && { epoch: log.epoch, seq: log.seq };
+  }
+
   vector(topic: string): readonly OwnerVersion[] {
     const logs = this.#topics.get(topic)?.logs ?? new Map<string, RecordLog>();
     return [...logs].map(([owner, { epoch, seq }]) => ({ owner, epoch, seq }));

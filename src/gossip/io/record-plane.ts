@@ -66,6 +66,12 @@ export interface RecordPlaneConfig {
   readonly log: RecordLogger;
 }
 
+/** How far an owner's writes go: epochs are lives of its agent, and higher in each. */
+export interface RecordVersion {
+  readonly epoch: number;
+  readonly seq: number;
+}
+
 /** Small records, one writer each, replicated to all members that subscribe to their topic. */
 export interface Records {
   subscribe(topic: string): void;
@@ -84,6 +90,11 @@ export interface Records {
   onChange(listener: (topic: string) => void): () => void;
   /** Hex; equal on two nodes if and only if they hold the same records, suspended or not. */
   digest(topic: string): string;
+  /** Up to where an owner's writes, our own among them, are known here; `undefined`: not at all. */
+  version(topic: string, owner: string): RecordVersion | undefined;
+  isSubscribed(topic: string): boolean;
+  /** A member says that it wrote what is not here: its tables are compared, if gossip does not bring it. */
+  behind(owner: string): void;
 }
 
 export interface RecordPlaneStats {
@@ -145,6 +156,9 @@ export class RecordPlane {
       return () => this.#listeners.delete(listener);
     },
     digest: (topic) => this.#core.table.recordsDigest(topic),
+    version: (topic, owner) => this.#core.table.versionOf(topic, owner),
+    isSubscribed: (topic) => this.#core.table.has(topic),
+    behind: (member) => this.#driver.input({ kind: 'behind', member }),
   };
 
   private constructor(config: RecordPlaneConfig, node: Libp2pNode, admitted: Admitted) {

@@ -25,7 +25,6 @@ import {
 } from './task-entry.js';
 import type {
   AssignedTask,
-  EndpointState,
   Outcome,
   PublishedTask,
   RememberedTask,
@@ -62,7 +61,10 @@ const CANCEL_MS_MAX = 10_000;
 const WIRE_MS_MAX = 30_000;
 /** How long a start that nobody wants any more is waited for. */
 const START_MS_MAX = 10_000;
-const DRAIN_MS_MAX = 5000;
+/** Longer than the shell's own bound: what hangs there must not hang its task. */
+const ANNOUNCE_MS_MAX = 15_000;
+/** Likewise, with the longest time that a service's connections may be given. */
+const DRAIN_MS_MAX = 70_000;
 /** What a stop may take on top of its time of grace. */
 const STOP_EXTRA_MS_MAX = 10_000;
 const REMOVE_MS_MAX = 60_000;
@@ -390,7 +392,8 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
         entry.error = undefined;
         this.#report(entry);
       }
-    } else if (kind === 'drain') entry.isDrained = true;
+    } else if (kind === 'announce') entry.isAnnounced = true;
+    else if (kind === 'drain') entry.isDrained = true;
     else if (kind === 'remove') this.#removed(entry);
     else if (kind === 'stop' && entry.presence === 'live')
       this.#expect(entry, 'exit', nowMs + EXIT_MS_MAX);
@@ -433,6 +436,9 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
         if (!isGone) this.#kept.add(entry.id);
         if (isGone && entry.restartsMs.length > 0) this.#say(entry, 'preparing', 'preparing');
         else this.#fail(entry, `starting container failed: ${error}`, nowMs, exitCode);
+        return;
+      case 'announce':
+        entry.isAnnounced = true;
         return;
       case 'drain':
         entry.isDrained = true;
@@ -486,6 +492,9 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
         // Nobody wants it, and whether it runs is not known: it is stopped as if it did.
         entry.presence = 'live';
         entry.abandonedAction = action;
+        return;
+      case 'announce':
+        entry.isAnnounced = true;
         return;
       case 'drain':
         entry.isDrained = true;
@@ -583,7 +592,14 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
 
   /** Something is under way; it may not be wanted any more. */
   #reconsider(entry: TaskEntry, pending: NonNullable<TaskEntry['pending']>, nowMs: number): void {
-    if (!isUnwanted(entry) && !isEnded(entry)) return;
+    const isToGo = isUnwanted(entry) || isEnded(entry);
+    if (pending.kind === 'announce' && (isToGo || entry.isUnhealthy)) {
+      // Its answer would change nothing any more.
+      entry.pending = undefined;
+      this.#advance(entry, nowMs);
+      return;
+    }
+    if (!isToGo) return;
     if (pending.kind === 'prepare' && !pending.isCancelled) {
       pending.isCancelled = true;
       pending.deadlineMs = nowMs + CANCEL_MS_MAX;
@@ -604,8 +620,10 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
       return;
     }
     if (!isBefore(entry, 'running') || entry.health === 'starting') return;
-    this.#say(entry, 'running', 'started');
-    this.#tellEndpoint(entry, 'ready');
+    // It counts as running when it is of use everywhere: whatever waits for that may go on then.
+    if (entry.isWired && !entry.isAnnounced)
+      this.#act(entry, { kind: 'announce' }, nowMs + ANNOUNCE_MS_MAX);
+    else this.#say(entry, 'running', 'started');
   }
 
   #bringDown(entry: TaskEntry, nowMs: number): void {
@@ -704,6 +722,7 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
     entry.exitCode = undefined;
     entry.error = undefined;
     entry.isUnhealthy = false;
+    entry.isAnnounced = false;
     entry.isDrained = false;
     entry.isStubborn = false;
     this.#kept.delete(entry.id);
@@ -730,10 +749,6 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
     // Also of what was only under way: it may be there by now.
     if (entry.isWired || hasNetworks(entry)) this.#actions.push({ kind: 'unwire', id: entry.id });
     entry.isWired = false;
-  }
-
-  #tellEndpoint(entry: TaskEntry, state: EndpointState): void {
-    if (entry.isWired) this.#actions.push({ kind: 'endpoint', id: entry.id, state });
   }
 
   #act(entry: TaskEntry, what: Wanted, deadlineMs: number | undefined): void {

@@ -15,7 +15,7 @@ type Presence = 'unknown' | 'none' | 'debris' | 'made' | 'live' | 'ended';
 
 /** What is under way; `exit`: it was stopped, and its exit code is still to come. */
 interface Pending {
-  readonly kind: 'prepare' | 'wire' | 'start' | 'drain' | 'stop' | 'remove' | 'exit';
+  readonly kind: 'prepare' | 'wire' | 'start' | 'announce' | 'drain' | 'stop' | 'remove' | 'exit';
   readonly action: number;
   /** When it counts as failed; absent: it may take as long as it takes. */
   deadlineMs: number | undefined;
@@ -37,6 +37,8 @@ export interface TaskEntry {
   netns: string | undefined;
   health: Health;
   isWired: boolean;
+  /** All nodes send it work, or have had their time to begin. */
+  isAnnounced: boolean;
   isDrained: boolean;
   isUnhealthy: boolean;
   /** It did not end in its time of grace. */
@@ -78,6 +80,7 @@ export function createEntry(id: TaskId, runtime: RuntimeKind): TaskEntry {
     netns: undefined,
     health: 'none',
     isWired: false,
+    isAnnounced: false,
     isDrained: false,
     isUnhealthy: false,
     isStubborn: false,

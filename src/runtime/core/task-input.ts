@@ -66,7 +66,7 @@ export type Outcome =
       readonly pid: number;
       readonly health: Health;
     }
-  /** Of `wire`, `drain`, `stop`, `remove`. */
+  /** Of `wire`, `announce`, `drain`, `stop`, `remove`. */
   | { readonly kind: 'done' }
   | {
       readonly kind: 'failed';
@@ -109,6 +109,8 @@ export type TaskAction =
       readonly endpoint: EndpointState;
     })
   | (Action & { readonly kind: 'start' })
+  /** Let the others know that it takes work, and wait for a short while until they do. */
+  | (Action & { readonly kind: 'announce' })
   /** Let the others know that it gets no new work, and wait for a short while until they do. */
   | (Action & { readonly kind: 'drain' })
   | (Action & {
@@ -117,8 +119,6 @@ export type TaskAction =
       readonly graceMs: number;
     })
   | (Action & { readonly kind: 'remove' })
-  /** Tell the others what the task's endpoints are good for. */
-  | { readonly kind: 'endpoint'; readonly id: TaskId; readonly state: EndpointState }
   /** Take its interfaces away. At once in what the others are told; links may follow. */
   | { readonly kind: 'unwire'; readonly id: TaskId };
 

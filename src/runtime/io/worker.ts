@@ -32,7 +32,8 @@ export interface TaskNetworks {
   wire(task: TaskObject, netns: string, endpoint: EndpointState): Promise<void>;
   /** The others are told at once that there are none; links may follow. */
   unwire(id: TaskId): void;
-  setEndpoint(id: TaskId, state: EndpointState): void;
+  /** The others are told that it takes work; resolves when they know, or should. */
+  announce(id: TaskId): Promise<void>;
   /** The others are told to give it no new work; resolves when they know, or should. */
   drain(id: TaskId): Promise<void>;
 }
@@ -274,9 +275,6 @@ export class TaskWorker {
   #do(action: TaskAction): void {
     const { networks } = this.#deps;
     switch (action.kind) {
-      case 'endpoint':
-        networks.setEndpoint(action.id, action.state);
-        return;
       case 'unwire':
         networks.unwire(action.id);
         return;
@@ -288,7 +286,7 @@ export class TaskWorker {
     }
   }
 
-  async #answer(action: Exclude<TaskAction, { readonly kind: 'endpoint' | 'unwire' | 'cancel' }>) {
+  async #answer(action: Exclude<TaskAction, { readonly kind: 'unwire' | 'cancel' }>) {
     const { id, kind, runtime } = action;
     let outcome: Outcome;
     this.#touch(runtime);
@@ -305,7 +303,7 @@ export class TaskWorker {
   }
 
   async #outcome(
-    action: Exclude<TaskAction, { readonly kind: 'endpoint' | 'unwire' | 'cancel' }>,
+    action: Exclude<TaskAction, { readonly kind: 'unwire' | 'cancel' }>,
   ): Promise<Outcome> {
     const { networks } = this.#deps;
     const runtime = this.#runtimes.get(action.runtime);
@@ -325,6 +323,9 @@ export class TaskWorker {
         const { containerId, pid, health } = await runtime.start(action.id);
         return { kind: 'started', containerId, pid, health };
       }
+      case 'announce':
+        await networks.announce(action.id);
+        return { kind: 'done' };
       case 'drain':
         await networks.drain(action.id);
         return { kind: 'done' };

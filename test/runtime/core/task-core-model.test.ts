@@ -210,7 +210,7 @@ class World {
       real.isWired = false;
       return;
     }
-    if (kind === 'endpoint' || kind === 'cancel') return;
+    if (kind === 'cancel') return;
     const before = this.#pending.get(id);
     // What brings a task down does not wait for ever for what hangs.
     if (before !== undefined && kind !== 'remove' && kind !== 'stop' && kind !== 'drain')

@@ -103,7 +103,8 @@ function runningTask(wish: Parameters<typeof taskObject>[0] = {}): Driven {
     .assign(taskObject({ networks: MESH, ...wish }))
     .answer('prepare', PREPARED)
     .answer('wire', DONE)
-    .answer('start', STARTED);
+    .answer('start', STARTED)
+    .answer('announce', DONE);
   driven.kinds();
   driven.told();
   return driven;
@@ -126,8 +127,34 @@ t.test('a task is prepared, wired and started, and every step is told', async (t
   t.strictSame(driven.told(), ['ready: prepared', 'starting: starting']);
 
   driven.step({ kind: 'done', id: ID, action: 3, outcome: STARTED });
-  t.strictSame(driven.kinds(), ['endpoint']);
-  t.strictSame(driven.told(), ['starting: starting', 'running: started']);
+  t.strictSame(driven.kinds(), ['announce']);
+  t.strictSame(driven.told(), ['starting: starting'], 'it runs when all nodes send it work');
+
+  driven.step({ kind: 'done', id: ID, action: 4, outcome: DONE });
+  t.strictSame(driven.kinds(), []);
+  t.strictSame(driven.told(), ['running: started']);
+});
+
+t.test('an announcement that hangs is not waited for, nor one that is of no use', async (t) => {
+  const started = () =>
+    new Driven()
+      .assign(taskObject({ networks: MESH }))
+      .answer('prepare', PREPARED)
+      .answer('wire', DONE)
+      .answer('start', STARTED);
+  t.equal(started().pass(14_999).told().at(-1), 'starting: starting');
+  t.equal(started().pass(15_000).told().at(-1), 'running: started');
+
+  const unwanted = started();
+  unwanted.kinds();
+  unwanted.assign(taskObject({ networks: MESH, desiredState: 'shutdown' }));
+  t.strictSame(unwanted.kinds(), ['drain']);
+  const ill = started();
+  ill.kinds();
+  ill.step({ kind: 'health', id: ID, health: 'unhealthy' });
+  t.strictSame(ill.kinds(), ['drain']);
+  ill.step({ kind: 'done', id: ID, action: 4, outcome: DONE });
+  t.notMatch(ill.told(), ['running: started'], 'a late answer changes nothing');
 });
 
 t.test('what is only to be ready waits there until it is to run', async (t) => {
@@ -152,8 +179,9 @@ t.test('a task with a health check runs when it is healthy', async (t) => {
   driven.kinds();
 
   driven.step({ kind: 'health', id: ID, health: 'healthy' });
+  t.strictSame(driven.kinds(), ['announce']);
+  driven.step({ kind: 'done', id: ID, action: 4, outcome: DONE });
   t.equal(driven.told().at(-1), 'running: started');
-  t.match(driven.actions, [{ kind: 'endpoint', state: 'ready' }]);
 });
 
 t.test('how it ends is told in the words of Docker', async (t) => {
@@ -177,7 +205,7 @@ t.test('an unhealthy task is drained, stopped and has failed', async (t) => {
   const driven = runningTask({ container: { stopSignal: 'SIGINT', stopGracePeriodMs: 3000 } });
   driven.step({ kind: 'health', id: ID, health: 'unhealthy' });
   t.strictSame(driven.kinds(), ['drain']);
-  driven.step({ kind: 'done', id: ID, action: 4, outcome: DONE });
+  driven.step({ kind: 'done', id: ID, action: 5, outcome: DONE });
   t.match(driven.actions, [{ kind: 'stop', signal: 'SIGINT', graceMs: 3000 }]);
   driven.step({ kind: 'exited', id: ID, exitCode: 130 }).answer('stop', DONE);
   t.strictSame(driven.told(), ['failed: started (task: non-zero exit (130): unhealthy container)']);
@@ -192,11 +220,11 @@ t.test('an unhealthy task that ends with 0 has failed all the same', async (t) =
 t.test('a task that is to go is drained, stopped, and has shut down', async (t) => {
   const driven = runningTask().assign(taskObject({ networks: MESH, desiredState: 'shutdown' }));
   t.strictSame(driven.kinds(), ['drain']);
-  driven.pass(4999);
+  driven.pass(69_999);
   t.strictSame(driven.kinds(), []);
   driven.pass(1);
   t.strictSame(driven.kinds(), ['stop'], 'a drain that hangs is not waited for');
-  driven.step({ kind: 'done', id: ID, action: 5, outcome: DONE });
+  driven.step({ kind: 'done', id: ID, action: 6, outcome: DONE });
   t.strictSame(driven.told(), [], 'its exit code is still to come');
   driven.step({ kind: 'exited', id: ID, exitCode: 137 });
   t.strictSame(driven.told(), ['shutdown: shutdown']);
@@ -311,15 +339,15 @@ t.test('tasks that are assigned no more end and go, on the word of a manager', a
   t.strictSame(driven.kinds(), []);
   driven.assign();
   t.strictSame(driven.kinds(), ['drain']);
-  driven.step({ kind: 'done', id: ID, action: 4, outcome: DONE });
+  driven.step({ kind: 'done', id: ID, action: 5, outcome: DONE });
   driven.step({ kind: 'exited', id: ID, exitCode: 0 });
   t.strictSame(driven.kinds(), ['stop', 'unwire', 'remove']);
-  driven.step({ kind: 'done', id: ID, action: 6, outcome: failed('busy') });
+  driven.step({ kind: 'done', id: ID, action: 7, outcome: failed('busy') });
   driven.pass(999);
   t.strictSame(driven.kinds(), []);
   driven.pass(1);
   t.strictSame(driven.kinds(), ['remove'], 'until it is gone');
-  driven.step({ kind: 'done', id: ID, action: 7, outcome: DONE });
+  driven.step({ kind: 'done', id: ID, action: 8, outcome: DONE });
   t.strictSame(driven.forgotten, [ID]);
 });
 
@@ -352,7 +380,7 @@ t.test(
     const driven = new Driven([running]).assign(taskObject({ networks: MESH }));
     driven.answer('wire', failed('the network is not known yet'));
     t.match(driven.told().at(-1), /^starting: .*not connected to its networks: the network/);
-    driven.pass(1000).answer('wire', DONE);
+    driven.pass(1000).answer('wire', DONE).answer('announce', DONE);
     t.equal(driven.told().at(-1), 'running: started');
   },
 );
@@ -403,9 +431,10 @@ t.test('with no manager heard a task is restarted in its place', async (t) => {
   t.strictSame(driven.kinds(), [], 'by the delay of its policy');
   driven.pass(1);
   t.strictSame(driven.kinds(), ['wire']);
-  driven.step({ kind: 'done', id: ID, action: 4, outcome: DONE });
-  driven.step({ kind: 'done', id: ID, action: 5, outcome: STARTED });
-  t.strictSame(driven.kinds(), ['start', 'endpoint']);
+  driven.step({ kind: 'done', id: ID, action: 5, outcome: DONE });
+  driven.step({ kind: 'done', id: ID, action: 6, outcome: STARTED });
+  t.strictSame(driven.kinds(), ['start', 'announce']);
+  driven.step({ kind: 'done', id: ID, action: 7, outcome: DONE });
   t.equal(driven.told().at(-1), 'running: started again, once, while no manager was heard');
 });
 
@@ -434,11 +463,9 @@ t.test('restarts keep to the policy', async (t) => {
     driven.step({ kind: 'managers', isHeard: false }).pass(60_000);
     let count = 0;
     for (; count < 5; count += 1) {
-      driven.step({ kind: 'exited', id: ID, exitCode }).pass(60_000);
-      if (!driven.kinds().includes('wire')) break;
-      const wire = 4 + 2 * count;
-      driven.step({ kind: 'done', id: ID, action: wire, outcome: DONE });
-      driven.step({ kind: 'done', id: ID, action: wire + 1, outcome: STARTED });
+      driven.step({ kind: 'exited', id: ID, exitCode }).pass(6000);
+      if (driven.actions.at(-1)?.kind !== 'wire') break;
+      driven.answer('wire', DONE).answer('start', STARTED).answer('announce', DONE);
     }
     return count;
   };
@@ -460,7 +487,7 @@ t.test('a restart of what the runtime has lost prepares it anew', async (t) => {
   driven.step({
     kind: 'done',
     id: ID,
-    action: 5,
+    action: 6,
     outcome: { kind: 'failed', error: 'no such task', isGone: true },
   });
   t.strictSame(driven.kinds(), ['prepare']);

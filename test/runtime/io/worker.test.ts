@@ -38,7 +38,7 @@ class Agent {
             this.#onWire();
           },
           unwire: () => this.#note('unwire'),
-          setEndpoint: (_id, state) => this.#note(state),
+          announce: async () => this.#note('announce'),
           drain: async () => this.#note('drain'),
         },
         runtimeTask: (task) => ({
@@ -101,7 +101,7 @@ t.test('a task runs, with its networks, and is told to the managers', async (t) 
   const { container, message } = await agent.told('running');
   t.strictSame(container, { id: `c-${ID}`, pid: 101 });
   t.equal(message, 'started');
-  t.strictSame(agent.network, ['wire web starting', 'ready']);
+  t.strictSame(agent.network, ['wire web starting', 'announce']);
   t.strictSame(runtime.calls, ['list', `prepare ${ID}`, `start ${ID}`]);
 
   agent.assign(taskObject({ networks: MESH, desiredState: 'shutdown' }));

@@ -8,12 +8,17 @@ import {
 /** What a service's labels say about balancing, and what of them says nothing. */
 export interface BalanceLabels {
   readonly balance: BalanceConfig;
+  /** For how long connections to a task that is to end are waited for. */
+  readonly drainMs: number;
   /** One sentence for each label that is not understood; its default holds. */
   readonly problems: readonly string[];
 }
 
 /** Weights are whole numbers, so that turns can be counted. */
 const WEIGHT_MAX = 1000;
+/** Requests are answered within this, and an update need not wait for connections that stay. */
+const DRAIN_MS = 5000;
+const DRAIN_MS_MAX = 60_000;
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
 /** `1h30m`, `250ms`; `undefined` for what is none. */
@@ -68,7 +73,8 @@ export function balanceOfLabels(labels: Readonly<Record<string, string>>): Balan
       ceiling: read('shoal.outlier.ceiling', percent, parsePercent, 'a percentage') / 100,
     },
   };
-  return { balance, problems };
+  const drainMs = read('shoal.drain', DRAIN_MS, parseDrain, 'a duration up to 1m');
+  return { balance, drainMs, problems };
 }
 
 const WEIGHTS_FORM = `SLOT=WEIGHT, …, with weights from 1 to ${WEIGHT_MAX}`;
@@ -79,6 +85,11 @@ function oneOf<Word extends string>(...words: readonly Word[]): (text: string) =
 
 function parseMethod(text: string): BalanceMethod | undefined {
   return BALANCE_METHODS.find((method) => method === text);
+}
+
+function parseDrain(text: string): number | undefined {
+  const durationMs = parseDurationMs(text);
+  return durationMs !== undefined && durationMs <= DRAIN_MS_MAX ? durationMs : undefined;
 }
 
 function parseCount(text: string): number | undefined {

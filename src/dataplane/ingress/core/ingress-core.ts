@@ -5,6 +5,13 @@ import { parseAddress } from '../../wire/address.js';
 import { FLOW_ENDS, type FlowEnd, type Upstream } from './proxy-driver.js';
 import type { PortBackend, PublishedPort } from './published-ports.js';
 
+/** Backends that one flow is offered to; those that refuse cost a round trip each. */
+const ATTEMPTS_MAX = 16;
+/** A SYN that is lost is sent again after one second, and after three. */
+const CONNECT_MS = 3500;
+/** So long a silent backend is waited for while there are others; each further one twice as long. */
+const CONNECT_ELSE_MS = 500;
+
 /** Of one published port, since it is open. */
 export interface PortStats {
   readonly key: string;
@@ -104,7 +111,7 @@ export class IngressCore {
     nowMs: number,
   ): Upstream | undefined {
     const listener = this.#byNumber.get(number);
-    if (listener === undefined) return undefined;
+    if (listener === undefined || tried.length >= ATTEMPTS_MAX) return undefined;
     this.#readClient(clientAddress);
     const { balancer, port } = listener;
     const ports = (clientPort << 16) | port.port;
@@ -113,7 +120,9 @@ export class IngressCore {
     const backend = listener.backends.get(balancer.keyOf(ticket) ?? '');
     if (backend === undefined) return undefined;
     const { address, netns } = backend;
-    const where = { ticket, address, port: port.targetPort };
+    const isLast = balancer.counts.ready <= tried.length + 1;
+    const connectMs = isLast ? CONNECT_MS : Math.min(CONNECT_ELSE_MS << tried.length, CONNECT_MS);
+    const where = { ticket, address, port: port.targetPort, connectMs };
     return netns === undefined ? where : { ...where, netns };
   }
 
@@ -159,6 +168,15 @@ export class IngressCore {
     listener.bytesDown += bytesDown;
     const isClosed = this.#byKey.get(listener.port.key) !== listener;
     if (isClosed && listener.active === 0) this.#byNumber.delete(number);
+  }
+
+  /** Connections to a task that are open or being made, those of ports that were closed meanwhile too. */
+  flowsTo(taskId: string): number {
+    let count = 0;
+    // Datagrams have no end: who sends them is to notice where they do not arrive any more.
+    for (const { port, balancer } of this.#byNumber.values())
+      if (port.protocol === 'tcp') count += balancer.activeOf(taskId);
+    return count;
   }
 
   stats(): readonly PortStats[] {

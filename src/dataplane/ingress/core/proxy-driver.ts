@@ -43,6 +43,8 @@ export interface Upstream {
   readonly port: number;
   /** Namespace file that the connection is made in; absent: this one. */
   readonly netns?: string;
+  /** How long it may take to connect (TCP), after which it has failed. */
+  readonly connectMs: number;
 }
 
 /**

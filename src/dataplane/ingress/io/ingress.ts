@@ -95,6 +95,11 @@ export class Ingress {
     }, this.#options.goneGraceMs ?? GONE_GRACE_MS).unref();
   }
 
+  /** Connections that go to a task through this node. */
+  flowsTo(taskId: string): number {
+    return this.#core.flowsTo(taskId);
+  }
+
   /** Ports that are not served now, and why. */
   problems(): readonly PortProblem[] {
     return [...this.#failed].flatMap(([listener, message]) => {

@@ -11,10 +11,6 @@ import {
 
 /** TCP flows that the portable driver carries at a time: two descriptors each. */
 export const TCP_FLOWS_MAX = 16_384;
-/** Backends that one connection is offered to; a refusal costs a round trip, a silent one the timeout. */
-const ATTEMPTS_MAX = 4;
-/** A SYN that is lost is sent again after one second, and after three. */
-const CONNECT_TIMEOUT_MS = 3500;
 /** Waiting connections; the kernel's own ceiling is net.core.somaxconn. */
 const BACKLOG = 4096;
 /** After this silence the kernel asks whether the other end is still there. */
@@ -130,10 +126,7 @@ class TcpFlow {
   connect(): void {
     const { policy } = this.#deps;
     const { remoteAddress = '', remotePort = 0 } = this.#downstream;
-    const isLast = this.#tried.length >= ATTEMPTS_MAX;
-    const upstream = isLast
-      ? undefined
-      : policy.choose(this.#listener, remoteAddress, remotePort, this.#tried);
+    const upstream = policy.choose(this.#listener, remoteAddress, remotePort, this.#tried);
     if (upstream === undefined) {
       this.reset(this.#tried.length === 0 ? 'no_backend' : 'unreachable');
       return;
@@ -151,7 +144,7 @@ class TcpFlow {
     const timer = setTimeout(() => {
       socket.destroy();
       this.#onRefused();
-    }, CONNECT_TIMEOUT_MS);
+    }, upstream.connectMs);
     socket.once('connect', () => {
       clearTimeout(timer);
       policy.connected(this.#listener, upstream.ticket, performance.now() - startedMs);

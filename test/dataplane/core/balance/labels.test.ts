@@ -63,6 +63,16 @@ t.test('a label that is not understood is named, and its default holds', async (
   t.match(problems[0], 'label shoal.balance=best is ignored: it must be rr, wrr');
 });
 
+t.test('how long connections of a task that stops may go on', async (t) => {
+  for (const [label, want] of [
+    [undefined, 5000],
+    ['0', 0],
+    ['1m', 60_000],
+    ['61s', 5000],
+  ] as const)
+    t.equal(balanceOfLabels(label === undefined ? {} : { 'shoal.drain': label }).drainMs, want);
+});
+
 t.test('any text is survived', async () => {
   const names = fc.constantFrom('shoal.balance', 'shoal.balance.weights', 'shoal.slow-start');
   fc.assert(

@@ -91,3 +91,38 @@ t.test('everything is counted by port', async (t) => {
     },
   ]);
 });
+
+t.test('a silent task is left sooner while there are others, and each gets its try', async (t) => {
+  const core = new IngressCore(1);
+  const tasks = Array.from({ length: 20 }, (_, i) => `t${i}`);
+  const listener = core.apply([port({}, tasks)], 0).opened[0]?.listener ?? 0;
+  const tried: number[] = [];
+  const waits: number[] = [];
+  for (;;) {
+    const where = core.choose(listener, '192.0.2.1', 4000, tried, 0);
+    if (where === undefined) break;
+    tried.push(where.ticket);
+    waits.push(where.connectMs);
+  }
+  t.equal(new Set(tried).size, 16, 'so many, and none twice');
+  t.strictSame(waits.slice(0, 5), [500, 1000, 2000, 3500, 3500]);
+
+  const only = new IngressCore(1);
+  const one = only.apply([port({}, ['a'])], 0).opened[0]?.listener ?? 0;
+  t.equal(only.choose(one, '192.0.2.1', 1, [], 0)?.connectMs, 3500, 'there is nobody else');
+});
+
+t.test('connections to a task are counted from the try on, through closed ports too', async (t) => {
+  const core = new IngressCore(1);
+  const ports = [port({}, ['a']), port({ key: 'udp/80', protocol: 'udp' }, ['a'])];
+  const [tcp, udp] = core.apply(ports, 0).opened.map(({ listener }) => listener);
+  for (const listener of [tcp ?? 0, udp ?? 0]) {
+    core.accepted(listener);
+    core.choose(listener, '192.0.2.1', 1, [], 0);
+  }
+  t.equal(core.flowsTo('a'), 1, 'datagrams have no end');
+  core.apply([], 1);
+  t.equal(core.flowsTo('a'), 1);
+  core.ended(tcp ?? 0, 'closed', 1, 1);
+  t.equal(core.flowsTo('a'), 0);
+});

@@ -1,0 +1,185 @@
+// The load of `npm run chaos -- ingress`, in an open loop: requests begin when they are due, whatever
+// became of those before. `http-load.mjs '{"targets": ["10.0.0.1:8080"], "rate": 1000}'`; it prints a line
+// when all its connections are there, and on SIGTERM what became of its requests, as JSON.
+//
+//   rate        requests a second, each on a connection of its own
+//   keepAlive   connections that stay, of which each asks `keepAliveRate` times a second
+//   downloads   answers at a time that take `downloadMs` each
+import { connect } from 'node:net';
+
+const {
+  targets,
+  rate = 0,
+  keepAlive = 0,
+  keepAliveRate = 10,
+  downloads = 0,
+  downloadMs = 3_000,
+  timeoutMs = 10_000,
+} = JSON.parse(process.argv[2] ?? '{}');
+
+const TICK_MS = 2;
+const FAILURES_TOLD_MAX = 50;
+const beganMs = performance.now();
+const kinds = new Map();
+let next = 0;
+let isEnding = false;
+let underWay = 0;
+
+function kindOf(name) {
+  let kind = kinds.get(name);
+  if (kind === undefined) {
+    kind = { took: [], failed: 0, failures: [], firstFailedMs: null, lastFailedMs: null };
+    kinds.set(name, kind);
+  }
+  return kind;
+}
+
+function done(name, startMs, target, error) {
+  const kind = kindOf(name);
+  const nowMs = performance.now();
+  kind.took.push(nowMs - startMs);
+  if (error === undefined) return;
+  kind.failed += 1;
+  // When they began, since a timeout is told late.
+  const atMs = Math.round(startMs - beganMs);
+  kind.firstFailedMs = Math.min(kind.firstFailedMs ?? atMs, atMs);
+  kind.lastFailedMs = Math.max(kind.lastFailedMs ?? atMs, atMs);
+  if (kind.failures.length < FAILURES_TOLD_MAX)
+    kind.failures.push(`${atMs} ms ${target}: ${error} after ${Math.round(nowMs - startMs)} ms`);
+}
+
+function nextTarget() {
+  next = (next + 1) % targets.length;
+  return targets[next];
+}
+
+function open(target) {
+  const at = target.lastIndexOf(':');
+  const host = target.slice(0, at).replace(/^\[|\]$/g, '');
+  const socket = connect({ host, port: Number(target.slice(at + 1)), noDelay: true });
+  return socket;
+}
+
+/** Asks on a connection. @returns Whether the other end keeps it. */
+function ask(socket, path, isLast) {
+  return new Promise((resolve, reject) => {
+    let head = '';
+    let left = -1;
+    let keeps = !isLast;
+    const settle = (error) => {
+      clearTimeout(timer);
+      socket.off('data', onData).off('error', onError).off('close', onClose);
+      if (error === undefined) resolve(keeps);
+      else reject(error);
+    };
+    const onError = (error) => settle(error);
+    const onClose = () =>
+      settle(new Error(left === -1 ? 'closed without an answer' : `closed ${left} bytes too soon`));
+    const onData = (chunk) => {
+      if (left === -1) {
+        head += chunk.toString('latin1');
+        const end = head.indexOf('\r\n\r\n');
+        if (end === -1) return;
+        if (!head.startsWith('HTTP/1.1 200')) return settle(new Error(head.slice(0, 40)));
+        if (/\r\nconnection: close/i.test(head)) keeps = false;
+        const length = /\r\ncontent-length: (\d+)/i.exec(head);
+        if (length === null) return settle(new Error('an answer without length'));
+        left = Number(length[1]) - (head.length - end - 4);
+      } else left -= chunk.length;
+      if (left === 0) settle();
+    };
+    const timer = setTimeout(() => settle(new Error('timeout')), timeoutMs);
+    socket.on('data', onData).on('error', onError).on('close', onClose);
+    const connection = isLast ? 'close' : 'keep-alive';
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: chaos\r\nConnection: ${connection}\r\n\r\n`);
+  });
+}
+
+async function once(kind, path, startMs) {
+  underWay += 1;
+  const target = nextTarget();
+  const socket = open(target);
+  socket.on('error', () => undefined);
+  try {
+    await ask(socket, path, true);
+    done(kind, startMs, target);
+  } catch (error) {
+    done(kind, startMs, target, error.message);
+  } finally {
+    socket.destroy();
+    underWay -= 1;
+  }
+}
+
+function wait(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** One connection that stays, and is made anew when the other end closes it. */
+async function stay(offsetMs) {
+  const everyMs = 1_000 / keepAliveRate;
+  let socket;
+  let target;
+  await wait(offsetMs);
+  while (!isEnding) {
+    const startMs = performance.now();
+    if (socket === undefined || socket.destroyed || socket.readyState !== 'open') {
+      socket?.destroy();
+      target = nextTarget();
+      socket = open(target);
+      socket.on('error', () => undefined);
+    }
+    underWay += 1;
+    try {
+      const keeps = await ask(socket, '/', false);
+      done('kept', startMs, target);
+      if (!keeps) {
+        socket.destroy();
+        socket = undefined;
+      }
+    } catch (error) {
+      done('kept', startMs, target, error.message);
+      socket.destroy();
+      socket = undefined;
+    }
+    underWay -= 1;
+    await wait(Math.max(0, everyMs - (performance.now() - startMs)));
+  }
+  socket?.destroy();
+}
+
+async function download() {
+  while (!isEnding) await once('download', `/slow?ms=${downloadMs}`, performance.now());
+}
+
+function beat() {
+  const startMs = performance.now();
+  let begun = 0;
+  const timer = setInterval(() => {
+    if (isEnding) return clearInterval(timer);
+    const due = Math.floor(((performance.now() - startMs) * rate) / 1_000);
+    for (; begun < due; begun += 1) void once('new', '/', startMs + (begun * 1_000) / rate);
+  }, TICK_MS);
+}
+
+function report() {
+  const told = {};
+  for (const [name, { took, ...rest }] of kinds) {
+    took.sort((a, b) => a - b);
+    const at = (q) => Math.round(took[Math.min(took.length - 1, Math.floor(took.length * q))] ?? 0);
+    told[name] = { count: took.length, p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1), ...rest };
+  }
+  process.stdout.write(`${JSON.stringify(told)}\n`);
+}
+
+process.on('SIGTERM', async () => {
+  isEnding = true;
+  for (let i = 0; i < 150 && underWay > 0; i += 1) await wait(100);
+  report();
+  process.exit(0);
+});
+
+for (let i = 0; i < keepAlive; i += 1) void stay((i * 1_000) / keepAliveRate / keepAlive);
+for (let i = 0; i < downloads; i += 1) void download();
+beat();
+process.stderr.write('load is on\n');

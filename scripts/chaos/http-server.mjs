@@ -1,0 +1,40 @@
+// A task of `npm run chaos -- ingress`: answers at once, or slowly at `/slow?ms=N`, and ends in good order:
+// on SIGTERM it takes no new connections, and says with each answer that the connection ends.
+import { createServer } from 'node:http';
+import { Server } from 'node:net';
+
+const CHUNK = Buffer.alloc(16 * 1024, 'x');
+const CHUNK_MS = 100;
+/** For connections on which nobody asks any more. */
+const GRACE_MS = 5_000;
+const who = `${process.env.SLOT ?? '?'} ${process.env.VERSION ?? '1'}\n`;
+let isEnding = false;
+
+const server = createServer((request, response) => {
+  if (isEnding) response.setHeader('Connection', 'close');
+  const ms = Number(/^\/slow\?ms=(\d+)$/.exec(request.url)?.[1] ?? 0);
+  if (ms === 0) {
+    response.end(who);
+    return;
+  }
+  const chunks = Math.ceil(ms / CHUNK_MS);
+  response.setHeader('Content-Length', chunks * CHUNK.length);
+  let sent = 0;
+  const timer = setInterval(() => {
+    response.write(CHUNK);
+    sent += 1;
+    if (sent < chunks) return;
+    clearInterval(timer);
+    response.end();
+  }, CHUNK_MS);
+  response.on('close', () => clearInterval(timer));
+});
+server.keepAliveTimeout = 60_000;
+server.listen({ port: Number(process.argv[2] ?? 80), backlog: 1024 });
+
+process.on('SIGTERM', () => {
+  isEnding = true;
+  // Not its own `close`, which would break off connections that are idle at this very moment.
+  Server.prototype.close.call(server, () => process.exit(0));
+  setTimeout(() => server.closeIdleConnections(), GRACE_MS).unref();
+});

@@ -1,0 +1,347 @@
+// `npm run chaos -- ingress [--rounds 1 --rate 1000 --only update,kill --driver auto --json --keep]`: three
+// nodes, a service behind a published port, and a load in an open loop at every node: new connections,
+// connections that stay, long downloads. Then the service is updated, scaled, drained off a node (not
+// one request may fail), and its tasks, agents and nodes are killed (requests that were under way there
+// may fail, and others for less than a second). Exit codes: 1 a request too many failed, 2 wrong flags.
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { root, setup } from '../setup.mjs';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const PORT = 8080;
+const REPLICAS = 6;
+const CONVERGED_MS_MAX = 120_000;
+/** New connections through nodes that live on may fail for so long after a kill. */
+const OUTAGE_MS_MAX = 1_000;
+
+function refuse(text) {
+  process.stderr.write(`chaos: ${text}\n`);
+  process.exit(2);
+}
+
+function flagsOf(argv) {
+  try {
+    const { values } = parseArgs({
+      args: argv,
+      options: {
+        rounds: { type: 'string', default: '1' },
+        rate: { type: 'string', default: '1000' },
+        only: { type: 'string' },
+        driver: { type: 'string', default: 'auto' },
+        json: { type: 'boolean', default: false },
+        keep: { type: 'boolean', default: false },
+      },
+    });
+    const rounds = Number(values.rounds);
+    const rate = Number(values.rate);
+    if (!(rounds >= 1)) refuse(`--rounds is a number from 1, not '${values.rounds}'`);
+    if (!(rate >= 1)) refuse(`--rate is a number from 1, not '${values.rate}'`);
+    return { ...values, rounds, rate, only: values.only?.split(',') };
+  } catch (error) {
+    return refuse(error.message);
+  }
+}
+
+function run(argv, env = {}) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(argv[0], argv.slice(1), { env: { ...process.env, ...env } });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (chunk) => {
+      stdout += chunk;
+    });
+    child.stderr.on('data', (chunk) => {
+      stderr += chunk;
+    });
+    child.on('error', reject);
+    child.on('close', (code) => {
+      if (code === 0) resolve(stdout.trim());
+      else reject(new Error(`${argv.join(' ')}: exit ${code}: ${stderr || stdout}`));
+    });
+  });
+}
+
+/** A service on a lab, and what is done to it. */
+class Service {
+  #lab;
+  #version = 1;
+
+  constructor(lab) {
+    this.#lab = lab;
+  }
+
+  docker(...args) {
+    return run(this.#lab.commandIn('node1', ['docker', ...args]), this.#lab.envOf('node1'));
+  }
+
+  async create(replicas, ...options) {
+    const flags = ['--detach', '--name', 'web', '--replicas', String(replicas)];
+    const env = ['--env', 'SLOT={{.Task.Slot}}', '--publish', `${PORT}:80`];
+    const command = ['host', process.execPath, join(here, 'http-server.mjs')];
+    await this.docker('service', 'create', ...flags, ...env, ...options, ...command);
+    await this.converged(replicas);
+  }
+
+  /** As many tasks run as shall, all of the newest version, and nothing else does. */
+  async converged(replicas) {
+    const endMs = performance.now() + CONVERGED_MS_MAX;
+    let seen = '';
+    let state = '';
+    for (let calm = 0; calm < 2; ) {
+      if (performance.now() > endMs)
+        throw new Error(`the service does not converge: ${state} ${seen}`);
+      const format = '{{.Name}} {{.DesiredState}} {{.CurrentState}}';
+      seen = await this.docker('service', 'ps', '--no-trunc', '--format', format, 'web');
+      state = await this.docker(
+        'service',
+        'inspect',
+        '--format',
+        '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}',
+        'web',
+      );
+      const lines = seen.split('\n').filter((line) => line !== '');
+      const wanted = lines.filter((line) => / Running /.test(line));
+      const isCalm =
+        wanted.length === replicas &&
+        wanted.every((line) => / Running Running /.test(line)) &&
+        !lines.some((line) => / Shutdown (?:Starting|Running) /.test(line)) &&
+        !/updating|rollback_started/.test(state);
+      calm = isCalm ? calm + 1 : 0;
+      await delay(200);
+    }
+  }
+
+  async update(...flags) {
+    this.#version += 1;
+    await this.docker(
+      'service',
+      'update',
+      '--detach',
+      ...flags,
+      '--env-add',
+      `VERSION=${this.#version}`,
+      'web',
+    );
+    await delay(500);
+    await this.converged(REPLICAS);
+  }
+
+  async force(...flags) {
+    await this.docker('service', 'update', '--detach', '--force', ...flags, 'web');
+    await delay(500);
+    await this.converged(REPLICAS);
+  }
+
+  async scale(replicas) {
+    await this.docker('service', 'scale', '--detach', `web=${replicas}`);
+    await this.converged(replicas);
+  }
+
+  async availability(node, value) {
+    await this.docker('node', 'update', '--availability', value, node);
+    await delay(500);
+    await this.converged(REPLICAS);
+  }
+
+  /** The processes of this service's tasks on a node. */
+  async pidsOn(node) {
+    const ids = await this.docker(
+      'service',
+      'ps',
+      '--no-trunc',
+      '-q',
+      '--filter',
+      `node=${node}`,
+      '--filter',
+      'desired-state=running',
+      'web',
+    );
+    const pids = [];
+    for (const id of ids.split('\n').filter((text) => text !== '')) {
+      const pid = await this.docker(
+        'inspect',
+        '--type',
+        'task',
+        '--format',
+        '{{.Status.ContainerStatus.PID}}',
+        id,
+      );
+      if (Number(pid) > 1) pids.push(Number(pid));
+    }
+    return pids;
+  }
+}
+
+/** Load at these nodes from node1, until it is told to stop. */
+async function loadOn(lab, targets, flags) {
+  const wish = {
+    targets: targets.map((name) => `${lab.node(name).address}:${PORT}`),
+    rate: flags.rate,
+    keepAlive: 20,
+    keepAliveRate: 10,
+    downloads: 6,
+    downloadMs: 3_000,
+  };
+  const argv = lab.commandIn('node1', [
+    process.execPath,
+    join(here, 'http-load.mjs'),
+    JSON.stringify(wish),
+  ]);
+  const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '';
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk;
+  });
+  await new Promise((resolve) => child.stderr.once('data', resolve));
+  const beganMs = performance.now();
+  return {
+    sinceMs: () => Math.round(performance.now() - beganMs),
+    async stop() {
+      const closed = new Promise((resolve) => child.once('close', resolve));
+      child.kill('SIGTERM');
+      await closed;
+      return JSON.parse(stdout);
+    },
+  };
+}
+
+const NODES = ['node1', 'node2', 'node3'];
+
+/** What is done under load: nothing of it may cost a request. */
+const LOSSLESS = {
+  update: (service) => service.update('--update-parallelism', '1'),
+  'start-first': (service) =>
+    service.force('--update-parallelism', '2', '--update-order', 'start-first'),
+  'stop-first': (service) =>
+    service.force('--update-parallelism', '2', '--update-order', 'stop-first'),
+  scale: async (service) => {
+    await service.scale(2);
+    await service.scale(9);
+    await service.scale(REPLICAS);
+  },
+  drain: async (service) => {
+    await service.availability('node3', 'drain');
+    await service.availability('node3', 'active');
+  },
+};
+
+/** What is killed; requests that were under way there may be lost. */
+const KILLS = {
+  'kill-task': async (service) => {
+    const pids = await service.pidsOn('node2');
+    if (pids.length === 0) throw new Error('no task runs on node2');
+    process.kill(pids[0], 'SIGKILL');
+  },
+  'kill-agent': async (_service, lab) => {
+    await lab.signalAgent('node3', 'SIGKILL');
+  },
+  'kill-node': async (_service, lab) => {
+    await lab.partition(['node3']);
+  },
+};
+
+const RECOVER = {
+  'kill-task': async () => undefined,
+  'kill-agent': (lab) => lab.startAgent('node3'),
+  'kill-node': (lab) => lab.heal(),
+};
+
+const failedIn = (told) => Object.values(told).reduce((sum, { failed }) => sum + failed, 0);
+
+async function lossless(name, service, lab, flags) {
+  const load = await loadOn(lab, NODES, flags);
+  await delay(1_000);
+  const beganMs = performance.now();
+  let problem;
+  await LOSSLESS[name](service).catch((error) => {
+    problem = error.message;
+  });
+  const tookMs = Math.round(performance.now() - beganMs);
+  await delay(1_000);
+  const told = await load.stop();
+  const failed = failedIn(told);
+  return { name, tookMs, told, failed, isGood: failed === 0 && problem === undefined, problem };
+}
+
+async function killed(name, service, lab, flags) {
+  // At nodes that live on.
+  const targets = name === 'kill-task' ? NODES : ['node1', 'node2'];
+  const load = await loadOn(lab, targets, flags);
+  await delay(2_000);
+  const atMs = load.sinceMs();
+  await KILLS[name](service, lab);
+  await delay(10_000);
+  const told = await load.stop();
+  await RECOVER[name](lab);
+  await service.converged(REPLICAS);
+  const { lastFailedMs = null } = told.new ?? {};
+  const outageMs = lastFailedMs === null ? 0 : Math.max(0, lastFailedMs - atMs);
+  return {
+    name,
+    killedAtMs: atMs,
+    told,
+    failed: failedIn(told),
+    outageMs,
+    isGood: outageMs < OUTAGE_MS_MAX,
+  };
+}
+
+function show({ name, tookMs, told, failed, outageMs, isGood, problem }) {
+  const kinds = Object.entries(told).map(
+    ([kind, { count, p50Ms, p99Ms, maxMs, failed: lost }]) =>
+      `${kind} ${count} (failed ${lost}, p50 ${p50Ms} p99 ${p99Ms} max ${maxMs} ms)`,
+  );
+  const end = outageMs === undefined ? `took ${tookMs} ms` : `new ones failed for ${outageMs} ms`;
+  const lines = [
+    `${isGood ? 'ok  ' : 'FAIL'} ${name.padEnd(12)} failed ${failed}, ${end}: ${kinds.join('; ')}`,
+  ];
+  if (problem !== undefined) lines.push(`       ${problem}`);
+  for (const { failures } of Object.values(told))
+    lines.push(...failures.slice(0, 8).map((line) => `       ${line}`));
+  process.stdout.write(`${lines.join('\n')}\n`);
+}
+
+export async function ingress(argv) {
+  const flags = flagsOf(argv);
+  const all = [...Object.keys(LOSSLESS), ...Object.keys(KILLS)];
+  const unknown = flags.only?.find((name) => !all.includes(name));
+  if (unknown !== undefined) refuse(`--only takes ${all.join(', ')}, not '${unknown}'`);
+  setup();
+  const { Lab } = await import(pathToFileURL(join(root, 'dist/src/cli/lab/lab.js')).href);
+  const parent = mkdtempSync(join(tmpdir(), 'shoal-chaos-'));
+  const lab = new Lab({ dir: join(parent, 'lab') });
+  let ending;
+  const end = () => {
+    ending ??= (async () => {
+      if (flags.keep) process.stderr.write(`chaos: kept: ${lab.dir}\n`);
+      else {
+        await lab.down();
+        rmSync(parent, { recursive: true, force: true });
+      }
+    })();
+    return ending;
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+    process.once(signal, () => void end().finally(() => process.exit(130)));
+  const results = [];
+  try {
+    await lab.up({ nodes: 3, driver: flags.driver });
+    const service = new Service(lab);
+    await service.create(REPLICAS, '--stop-grace-period', '15s', '--update-monitor', '500ms');
+    for (let round = 0; round < flags.rounds; round += 1)
+      for (const name of flags.only ?? all) {
+        const result = await (name in LOSSLESS ? lossless : killed)(name, service, lab, flags);
+        results.push(result);
+        if (!flags.json) show(result);
+      }
+    if (flags.json) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
+    process.exitCode = results.every(({ isGood }) => isGood) ? 0 : 1;
+  } finally {
+    await end();
+  }
+}
