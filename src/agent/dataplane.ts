@@ -208,7 +208,8 @@ function firstReport(worker: Worker): Promise<Extract<DataplaneReport, { kind: '
       fail(new Error(`the packet thread ended at start (exit ${code})`)),
     );
     worker.once('message', (report: DataplaneReport) => {
-      worker.removeAllListeners();
+      // Not all of them: the worker's own start and stop its port as others listen.
+      for (const event of ['error', 'exit', 'message']) worker.removeAllListeners(event);
       if (report.kind === 'ready') {
         clearTimeout(timer);
         resolve(report);

@@ -5,11 +5,19 @@ import {
   DEFAULT_BALANCE,
 } from './config.js';
 
+/**
+ * How tasks learn of clients of published ports: `snat`: not at all, they see the node that took the
+ * connection.
+ */
+export const CLIENT_ADDRESS_WAYS = ['snat', 'proxy-v1', 'proxy-v2'] as const;
+export type ClientAddressWay = (typeof CLIENT_ADDRESS_WAYS)[number];
+
 /** What a service's labels say about balancing, and what of them says nothing. */
 export interface BalanceLabels {
   readonly balance: BalanceConfig;
   /** For how long connections to a task that is to end are waited for. */
   readonly drainMs: number;
+  readonly clientAddress: ClientAddressWay;
   /** One sentence for each label that is not understood; its default holds. */
   readonly problems: readonly string[];
 }
@@ -74,7 +82,13 @@ export function balanceOfLabels(labels: Readonly<Record<string, string>>): Balan
     },
   };
   const drainMs = read('shoal.drain', DRAIN_MS, parseDrain, 'a duration up to 1m');
-  return { balance, drainMs, problems };
+  const clientAddress = read(
+    'shoal.client-address',
+    'snat',
+    oneOf(...CLIENT_ADDRESS_WAYS),
+    CLIENT_ADDRESS_WAYS.join(', '),
+  );
+  return { balance, drainMs, clientAddress, problems };
 }
 
 const WEIGHTS_FORM = `SLOT=WEIGHT, …, with weights from 1 to ${WEIGHT_MAX}`;

@@ -2,6 +2,7 @@ import { NO_BACKEND, type Ticket } from '../../core/balance/backend-set.js';
 import { Balancer } from '../../core/balance/balancer.js';
 import { hashText } from '../../core/balance/hash.js';
 import { parseAddress } from '../../wire/address.js';
+import type { ProxyProtocol } from '../wire/proxy-protocol.js';
 import { FLOW_ENDS, type FlowEnd, type Upstream } from './proxy-driver.js';
 import type { PortBackend, PublishedPort } from './published-ports.js';
 
@@ -122,8 +123,15 @@ export class IngressCore {
     const { address, netns } = backend;
     const isLast = balancer.counts.ready <= tried.length + 1;
     const connectMs = isLast ? CONNECT_MS : Math.min(CONNECT_ELSE_MS << tried.length, CONNECT_MS);
-    const where = { ticket, address, port: port.targetPort, connectMs };
-    return netns === undefined ? where : { ...where, netns };
+    const proxyProtocol = proxyProtocolOf(port);
+    return {
+      ticket,
+      address,
+      port: port.targetPort,
+      connectMs,
+      ...(netns !== undefined && { netns }),
+      ...(proxyProtocol !== undefined && { proxyProtocol }),
+    };
   }
 
   /** A closed listener hears of no changes any more: its flows are left to end by themselves. */
@@ -232,6 +240,11 @@ export class IngressCore {
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     for (let word = 0; word < 4; word++) this.#client[word] = view.getInt32(word * 4);
   }
+}
+
+function proxyProtocolOf({ clientAddress, protocol }: PublishedPort): ProxyProtocol | undefined {
+  if (clientAddress === 'proxy-v2') return 'v2';
+  return clientAddress === 'proxy-v1' && protocol === 'tcp' ? 'v1' : undefined;
 }
 
 function isSameListener(a: PublishedPort, b: PublishedPort): boolean {

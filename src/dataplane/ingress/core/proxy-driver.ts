@@ -1,4 +1,5 @@
 import type { Ticket } from '../../core/balance/backend-set.js';
+import type { ProxyProtocol } from '../wire/proxy-protocol.js';
 import type { PortProtocol } from './published-ports.js';
 
 /**
@@ -45,6 +46,8 @@ export interface Upstream {
   readonly netns?: string;
   /** How long it may take to connect (TCP), after which it has failed. */
   readonly connectMs: number;
+  /** Tells the backend who the client is, before what the client sends; in each datagram of UDP. */
+  readonly proxyProtocol?: ProxyProtocol;
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { BackendEntry, BackendState } from '../../core/balance/backend-set.js';
 import { BACKENDS_MAX } from '../../core/balance/backend-set.js';
 import type { BalanceConfig } from '../../core/balance/config.js';
-import { balanceOfLabels } from '../../core/balance/labels.js';
+import { balanceOfLabels, type ClientAddressWay } from '../../core/balance/labels.js';
 
 export type PortProtocol = 'tcp' | 'udp';
 
@@ -68,6 +68,7 @@ export interface PublishedPort {
   readonly serviceId: string;
   readonly serviceName: string;
   readonly balance: BalanceConfig;
+  readonly clientAddress: ClientAddressWay;
   readonly backends: readonly PortBackend[];
   /** Tasks that are too many for one set. */
   readonly refusedCount: number;
@@ -102,7 +103,7 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
   const byService = groupByService(inputs.endpoints);
   for (const service of [...inputs.services].sort((a, b) => compare(a.id, b.id))) {
     if (service.ports.length === 0) continue;
-    const { balance, problems: labels } = balanceOfLabels(service.labels);
+    const { balance, clientAddress, problems: labels } = balanceOfLabels(service.labels);
     problems.push(...labels.map((label) => `service ${service.name}: ${label}`));
     const all = backendsOf(byService.get(service.id) ?? [], balance);
     const backends = all.slice(0, BACKENDS_MAX);
@@ -114,6 +115,10 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
         );
         continue;
       }
+      if (protocol === 'udp' && clientAddress === 'proxy-v1')
+        problems.push(
+          `port ${publishedPort}/udp of service ${service.name}: tasks are not told of clients, for which datagrams need proxy-v2`,
+        );
       add({
         key: `${protocol}/${publishedPort}`,
         protocol,
@@ -123,6 +128,7 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
         serviceId: service.id,
         serviceName: service.name,
         balance,
+        clientAddress,
         backends,
         refusedCount,
       });
@@ -176,6 +182,7 @@ function hostPortOf(host: HostPort): PublishedPort | undefined {
     serviceId,
     serviceName,
     balance: balanceOfLabels({}).balance,
+    clientAddress: 'snat',
     backends: [backend],
     refusedCount: 0,
   };

@@ -8,6 +8,7 @@ import {
   type ProxyPolicy,
   type Upstream,
 } from '../core/proxy-driver.js';
+import { type FlowAddress, proxyHeader } from '../wire/proxy-protocol.js';
 
 /** TCP flows that the portable driver carries at a time: two descriptors each. */
 export const TCP_FLOWS_MAX = 16_384;
@@ -148,7 +149,7 @@ class TcpFlow {
     socket.once('connect', () => {
       clearTimeout(timer);
       policy.connected(this.#listener, upstream.ticket, performance.now() - startedMs);
-      this.#relay(socket);
+      this.#relay(socket, upstream);
     });
     socket.on('error', (error) => {
       clearTimeout(timer);
@@ -198,15 +199,26 @@ class TcpFlow {
     this.connect();
   }
 
-  #relay(upstream: Socket): void {
+  #relay(upstream: Socket, { proxyProtocol }: Upstream): void {
     if (this.#end !== undefined) {
       destroyHard(upstream);
       return;
     }
     this.#isConnected = true;
+    if (proxyProtocol !== undefined)
+      upstream.write(proxyHeader(proxyProtocol, 'tcp', ...this.#ends()));
     upstream.once('data', () => this.#onAnswer());
     pump(this.#downstream, upstream);
     pump(upstream, this.#downstream);
+  }
+
+  /** The client, and where it connected to. */
+  #ends(): readonly [FlowAddress, FlowAddress] {
+    const { remoteAddress, remotePort, localAddress, localPort } = this.#downstream;
+    return [
+      { address: remoteAddress ?? '', port: remotePort ?? 0 },
+      { address: localAddress ?? '', port: localPort ?? 0 },
+    ];
   }
 
   #onAnswer(): void {

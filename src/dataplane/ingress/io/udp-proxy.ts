@@ -8,6 +8,7 @@ import {
   type ProxyPolicy,
   type Upstream,
 } from '../core/proxy-driver.js';
+import { proxyHeader } from '../wire/proxy-protocol.js';
 
 /** UDP flows that the portable driver carries at a time: one socket each. */
 export const UDP_FLOWS_MAX = 4096;
@@ -209,10 +210,20 @@ class UdpFlow {
 
   #sendUp(datagram: Buffer): void {
     const where = this.#where;
-    this.#upstream?.send(datagram, (error) => {
+    this.#upstream?.send(this.#withHeader(datagram), (error) => {
       // The kernel tells of a refusal once, by whichever call comes first.
       if (error !== null && where !== undefined && this.#where === where) this.#onRefused(where);
     });
+  }
+
+  /** The address that the client sent to is not told by the kernel: it is given as unspecified. */
+  #withHeader(datagram: Buffer): Buffer {
+    const protocol = this.#where?.proxyProtocol;
+    if (protocol === undefined) return datagram;
+    const { address, port } = this.#client;
+    const isV4 = !address.includes(':') || address.startsWith('::ffff:');
+    const target = { address: isV4 ? '0.0.0.0' : '::', port: this.#downstream.address().port };
+    return Buffer.concat([proxyHeader(protocol, 'udp', { address, port }, target), datagram]);
   }
 
   async #socketFor({ address, port, netns }: Upstream): Promise<Socket> {

@@ -13,6 +13,7 @@ function port(extra: Partial<PublishedPort> = {}, tasks: readonly string[] = ['a
     serviceId: 's1',
     serviceName: 'web',
     balance: DEFAULT_BALANCE,
+    clientAddress: 'snat' as const,
     refusedCount: 0,
     backends: tasks.map((key, i) => ({
       key,

@@ -99,6 +99,22 @@ t.test('sctp is not served, and labels that say nothing are told', async (t) => 
   t.equal(problems.length, 2);
 });
 
+t.test('datagrams have no line of text before them', async (t) => {
+  const service = {
+    id: 's1',
+    name: 'web',
+    labels: { 'shoal.client-address': 'proxy-v1' },
+    ports: [{ protocol: 'udp', publishedPort: 53, targetPort: 53 }],
+  };
+  const { ports, problems } = derivePublishedPorts({
+    services: [service],
+    endpoints: [],
+    hostPorts: [],
+  });
+  t.match(ports, [{ clientAddress: 'proxy-v1' }]);
+  t.match(problems, [/datagrams need proxy-v2$/]);
+});
+
 t.test('the order of what is told does not matter', async () => {
   const service = fc.record({
     id: fc.constantFrom('s1', 's2', 's3'),

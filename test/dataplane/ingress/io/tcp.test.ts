@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import t from 'tap';
+import { proxyHeader } from '../../../../src/dataplane/ingress/wire/proxy-protocol.js';
 import {
   backend,
   client,
@@ -32,6 +33,23 @@ t.test('three connections reach three tasks, over IPv4 and IPv6', async (t) => {
     const answers = [];
     for (let i = 0; i < 3; i++) answers.push(await readAll(await client(t, published, host)));
     t.strictSame(answers.sort(), NAMES, host);
+  }
+});
+
+t.test('a task is told of its client first, where the service wants it', async (t) => {
+  for (const protocol of ['v1', 'v2'] as const) {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, NAMES[0], target, (socket) => socket.pipe(socket));
+    const ingress = openIngress(t);
+    const labels = { 'shoal.client-address': `proxy-${protocol}` };
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])], labels));
+    const socket = await client(t, published);
+    const ends = [
+      { address: '127.0.0.1', port: socket.localPort ?? 0 },
+      { address: '127.0.0.1', port: published },
+    ] as const;
+    socket.end('hello');
+    t.equal(await readAll(socket), `${proxyHeader(protocol, 'tcp', ...ends).toString()}hello`);
   }
 });
 

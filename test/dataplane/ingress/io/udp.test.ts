@@ -1,6 +1,7 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import t, { type Test } from 'tap';
+import { proxyHeader } from '../../../../src/dataplane/ingress/wire/proxy-protocol.js';
 import { askUdp, endpoint, freePort, inputs, openIngress, udpBackend } from './support.js';
 
 const NAMES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'] as const;
@@ -34,6 +35,23 @@ t.test('a flow keeps its task, and flows are spread', async (t) => {
   }
   t.strictSame(tasks.sort(), NAMES);
   t.equal(ingress.stats().flows, 3);
+});
+
+t.test('each datagram tells of its client, where the service wants it', async (t) => {
+  const [published, target] = [await freePort(), await freePort()];
+  await udpBackend(t, NAMES[0], target);
+  const ingress = openIngress(t);
+  const labels = { 'shoal.client-address': 'proxy-v2' };
+  ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])], labels));
+  const socket = await udpClient(t);
+  const header = proxyHeader(
+    'v2',
+    'udp',
+    { address: '127.0.0.1', port: socket.address().port },
+    { address: '0.0.0.0', port: published },
+  ).toString();
+  for (const text of ['1', '2'])
+    t.equal(await askUdp(socket, text, published), `${NAMES[0]} ${header}${text}`);
 });
 
 t.test('a flow whose task is gone goes on with another', async (t) => {
