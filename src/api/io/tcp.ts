@@ -58,9 +58,11 @@ export async function openTcp(
   };
   const listener: Server =
     security === 'none'
-      ? createTcpServer(enter)
+      ? // Who has no more input for a command still waits for its output.
+        createTcpServer({ allowHalfOpen: true }, enter)
       : createTlsServer(
           {
+            allowHalfOpen: true,
             requestCert: true,
             rejectUnauthorized: true,
             minVersion: 'TLSv1.2',
