@@ -26,6 +26,7 @@ const SUBSYSTEMS = [
   'runtime/host',
   'runtime/engine',
   'runtime',
+  'api/classic',
   'api',
   'observe',
   'cli',

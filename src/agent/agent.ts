@@ -7,6 +7,7 @@ import { MetricsServer } from '../observe/index.js';
 import { createMetrics, describeNode } from './agent-metrics.js';
 import { entranceWarnings, openEntrances } from './api-entrances.js';
 import { createBackend, driverName } from './backend.js';
+import { classicVerbs, type OpenClassic, openClassic } from './classic.js';
 import type { AgentConfig } from './config.js';
 import { createContainerBackend } from './containers.js';
 import { lockDataDir } from './data-dir.js';
@@ -75,6 +76,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
   };
   const runtimes = await Runtimes.open(config, facts, engine, log);
   const node = new SwarmNode({ config, facts, state, log, onFatal, docker, runtimes });
+  const classic = { config, facts, node, state, docker, log };
   const hostRuntime = runtimes.all.find(({ kind }) => kind === 'host');
   const metrics = createMetrics(node);
   const backend = createBackend({
@@ -82,6 +84,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
     plannedDriver: plannedDriver(config),
     warnings: entranceWarnings(config),
     node,
+    classic: classicVerbs(classic),
     status: () => describeNode(node),
     metrics: () => metrics.text(),
   });
@@ -95,9 +98,11 @@ async function runLocked(config: AgentConfig): Promise<number> {
     },
   );
   let closeEntrances = () => {};
+  let classicDoor: OpenClassic | undefined;
   let metricsServer: MetricsServer | undefined;
   const stop = async () => {
     closeEntrances();
+    await classicDoor?.close();
     await api.close();
     await metricsServer?.close();
     await node.close();
@@ -113,6 +118,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
       });
     }
     closeEntrances = await openEntrances({ api, config, node, log });
+    if (config.classic !== undefined) classicDoor = await openClassic(classic, config.classic);
     await node.restore();
   } catch (error) {
     await stop();

@@ -1,9 +1,9 @@
 import type { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
-import type { ApiServer, TlsMaterial } from '../api/index.js';
+import type { ApiServer, TcpEntrance, TlsMaterial } from '../api/index.js';
 import { CLIENT_NAME, type Manager } from '../control/index.js';
-import { type AgentConfig, ConfigError } from './config.js';
+import { type AgentConfig, type ApiTls, ConfigError } from './config.js';
 import type { Log } from './log.js';
 import type { SwarmNode } from './swarm-node.js';
 
@@ -41,18 +41,30 @@ export async function openEntrances(options: EntranceOptions): Promise<() => voi
   const { address, files } = config.tls;
   const entrance = await api.openTcp(address, 'tls');
   log.info({ ...address, port: entrance.port }, 'the Docker API is open with mutual TLS');
-  if (files !== undefined) {
-    try {
-      entrance.useTls(materialOf(files));
-    } catch (error) {
-      throw new ConfigError(
-        { code: 'CONFIG_INVALID', key: 'tls-cert' },
-        `the certificates of the API cannot be used: ${(error as Error).message}`,
-      );
-    }
-    return () => undefined;
+  return secureEntrance(options, files, entrance);
+}
+
+/**
+ * Lets an entrance be passed by who has a certificate, of these files or of the swarm's own CA.
+ *
+ * @returns Ends what is done for it.
+ * @throws ConfigError
+ */
+export function secureEntrance(
+  options: Omit<EntranceOptions, 'api'>,
+  files: ApiTls['files'],
+  entrance: Pick<TcpEntrance, 'useTls'>,
+): () => void {
+  if (files === undefined) return followSwarm(options, (material) => entrance.useTls(material));
+  try {
+    entrance.useTls(materialOf(files));
+  } catch (error) {
+    throw new ConfigError(
+      { code: 'CONFIG_INVALID', key: 'tls-cert' },
+      `the certificates of the API cannot be used: ${(error as Error).message}`,
+    );
   }
-  return followSwarm(options, (material) => entrance.useTls(material));
+  return () => undefined;
 }
 
 function materialOf(files: { cert: string; key: string; ca: string }): TlsMaterial {
@@ -62,11 +74,12 @@ function materialOf(files: { cert: string; key: string; ca: string }): TlsMateri
 
 /** The swarm's CA signs, while this node is a manager, and judges who comes. */
 function followSwarm(
-  { config, node, log }: EntranceOptions,
+  { config, node, log }: Omit<EntranceOptions, 'api'>,
   use: (material: TlsMaterial) => void,
 ): () => void {
+  let isEnded = false;
   const renew = (manager: Manager | undefined = node.active?.manager) => {
-    if (manager === undefined) return;
+    if (manager === undefined || isEnded) return;
     materialBy(manager, config, (certificate) => isClient(certificate, node)).then(use, (error) =>
       log.error({ error: (error as Error).message }, 'no certificate for the API could be made'),
     );
@@ -79,7 +92,11 @@ function followSwarm(
   });
   const timer = setInterval(() => renew(), DAY_MS);
   timer.unref();
-  return () => clearInterval(timer);
+  renew();
+  return () => {
+    isEnded = true;
+    clearInterval(timer);
+  };
 }
 
 async function materialBy(

@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import type {
   Backend,
+  ClassicVerbs,
   HostFacts,
   LocalAttachment,
   LocalSwarm,
@@ -26,6 +27,7 @@ export interface BackendOptions {
   /** Each is one that `docker info` prints. */
   readonly warnings: readonly string[];
   readonly node: SwarmNode;
+  readonly classic: ClassicVerbs;
   status(): unknown;
   metrics(): Promise<string>;
 }
@@ -160,6 +162,7 @@ export function createBackend(options: BackendOptions): Backend {
     clientCertificate: async ({ name, lifeMs }) =>
       node.manager.apiCertificate({ use: 'client', name, names: [], addresses: [], lifeMs }),
 
+    classic: options.classic,
     status: () => options.status(),
     metrics: () => options.metrics(),
     onEvent(listener) {

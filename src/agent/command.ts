@@ -43,6 +43,13 @@ export function addAgentFlags(command: Command): Command {
       'Docker API without TLS, on the loopback interface (default: none)',
     )
     .option('--tcp-insecure', 'let --tcp-address be any: who reaches it is root of this host')
+    .option(
+      '--classic-address <host:port>',
+      "the classic Swarm's endpoint with mutual TLS, or none; port 3376 by custom (default: none)",
+    )
+    .option('--classic-plain', 'that endpoint without TLS, on the loopback interface')
+    .option('--classic-strategy <strategy>', 'spread, binpack or random (default: spread)')
+    .option('--classic-discovery <token://…>', 'only the nodes of this group (default: all)')
     .option('--gossip-port <port>', 'UDP and TCP port of the gossip (default: 7946)')
     .option('--gossip-profile <profile>', 'lan, wan or local (default: lan)')
     .option('--busy-poll-micros <n>', 'polling after the last packet before sleeping (default: 50)')

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import { CLASSIC_STRATEGIES, type ClassicStrategy, parseDiscovery } from '../api/classic/index.js';
 import { AgentError } from '../base/error.js';
 
 export type ConfigErrorDetail =
@@ -51,6 +52,13 @@ const schema = z.strictObject({
   /** `host:port` of the Docker API without TLS, or `none`. */
   'tcp-address': z.string().default('none'),
   'tcp-insecure': z.boolean().default(false),
+  /** `host:port` of the classic Swarm's endpoint with mutual TLS, or `none`. */
+  'classic-address': z.string().default('none'),
+  /** That endpoint without TLS. */
+  'classic-plain': z.boolean().default(false),
+  'classic-strategy': z.enum(CLASSIC_STRATEGIES).default('spread'),
+  /** `token://…`: only nodes of this group; absent: all. */
+  'classic-discovery': z.string().min(1).optional(),
   'gossip-port': z.coerce.number().int().min(1).max(65_535).default(7946),
   'gossip-profile': z.enum(['lan', 'wan', 'local']).default('lan'),
   'busy-poll-micros': z.coerce.number().int().min(0).max(10_000).default(50),
@@ -83,6 +91,16 @@ export interface ApiTls {
   readonly files?: { readonly cert: string; readonly key: string; readonly ca: string };
 }
 
+/** The classic Swarm's endpoint. */
+export interface ClassicConfig {
+  readonly address: HostPort;
+  /** Absent: without TLS. */
+  readonly tls?: Pick<ApiTls, 'files'>;
+  readonly strategy: ClassicStrategy;
+  /** Token of the group of nodes that it shows; absent: all nodes. */
+  readonly discovery?: string;
+}
+
 export interface AgentConfig {
   readonly dataDir: string;
   readonly socket: string;
@@ -95,6 +113,9 @@ export interface AgentConfig {
   readonly tls: ApiTls | undefined;
   /** Without TLS: whoever reaches it is root of this host. */
   readonly tcpAddress: HostPort | undefined;
+  /** `--tcp-insecure` was said. */
+  readonly tcpInsecure: boolean;
+  readonly classic: ClassicConfig | undefined;
   readonly gossipPort: number;
   readonly gossipProfile: Parsed['gossip-profile'];
   readonly busyPollMicros: number;
@@ -168,6 +189,8 @@ function fromKeys(keys: Parsed): AgentConfig {
     metricsAddress: parseHostPort('metrics-address', keys['metrics-address']),
     tls: tlsOf(keys),
     tcpAddress: tcpOf(keys),
+    tcpInsecure: keys['tcp-insecure'],
+    classic: classicOf(keys),
     gossipPort: keys['gossip-port'],
     gossipProfile: keys['gossip-profile'],
     busyPollMicros: keys['busy-poll-micros'],
@@ -185,26 +208,59 @@ function fromKeys(keys: Parsed): AgentConfig {
 
 function tlsOf(keys: Parsed): ApiTls | undefined {
   const address = parseHostPort('tls-address', keys['tls-address']);
+  const isClassic = keys['classic-address'] !== 'none' && !keys['classic-plain'];
+  const given = [keys['tls-cert'], keys['tls-key'], keys['tls-ca']];
+  if (address === undefined && !isClassic && given.some((file) => file !== undefined))
+    throw invalid('tls-address', '--tls-cert needs --tls-address');
+  const tls = tlsFilesOf(keys);
+  return address && { address, ...tls };
+}
+
+function tlsFilesOf(keys: Parsed): Pick<ApiTls, 'files'> {
   const { 'tls-cert': cert, 'tls-key': key, 'tls-ca': ca } = keys;
-  const given = [cert, key, ca].filter((file) => file !== undefined);
-  if (address === undefined) {
-    if (given.length > 0) throw invalid('tls-address', '--tls-cert needs --tls-address');
-    return undefined;
-  }
   if (cert !== undefined && key !== undefined && ca !== undefined)
-    return { address, files: { cert, key, ca } };
-  if (given.length > 0)
+    return { files: { cert, key, ca } };
+  if (cert !== undefined || key !== undefined || ca !== undefined)
     throw invalid('tls-cert', 'give --tls-cert, --tls-key and --tls-ca together, or none of them');
-  return { address };
+  return {};
+}
+
+function classicOf(keys: Parsed): ClassicConfig | undefined {
+  const key = 'classic-address';
+  const address = parseHostPort(key, keys[key]);
+  const asked = keys['classic-discovery'];
+  const discovery = asked === undefined ? undefined : parseDiscovery(asked);
+  if (typeof discovery === 'string') throw invalid('classic-discovery', discovery);
+  if (address === undefined) return undefined;
+  const isPlain = keys['classic-plain'];
+  if (isPlain) refuseOpen(key, address, keys['tcp-insecure'], 'leave --classic-plain away');
+  return {
+    address,
+    ...(isPlain ? {} : { tls: tlsFilesOf(keys) }),
+    strategy: keys['classic-strategy'],
+    ...(discovery && { discovery: discovery.token }),
+  };
 }
 
 /** Off the loopback interface it takes a second word: the whole host is open to who reaches the port. */
 function tcpOf(keys: Parsed): HostPort | undefined {
   const address = parseHostPort('tcp-address', keys['tcp-address']);
-  if (address === undefined || keys['tcp-insecure'] || isLoopback(address.host)) return address;
+  if (address !== undefined)
+    refuseOpen('tcp-address', address, keys['tcp-insecure'], 'use --tls-address');
+  return address;
+}
+
+/** @throws ConfigError */
+export function refuseOpen(
+  key: string,
+  { host, port }: HostPort,
+  isInsecure: boolean,
+  instead: string,
+): void {
+  if (isInsecure || isLoopback(host)) return;
   throw invalid(
-    'tcp-address',
-    `whoever reaches ${address.host}:${address.port} would be root of this host: use --tls-address, or add --tcp-insecure`,
+    key,
+    `whoever reaches ${host}:${port} would be root of this host: ${instead}, or add --tcp-insecure`,
   );
 }
 

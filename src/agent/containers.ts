@@ -28,20 +28,25 @@ export function createContainerBackend(
       }
       return { nodeId: task.nodeId, containerId: task.status.container?.id ?? taskName(task) };
     },
-    node: (nodeId): Upstream => ({
-      name: `node ${nodeId}`,
-      nodeId,
-      prefix: DOCKER_PREFIX,
-      // What its engine does not speak it brings down itself.
-      apiVersion: '1.45',
-      headers: { [HOP_HEADER]: '1' },
-      connect(signal) {
-        const { active } = node;
-        if (active === undefined)
-          throw new SwarmError({ code: 'SWARM_INACTIVE' }, 'this node is in no swarm any more');
-        return active.gossip.openTunnel(nodeId, signal);
-      },
-    }),
+    node: (nodeId) => nodeUpstream(node, nodeId, DOCKER_PREFIX),
+  };
+}
+
+/** Docker's API of another node, through a tunnel. */
+export function nodeUpstream(node: SwarmNode, nodeId: string, prefix: string): Upstream {
+  return {
+    name: `node ${nodeId}`,
+    nodeId,
+    prefix,
+    // What its engine does not speak it brings down itself.
+    apiVersion: '1.45',
+    headers: { [HOP_HEADER]: '1' },
+    async connect(signal) {
+      const { active } = node;
+      if (active === undefined)
+        throw new SwarmError({ code: 'SWARM_INACTIVE' }, 'this node is in no swarm any more');
+      return active.gossip.openTunnel(nodeId, signal);
+    },
   };
 }
 

@@ -9,6 +9,7 @@ import {
 } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { z } from 'zod';
+import { HOP_HEADER } from '../api/index.js';
 import type { TaskId } from '../base/swarm-model.js';
 import { ASKED_FACTS_MAX, type Gossip } from '../gossip/index.js';
 import type { LogQuery, LogRecord } from '../runtime/index.js';
@@ -69,6 +70,11 @@ const FACT_CHARS_MAX = 256;
 const factsAsked = z.object({
   facts: z.array(z.string().max(FACT_CHARS_MAX)).max(ASKED_FACTS_MAX),
 });
+
+/** Of one node's engine all that a classic Swarm needs of it. */
+export const ENGINE_PREFIX = '/engine';
+const ENGINE_PATHS =
+  /^(?:\/v\d+\.\d+)?\/(?:info|version|events|commit|system\/df|(?:containers|exec|images|volumes|networks)(?:\/.*)?)$/;
 
 const logsAsked = z.object({
   tasks: z.array(z.string().max(64)).max(LOG_TASKS_MAX),
@@ -331,14 +337,24 @@ export class NodeApi {
   }
 }
 
-const isDocker = ({ url = '' }: IncomingMessage): boolean => {
-  if (!url.startsWith(`${DOCKER_PREFIX}/`)) return false;
-  return DOCKER_PATHS.test(url.slice(DOCKER_PREFIX.length).replace(/\?.*$/s, ''));
-};
+const DOCKER_DOORS = [
+  { prefix: DOCKER_PREFIX, paths: DOCKER_PATHS },
+  { prefix: ENGINE_PREFIX, paths: ENGINE_PATHS },
+] as const;
 
-/** As this node's own clients would have asked it. */
+const doorOf = ({ url = '' }: IncomingMessage) =>
+  DOCKER_DOORS.find(
+    ({ prefix, paths }) =>
+      url.startsWith(`${prefix}/`) && paths.test(url.slice(prefix.length).replace(/\?.*$/s, '')),
+  );
+
+const isDocker = (request: IncomingMessage): boolean => doorOf(request) !== undefined;
+
+/** As this node's own clients would have asked it, and for itself alone. */
 function localOf(request: IncomingMessage): IncomingMessage {
-  request.url = request.url?.slice(DOCKER_PREFIX.length) ?? '/';
+  const { prefix } = doorOf(request) ?? { prefix: '' };
+  request.url = request.url?.slice(prefix.length) ?? '/';
+  request.headers[HOP_HEADER] = '1';
   return request;
 }
 

@@ -40,6 +40,8 @@ const schema = z.object({
     })
     .optional(),
   attachments: z.array(attachment).max(4096),
+  /** Groups of the classic Swarm's discovery that the node is in: its address, by their tokens. */
+  discovery: z.record(z.string(), z.string()).optional(),
 });
 
 export type AgentState = z.infer<typeof schema>;
@@ -84,9 +86,18 @@ export class StateFile {
     return this.#state.attachments;
   }
 
+  get discovery(): Readonly<Record<string, string>> {
+    return this.#state.discovery ?? {};
+  }
+
+  /** Without a swarm the node is in no group either. */
   setSwarm(swarm: SavedSwarm | undefined): void {
-    const { swarm: _, ...rest } = this.#state;
-    this.#save(swarm === undefined ? rest : { ...rest, swarm });
+    const { swarm: _, discovery: __, ...rest } = this.#state;
+    this.#save(swarm === undefined ? rest : { ...this.#state, swarm });
+  }
+
+  setDiscovery(discovery: Readonly<Record<string, string>>): void {
+    this.#save({ ...this.#state, discovery });
   }
 
   setAttachments(attachments: readonly SavedAttachment[]): void {

@@ -1,3 +1,4 @@
+import { discoveryLabel } from '../api/classic/index.js';
 import type { InitRequest, JoinRequest, LocalSwarm } from '../api/index.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { NodeAvailability } from '../base/swarm-model.js';
@@ -315,7 +316,12 @@ export class SwarmNode {
 
   #registration(addresses: NodeAddresses, availability: NodeAvailability): NodeRegistration {
     const { config, facts, runtimes } = this.#options;
-    return registrationOf(config, facts, runtimes.descriptions, addresses, availability);
+    const groups = Object.entries(this.#options.state.discovery).map(([token, address]) => [
+      discoveryLabel(token),
+      address,
+    ]);
+    const grouped = { ...facts, labels: { ...facts.labels, ...Object.fromEntries(groups) } };
+    return registrationOf(config, grouped, runtimes.descriptions, addresses, availability);
   }
 
   async #join(

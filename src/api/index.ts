@@ -1,4 +1,5 @@
 export type { Backend } from './core/backend.js';
+export type { ClassicVerbs } from './core/classic-verbs.js';
 export type { HostContainers } from './core/host-containers.js';
 export type {
   RegistryAuth,

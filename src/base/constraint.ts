@@ -61,12 +61,12 @@ export function parseConstraints(texts: readonly string[]): readonly Constraint[
 
 /** Whether the node is as it says; `key`s are known in any case of letters, labels are not. */
 export function satisfies(node: NodeObject, constraint: Constraint): boolean {
-  const { key, isEqual } = constraint;
+  const { key } = constraint;
   const name = key.toLowerCase();
   if (name === 'node.ip') return satisfiesAddress(node.address, constraint);
   const subjects = subjectsOf(node, name, key);
   if (subjects === undefined) return false;
-  return subjects.some((subject) => isMatch(constraint, subject)) === isEqual;
+  return matchesAny(constraint, subjects);
 }
 
 /** What a constraint or a preference with this key looks at; `undefined`: nobody knows the key. */
@@ -113,6 +113,11 @@ const ARCHITECTURE_NAMES: readonly (readonly string[])[] = [
 /** An architecture by all of its names. */
 export function architectures(name: string): readonly string[] {
   return ARCHITECTURE_NAMES.find((names) => names.includes(name)) ?? [name];
+}
+
+/** Whether any of these is as it says, or, with `!=`, none of them. */
+export function matchesAny(constraint: Constraint, subjects: readonly string[]): boolean {
+  return subjects.some((subject) => isMatch(constraint, subject)) === constraint.isEqual;
 }
 
 function isMatch({ value, pattern }: Constraint, subject: string): boolean {

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { AgentClient, socketPathOf } from './agent-client.js';
+import { addClassicCommands, isDiscovery, joinGroup, leaveGroup } from './classic.js';
 import { usage } from './error.js';
 import { collect, SOCKET_FLAG } from './network.js';
 
@@ -20,6 +21,7 @@ interface SwarmFlags {
   readonly force?: boolean;
   readonly rotate?: boolean;
   readonly quiet?: boolean;
+  readonly addr?: string;
 }
 
 interface SwarmJson {
@@ -81,6 +83,7 @@ async function ownAddress(client: AgentClient): Promise<string> {
 }
 
 async function join(address: string, flags: SwarmFlags): Promise<void> {
+  if (isDiscovery(address)) return joinGroup(address, flags);
   if (flags.token === undefined) throw usage('say which token: --token SWMTKN-1-…');
   const client = clientOf(flags);
   await client.call('POST', '/swarm/join', {
@@ -99,7 +102,8 @@ async function join(address: string, flags: SwarmFlags): Promise<void> {
   );
 }
 
-async function leave(flags: SwarmFlags): Promise<void> {
+async function leave(group: string | undefined, flags: SwarmFlags): Promise<void> {
+  if (group !== undefined) return leaveGroup(group, flags.socket);
   await clientOf(flags).call('POST', `/swarm/leave?force=${flags.force ? 1 : 0}`);
   console.log('Node left the swarm.');
 }
@@ -152,14 +156,16 @@ export function addSwarmCommands(program: Command): void {
     .option(...SOCKET_FLAG)
     .action(init);
   addAddressFlags(swarm.command('join'))
-    .argument('<address>', "a manager's address, with its port unless it is 2377")
-    .description('join a swarm')
+    .argument('<address>', "a manager's address, with its port unless it is 2377, or token://TOKEN")
+    .description('join a swarm, or as one of its nodes a group')
+    .option('--addr <address:port>', "with token://TOKEN: this node's address there")
     .option('--token <token>', 'as printed by swarm init or join-token')
     .option(...SOCKET_FLAG)
     .action(join);
   swarm
     .command('leave')
-    .description('leave the swarm')
+    .argument('[group]', 'token://TOKEN: leave only this group')
+    .description('leave the swarm, or a group of it')
     .option('-f, --force', 'also as a manager')
     .option(...SOCKET_FLAG)
     .action(leave);
@@ -182,4 +188,5 @@ export function addSwarmCommands(program: Command): void {
     .description("open this manager's disk")
     .option(...SOCKET_FLAG)
     .action(unlock);
+  addClassicCommands(swarm);
 }

@@ -28,6 +28,7 @@ import type {
   Rotation,
   SwarmEvent,
 } from '../wire/records.js';
+import type { ClassicVerbs } from './classic-verbs.js';
 import type { ServiceBackend } from './service-backend.js';
 
 /**
@@ -87,6 +88,9 @@ export interface Backend extends ServiceBackend {
 
   /** For clients that come by TCP: by the swarm's CA, of managers. */
   clientCertificate(request: ClientCertificateRequest): Promise<ClientCertificate>;
+
+  /** The classic Swarm's face. Absent: there is none. */
+  readonly classic?: ClassicVerbs;
 
   /** A JSON value: members, digests of the tables, counters, driver. */
   status(): unknown;

@@ -24,6 +24,7 @@ import type { Logger } from './log.js';
 import { LogStreams } from './logs.js';
 import { absentRoutes } from './routes/absent.js';
 import { blobRoutes } from './routes/blobs.js';
+import { classicRoutes } from './routes/classic.js';
 import { distributionRoute, hostImageRoute } from './routes/distribution.js';
 import { networkRoutes } from './routes/networks.js';
 import { nodeRoutes } from './routes/nodes.js';
@@ -113,6 +114,7 @@ export class ApiServer {
       ...taskRoutes(backend, logs),
       hostImageRoute,
       ...shoalRoutes(backend),
+      ...classicRoutes(backend.classic),
     ].map((route) => this.#gateway.around(route));
     const absent = [distributionRoute, ...absentRoutes()].map((route) =>
       this.#gateway.instead(route),

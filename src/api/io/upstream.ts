@@ -96,25 +96,11 @@ export async function forward(
 /** A question of our own. @throws ApiError API_UNAVAILABLE */
 export async function askUpstream(
   upstream: Upstream,
-  how: { readonly method?: string; readonly path: string; readonly json?: unknown },
+  how: UpstreamQuestion & { readonly timeoutMs?: number },
 ): Promise<{ readonly status: number; readonly json: unknown }> {
-  const { method = 'GET', path, json } = how;
-  const body = json === undefined ? undefined : JSON.stringify(json);
-  const limit = AbortSignal.timeout(ASK_MS_MAX);
+  const limit = AbortSignal.timeout(how.timeoutMs ?? ASK_MS_MAX);
   try {
-    const connection = await upstream.connect(limit);
-    const asked = ask({
-      method,
-      path: pathFor(upstream, path),
-      headers: {
-        ...headersFor(body === undefined ? {} : { 'content-type': 'application/json' }, body),
-        ...upstream.headers,
-      },
-      createConnection: () => connection,
-      signal: limit,
-    });
-    asked.end(body);
-    const answer = await answerOf(asked);
+    const answer = await openUpstream(upstream, how, limit);
     const chunks: Buffer[] = [];
     let size = 0;
     for await (const chunk of answer as AsyncIterable<Buffer>) {
@@ -126,6 +112,38 @@ export async function askUpstream(
   } catch (error) {
     throw unreachableUpstream(upstream, error);
   }
+}
+
+export interface UpstreamQuestion {
+  readonly method?: string;
+  readonly path: string;
+  readonly headers?: IncomingHttpHeaders;
+  readonly json?: unknown;
+}
+
+/** A question of our own, whose answer is read as it comes. */
+export async function openUpstream(
+  upstream: Upstream,
+  { method = 'GET', path, headers = {}, json }: UpstreamQuestion,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
+  const body = json === undefined ? undefined : JSON.stringify(json);
+  const connection = await upstream.connect(signal);
+  const asked = ask({
+    method,
+    path: pathFor(upstream, path),
+    headers: {
+      ...headersFor(
+        body === undefined ? headers : { ...headers, 'content-type': 'application/json' },
+        body,
+      ),
+      ...upstream.headers,
+    },
+    createConnection: () => connection,
+    signal,
+  });
+  asked.end(body);
+  return answerOf(asked);
 }
 
 /** Joins a client that wants to speak another protocol with the upstream, byte by byte. */

@@ -10,6 +10,8 @@ export type ApiErrorDetail =
   /** No such route, or nothing of that name among the things which Shoal does not keep. */
   | { readonly code: 'API_NOT_FOUND' }
   | { readonly code: 'API_CONFLICT' }
+  /** The cluster as one engine does not do it, in the classic Swarm's words. */
+  | { readonly code: 'API_REFUSED' }
   /** A real verb of Docker's which Shoal does not do. */
   | { readonly code: 'API_UNSUPPORTED' }
   /** Not now: locked, or too many streams are open. */
@@ -230,6 +232,7 @@ export function apiRefusal(detail: ApiErrorDetail, message: string): Refusal {
         status: CONTROL_STATUS[detail.status],
         message: `rpc error: code = ${detail.status} desc = ${message}`,
       };
+    case 'API_REFUSED':
     case 'API_SOCKET_TAKEN':
     case 'API_SOCKET_REFUSED':
       return { status: 500, message };

@@ -200,3 +200,16 @@ export interface SwarmEvent {
   readonly attributes: Labels;
   readonly atMs: number;
 }
+
+/** `shoal swarm manage`. */
+export interface ManageRequest {
+  readonly host: string;
+  readonly port: number;
+  /** Without TLS. */
+  readonly plain: boolean;
+  readonly strategy: string;
+  /** `token://…`; empty: all nodes. */
+  readonly discovery: string;
+  /** PEM files of the agent's host; absent: the swarm's own CA. */
+  readonly files?: { readonly cert: string; readonly key: string; readonly ca: string };
+}

@@ -1,7 +1,12 @@
 import { z } from 'zod';
 import { badRequest } from './errors.js';
 import { flag, read } from './fields.js';
-import type { ClientCertificateRequest, HistoryQuery, RecoverRequest } from './records.js';
+import type {
+  ClientCertificateRequest,
+  HistoryQuery,
+  ManageRequest,
+  RecoverRequest,
+} from './records.js';
 
 /** Entries of one answer. */
 const HISTORY_LIMIT_MAX = 10_000;
@@ -45,4 +50,34 @@ const certificateBody = z.object({
 export function readClientCertificate(body: unknown): ClientCertificateRequest {
   const { name, days } = read(certificateBody, body);
   return { name, lifeMs: days * DAY_MS };
+}
+
+const DISCOVERY_CHARS_MAX = 512;
+const discovery = z.string().max(DISCOVERY_CHARS_MAX);
+const discoveryBody = z.object({
+  discovery,
+  address: z
+    .string()
+    .regex(/^(?:[\w.-]+|\[[0-9a-f:.]+\]):\d{1,5}$/i, 'expected host:port')
+    .or(z.literal(''))
+    .default(''),
+});
+
+export function readDiscovery(body: unknown): z.output<typeof discoveryBody> {
+  return read(discoveryBody, body);
+}
+
+const file = z.string().max(PATH_CHARS_MAX);
+const manageBody = z.object({
+  host: z.string().min(1).max(253),
+  port: z.int().min(0).max(65_535),
+  plain: z.boolean(),
+  strategy: z.string().max(16),
+  discovery,
+  files: z.object({ cert: file, key: file, ca: file }).optional(),
+});
+
+export function readManage(body: unknown): ManageRequest {
+  const { files, ...rest } = read(manageBody, body);
+  return { ...rest, ...(files && { files }) };
 }
