@@ -1,27 +1,9 @@
 // The statements, in the order of a long session with a swarm. Each has the number of the write-up that shows it.
 // A statement throws `Difference` when the swarm does otherwise.
-import { setTimeout as delay } from 'node:timers/promises';
-
-export class Difference extends Error {}
-
-const POLL_MS = 100;
-
-function must(holds, what) {
-  if (!holds) throw new Difference(what);
-}
-
-const oneLine = (text) =>
-  text
-    .trim()
-    .replaceAll(/\s*\n\s*/g, ' | ')
-    .slice(0, 300);
-
-function mustMatch(text, pattern, what = 'output') {
-  must(pattern.test(text), `${what} is '${oneLine(text)}', not like ${pattern}`);
-}
+import { Difference, must, mustMatch, oneLine, until } from './expect.mjs';
 
 /** Rows of a table whose columns are two blanks and more apart. */
-export function rowsOf(text) {
+function rowsOf(text) {
   return text
     .trimEnd()
     .split('\n')
@@ -41,23 +23,6 @@ async function refused(target, node, pattern, ...args) {
   const done = await target.docker(node, args);
   must(done.code !== 0, `docker ${args.slice(0, 4).join(' ')} … was not refused`);
   mustMatch(done.stderr, pattern, 'the refusal');
-}
-
-/** Polls until it holds; the last reason tells why it did not. */
-async function until(what, seconds, look) {
-  const end = Date.now() + seconds * 1000;
-  for (;;) {
-    let why = '';
-    try {
-      const held = await look();
-      if (held !== false && held !== undefined) return held;
-    } catch (error) {
-      if (!(error instanceof Difference)) throw error;
-      why = `: ${error.message}`;
-    }
-    if (Date.now() > end) throw new Difference(`${what}: not within ${seconds} s${why}`);
-    await delay(POLL_MS);
-  }
 }
 
 async function tasks(target, service, ...more) {
