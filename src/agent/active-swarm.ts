@@ -295,7 +295,8 @@ export class ActiveSwarm {
       this.gossip.onMembers(() => this.#onMembers()),
       this.gossip.records.onChange(() => this.#schedule()),
     );
-    this.#onAssignments(this.#assignments);
+    // Others may have come while the ports were opened, which takes seconds on a busy host.
+    this.#onAssignments(this.session.assignments() ?? this.#assignments);
   }
 
   #onAssignments(assignments: Assignments): void {

@@ -45,6 +45,11 @@ export const OVERLAY_DROPS = [
   'vip_no_flow',
   /** The backend's node is away. */
   'vip_unreachable',
+  // Between tasks and clients outside, whose way back is remembered.
+  /** From a task to an address that has not spoken to it, or not lately. */
+  'return_unknown',
+  /** Two nodes come with one client's address and port; a connection is answered by a reset. */
+  'return_conflict',
   // Datagrams from the underlay.
   'vxlan_truncated',
   'vxlan_vni_invalid',
@@ -75,6 +80,7 @@ export const OVERLAY_REPLIES = [
   'packet_too_big',
   'vip_echo',
   'vip_reset',
+  'return_reset',
 ] as const;
 
 export type OverlayReply = (typeof OVERLAY_REPLIES)[number];

@@ -33,6 +33,8 @@ export interface OverlayNetwork {
   readonly subnets: readonly { readonly subnet: string }[];
   /** What the user asked for; the underlay's MTU less encapsulation is the ceiling anyway. */
   readonly mtuBytes?: number | undefined;
+  /** On the ingress network clients outside are spoken with under their own addresses. */
+  readonly spec?: { readonly ingress?: boolean | undefined };
 }
 
 /** An endpoint of this node, whose TAP the packet thread serves. */
@@ -153,6 +155,7 @@ export function deriveTables(inputs: OverlayInputs): DerivedTables {
 interface SegmentDraft {
   readonly vni: number;
   readonly mtuBytes: number;
+  readonly hasReturns: boolean;
   readonly subnets: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][];
   readonly fdb: Map<Mac, FdbEntry>;
   readonly neighbors: Map<string, Mac>;
@@ -245,6 +248,7 @@ class Derivation {
       this.#segments.set(network.id, {
         vni: network.vni,
         mtuBytes,
+        hasReturns: network.spec?.ingress === true,
         subnets: network.subnets.flatMap(({ subnet }) => parseCidr(subnet) ?? []),
         fdb: new Map(),
         neighbors: new Map(),
@@ -421,10 +425,11 @@ class Derivation {
   }
 
   #finish(draft: SegmentDraft): Segment {
-    const { vni, mtuBytes, fdb, neighbors, flood, senders, vips } = draft;
+    const { flood, senders, vni, mtuBytes, hasReturns, fdb, neighbors, vips } = draft;
     const floodList = [...flood].sort().slice(0, FLOOD_MAX);
     this.#stats.refused += flood.size - floodList.length;
-    return { vni, mtuBytes, fdb, neighbors, floodList, senders: [...senders].sort(), vips };
+    const rest = { fdb, neighbors, floodList, senders: [...senders].sort(), vips };
+    return { vni, mtuBytes, hasReturns, ...rest };
   }
 }
 

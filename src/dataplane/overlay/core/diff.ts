@@ -60,6 +60,7 @@ export interface VtepSet {
 export interface SegmentSet {
   readonly vni: number;
   readonly mtuBytes: number;
+  readonly hasReturns: boolean;
   /** VTEP indexes. */
   readonly floodList: readonly number[];
 }
@@ -167,7 +168,8 @@ function compare(from: PublishedTables, to: PublishedTables): TablesUpdate {
     const after = to.tables.segments.get(vni);
     if (after !== undefined && !sameSegment(before, after)) {
       const floodList = after.floodList.map((key) => indexOf(to.vtepIndexes, key));
-      draft.segmentsSet.push({ vni, mtuBytes: after.mtuBytes, floodList });
+      const { mtuBytes, hasReturns } = after;
+      draft.segmentsSet.push({ vni, mtuBytes, hasReturns, floodList });
     }
     compareFdb(vni, before, after, to, draft);
     compareNeighbors(vni, before, after, draft);
@@ -265,6 +267,7 @@ function sameSegment(before: Segment | undefined, after: Segment): boolean {
   return (
     before !== undefined &&
     before.mtuBytes === after.mtuBytes &&
+    before.hasReturns === after.hasReturns &&
     before.floodList.length === after.floodList.length &&
     before.floodList.every((key, i) => key === after.floodList[i])
   );

@@ -34,6 +34,7 @@ export interface SegmentState {
   readonly floodBucket: TokenBucket;
   readonly icmpBucket: TokenBucket;
   mtuBytes: number;
+  hasReturns: boolean;
   /** Services with virtual addresses; 0 for most segments, whose frames are not looked into. */
   vipCount: number;
   /** VTEP indexes. */
@@ -164,13 +165,14 @@ export class SegmentTable {
   }
 
   #setSegment(
-    { vni, mtuBytes, floodList }: SegmentSet,
+    { vni, mtuBytes, hasReturns, floodList }: SegmentSet,
     counters: Float64Array,
     nowMs: number,
   ): boolean {
     const held = this.segmentOf(vni);
     if (held !== undefined) {
       held.mtuBytes = mtuBytes;
+      held.hasReturns = hasReturns;
       held.floodList = Int32Array.from(floodList);
       return true;
     }
@@ -188,6 +190,7 @@ export class SegmentTable {
       floodBucket: new TokenBucket(floodPerSecond, floodBurst, nowMs),
       icmpBucket: new TokenBucket(icmpPerSecond, icmpBurst, nowMs),
       mtuBytes,
+      hasReturns,
       vipCount: 0,
       floodList: Int32Array.from(floodList),
       ports: new Int32Array(0),

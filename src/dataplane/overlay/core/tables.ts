@@ -50,6 +50,8 @@ export interface Segment {
   readonly floodList: readonly VtepKey[];
   /** Underlay addresses that may send into the segment, sorted. */
   readonly senders: readonly string[];
+  /** Endpoints are spoken to from addresses that are none here, and answers find back. */
+  readonly hasReturns: boolean;
   /** By the id of the service. */
   readonly vips: ReadonlyMap<string, Vip>;
 }

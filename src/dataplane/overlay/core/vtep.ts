@@ -17,9 +17,11 @@ import {
   ETHERTYPE_IPV6,
   ETHERTYPE_QINQ,
   ETHERTYPE_VLAN,
+  encodeEthernetHeader,
   MAC_GROUP_BIT_HIGH,
   macOf,
 } from '../../wire/ethernet.js';
+import { IPV4_HEADER_BYTES, IPV4_SOURCE_OFFSET } from '../../wire/ipv4.js';
 import {
   decodeIpv6Header,
   IPV6_DESTINATION_OFFSET,
@@ -59,6 +61,8 @@ import {
   writeFragmentationNeeded,
   writePacketTooBig,
 } from './replies.js';
+import { resetFrameBytes, writeReset } from './resets.js';
+import { Returns } from './returns.js';
 import { type SegmentLimits, type SegmentState, SegmentTable } from './segments.js';
 import { VIP_DONE, VIP_TO_SELF, VipPlane } from './vips.js';
 import { ABSENT } from './word-table.js';
@@ -110,6 +114,7 @@ export class Vtep implements PacketHandler {
   readonly #counters: Float64Array;
   readonly #now: () => number;
   readonly #vips: VipPlane;
+  readonly #returns: Returns;
   /** The frame at hand went to a VIP and goes to a backend now. */
   #isTurned = false;
 
@@ -136,6 +141,7 @@ export class Vtep implements PacketHandler {
     this.#tables = new SegmentTable(config.limits, config.hashSeed);
     this.#counters = config.counters;
     this.#now = dependencies.now;
+    this.#returns = new Returns(config.hashSeed);
     this.#vips = new VipPlane(
       {
         drop: (reason) => this.#drop(reason),
@@ -229,6 +235,10 @@ export class Vtep implements PacketHandler {
       if (verdict === VIP_DONE) return;
       if (verdict === VIP_TO_SELF) return this.#deliverBack(batch, row, port, offset, end);
       this.#isTurned = true;
+    } else if (segment.hasReturns && VipPlane.isVipMac(view, offset)) {
+      if (!this.#returns.steer(batch, segment.slot, offset, end))
+        return this.#drop('return_unknown');
+      this.#isTurned = true;
     }
     this.#forward(batch, row, segment, port, offset, end, etherType);
   }
@@ -305,6 +315,7 @@ export class Vtep implements PacketHandler {
     } else {
       if (segment.vipCount > 0 && !this.#isTurned)
         this.#vips.restore(batch, row, segment, offset, end, etherType);
+      if (segment.hasReturns && !this.#noteReturn(batch, segment, offset, end)) return;
       batch.emitToPort(row, offset, length, place >>> 1);
       this.#count(TOTAL_INDEX.localFrames, 1);
       this.#count(TOTAL_INDEX.localBytes, length);
@@ -559,8 +570,58 @@ export class Vtep implements PacketHandler {
       const etherType = view.getUint16(offset + ETHERNET_TYPE_OFFSET);
       this.#vips.restore(batch, row, segment, offset, offset + length, etherType);
     }
+    if (segment.hasReturns && !this.#noteReturn(batch, segment, offset, offset + length)) return;
     batch.emitToPort(row, offset, length, place >>> 1);
     this.#countRx(segment, length);
+  }
+
+  /** Remembers where a packet from outside came from. @returns Whether it may be delivered. */
+  #noteReturn(batch: PacketBatch, segment: SegmentState, offset: number, end: number): boolean {
+    const { view } = batch;
+    const etherType = view.getUint16(offset + ETHERNET_TYPE_OFFSET);
+    const ip = offset + ETHERNET_HEADER_BYTES;
+    let source: number;
+    if (etherType === ETHERTYPE_IPV4 && ip + IPV4_HEADER_BYTES <= end)
+      source = this.#neighbor4(segment, view.getInt32(ip + IPV4_SOURCE_OFFSET));
+    else if (etherType === ETHERTYPE_IPV6 && ip + IPV6_HEADER_BYTES <= end)
+      source = this.#neighbor6(segment, view, ip + IPV6_SOURCE_OFFSET);
+    else return true;
+    // Of an endpoint: found by its MAC like any other.
+    if (source !== ABSENT) return true;
+    const noted = this.#returns.note(batch, segment.slot, offset, end, this.#now());
+    if (noted !== 'conflict') return true;
+    if (this.#returns.isSyn) this.#refuseReturn(batch, segment, offset, etherType);
+    else this.#drop('return_conflict');
+    return false;
+  }
+
+  /** The node that came second connects from its own address then. */
+  #refuseReturn(
+    batch: PacketBatch,
+    segment: SegmentState,
+    offset: number,
+    etherType: number,
+  ): undefined {
+    const { view } = batch;
+    const is4 = etherType === ETHERTYPE_IPV4;
+    const length = resetFrameBytes(is4);
+    const frame = batch.reserve(length);
+    if (frame === -1) return this.#drop('batch_full');
+    const macAt = (at: number) => macOf(view.getUint16(at), view.getUint32(at + 2));
+    const asker = macAt(offset + ETHERNET_SOURCE_OFFSET);
+    encodeEthernetHeader(view, frame, asker, macAt(offset), etherType);
+    const { ends, ports, sequence } = this.#returns;
+    writeReset(view, frame, {
+      words: ends,
+      from: 4,
+      to: 0,
+      ports: (ports << 16) | (ports >>> 16),
+      sequence: 0,
+      acknowledgment: (sequence + 1) | 0,
+      isAck: true,
+    });
+    this.#sendMade(batch, segment, frame, length);
+    this.#count(REPLY_INDEX.return_reset, 1);
   }
 
   /** To every local port and to no VTEP: the sender replicated already. */

@@ -210,7 +210,9 @@ t.test('an update holds what changed, and nothing when nothing did', async (t) =
     update.vtepsSet.map(({ index, address }) => [index, address]),
     [[1, '192.0.2.99']],
   );
-  t.strictSame(update.segmentsSet, [{ vni: 4097, mtuBytes: 1450, floodList: [1] }]);
+  t.strictSame(update.segmentsSet, [
+    { vni: 4097, mtuBytes: 1450, hasReturns: false, floodList: [1] },
+  ]);
   t.equal(update.portsSet.length, 0);
   t.equal(published.portIndexes.get('port-1'), 0);
 });
