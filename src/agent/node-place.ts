@@ -1,6 +1,7 @@
+import { RUNTIME_PLUGIN } from '../base/host-image.js';
 import type { NodeAvailability } from '../base/swarm-model.js';
 import type { NodeRegistration } from '../control/index.js';
-import type { RuntimeDescription } from '../runtime/index.js';
+import type { Runtime, RuntimeDescription } from '../runtime/index.js';
 import {
   CONTROL_PORT,
   defaultAdvertiseAddress,
@@ -76,11 +77,17 @@ export function readdressed(saved: SavedSwarm, host: readonly HostAddress[]): Sa
   }
 }
 
+/** What runs a node's tasks, as its managers hear of it. */
+export interface NodeRuntimes {
+  readonly kinds: readonly Runtime['kind'][];
+  readonly descriptions: readonly Pick<RuntimeDescription, 'plugins' | 'labels'>[];
+}
+
 /** What a node says of itself to its managers. */
 export function registrationOf(
   config: AgentConfig,
   facts: StaticFacts,
-  runtimes: readonly Pick<RuntimeDescription, 'plugins' | 'labels'>[],
+  runtimes: NodeRuntimes,
   addresses: NodeAddresses,
   availability: NodeAvailability,
 ): NodeRegistration {
@@ -92,7 +99,11 @@ export function registrationOf(
       nanoCpus: facts.cpuCount * NANO,
       memoryBytes: facts.memoryBytes,
       engineVersion: facts.agentVersion,
-      engineLabels: Object.assign({}, ...runtimes.map(({ labels }) => labels), facts.labels),
+      engineLabels: Object.assign(
+        {},
+        ...runtimes.descriptions.map(({ labels }) => labels),
+        facts.labels,
+      ),
       plugins: pluginsOf(runtimes),
     },
     availability,
@@ -104,11 +115,13 @@ export function registrationOf(
 }
 
 /** Networks are the agent's own, whatever an engine has. */
-function pluginsOf(
-  runtimes: readonly Pick<RuntimeDescription, 'plugins'>[],
-): NodeRegistration['description']['plugins'] {
+function pluginsOf({
+  descriptions: runtimes,
+  kinds,
+}: NodeRuntimes): NodeRegistration['description']['plugins'] {
   const plugins = [
     ...['bridge', 'host', 'null', 'overlay'].map((name) => ({ type: 'Network', name })),
+    ...kinds.map((name) => ({ type: RUNTIME_PLUGIN, name })),
     ...runtimes.flatMap((runtime) => runtime.plugins.filter(({ type }) => type !== 'Network')),
   ];
   const unique = new Map(plugins.map((one) => [`${one.type}/${one.name}`, one]));

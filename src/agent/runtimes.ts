@@ -23,6 +23,10 @@ export class Runtimes {
     this.descriptions = descriptions;
   }
 
+  get kinds(): readonly Runtime['kind'][] {
+    return this.all.map(({ kind }) => kind);
+  }
+
   /** One that cannot be opened is left out, and the log says why: tasks for it are rejected. */
   static async open(
     config: AgentConfig,

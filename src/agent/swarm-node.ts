@@ -321,7 +321,7 @@ export class SwarmNode {
       address,
     ]);
     const grouped = { ...facts, labels: { ...facts.labels, ...Object.fromEntries(groups) } };
-    return registrationOf(config, grouped, runtimes.descriptions, addresses, availability);
+    return registrationOf(config, grouped, runtimes, addresses, availability);
   }
 
   async #join(

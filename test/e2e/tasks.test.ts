@@ -154,7 +154,7 @@ t.test('what goes wrong is told in the words of Docker', { skip }, async (t) => 
   for (const [service, words] of [
     ['bad', /Failed.*task: non-zero exit \(1\)/],
     ['none', /Failed.*starting container failed: exec: "\/no\/such\/program"/],
-    ['image', /Rejected.*needs a container engine|Rejected.*No such image/i],
+    ['image', /Pending.*no suitable node \(no container engine on \d nodes?/],
   ] as const) {
     await until(`${service} is told`, SOON_MS, async () => words.test(await shown(service)));
     t.match(await shown(service), words);

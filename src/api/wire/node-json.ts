@@ -1,3 +1,4 @@
+import { RUNTIME_PLUGIN } from '../../base/host-image.js';
 import type { NodeView } from '../../base/swarm-model.js';
 import { formatTimeMs } from './time.js';
 
@@ -24,7 +25,9 @@ export function nodeJson(node: NodeView) {
         ...(Object.keys(description.engineLabels).length === 0
           ? {}
           : { Labels: description.engineLabels }),
-        Plugins: description.plugins.map(({ type, name }) => ({ Type: type, Name: name })),
+        Plugins: description.plugins
+          .filter(({ type }) => type !== RUNTIME_PLUGIN)
+          .map(({ type, name }) => ({ Type: type, Name: name })),
       },
       TLSInfo: {
         TrustRoot: description.trustRootPem,

@@ -1,14 +1,12 @@
+import { isHostImage } from '../../base/host-image.js';
 import type { RuntimeKind } from './task-input.js';
-
-/** The image `host`, with any tag or digest, wherever a client says that it comes from. */
-const HOST_IMAGE = /^(?:docker\.io\/)?(?:library\/)?host(?:[:@].*)?$/;
 
 /** Who runs a task of an image; `refusal`: nobody can on this node, and why. */
 export function chooseRuntime(
   image: string,
   available: ReadonlySet<RuntimeKind>,
 ): { readonly runtime: RuntimeKind; readonly refusal?: string } {
-  const runtime = HOST_IMAGE.test(image) ? 'host' : 'engine';
+  const runtime = isHostImage(image) ? 'host' : 'engine';
   if (available.has(runtime)) return { runtime };
   const refusal =
     runtime === 'host'

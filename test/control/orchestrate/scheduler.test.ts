@@ -168,6 +168,11 @@ t.test('each filter, and what it says', async (t) => {
     stage.placer({ ports }).explain(),
     '2 nodes not available for new tasks; host-mode port already in use on 1 node',
   );
+  const runtimes = new Stage([nodeOf('h', { plugins: [{ type: 'Runtime', name: 'host' }] })]);
+  t.equal(runtimes.place(1), '-');
+  t.equal(runtimes.placer().explain(), 'no container engine on 1 node');
+  const command = { taskSpec: { container: { image: 'host:latest' } } };
+  t.equal(runtimes.place(1, command), 'h');
   const one = placement({ maxReplicas: 1 });
   const limited = new Stage([nodes[0] as NodeObject]);
   t.equal(limited.place(2, one), 'a -');

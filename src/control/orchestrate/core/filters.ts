@@ -1,4 +1,5 @@
 import { architectures, type Constraint, satisfies } from '../../../base/constraint.js';
+import { isHostImage, RUNTIME_PLUGIN } from '../../../base/host-image.js';
 import type { Mount, TaskObject } from '../../../base/service-model.js';
 import type { NetworkId, NodeObject } from '../../../base/swarm-model.js';
 import { hostPortsOf, type NodeLoad } from './node-load.js';
@@ -55,6 +56,11 @@ export function filtersOf(task: TaskObject, { constraints, networkDriver }: Filt
         load.choose(generic) !== undefined,
       explain: on('insufficient resources'),
     });
+  const runtime = isHostImage(task.spec.container.image) ? 'host' : 'engine';
+  filters.push({
+    isFit: ({ node }) => hasPlugin(node, { type: RUNTIME_PLUGIN, name: runtime }),
+    explain: on(runtime === 'host' ? 'no commands of the host' : 'no container engine'),
+  });
   const plugins = pluginsOf(task, networkDriver);
   if (plugins.length > 0)
     filters.push({
@@ -101,7 +107,7 @@ function on(what: string): (nodes: number) => string {
 }
 
 interface Plugin {
-  readonly type: 'Volume' | 'Network' | 'Log';
+  readonly type: 'Volume' | 'Network' | 'Log' | typeof RUNTIME_PLUGIN;
   readonly name: string;
 }
 
