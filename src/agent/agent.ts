@@ -9,6 +9,7 @@ import { entranceWarnings, openEntrances } from './api-entrances.js';
 import { createBackend, driverName } from './backend.js';
 import { classicVerbs, type OpenClassic, openClassic } from './classic.js';
 import type { AgentConfig } from './config.js';
+import { EngineNetworks } from './container-networks.js';
 import { createContainerBackend } from './containers.js';
 import { lockDataDir } from './data-dir.js';
 import { Engine } from './engine.js';
@@ -88,13 +89,23 @@ async function runLocked(config: AgentConfig): Promise<number> {
     status: () => describeNode(node),
     metrics: () => metrics.text(),
   });
+  const networks =
+    engine &&
+    new EngineNetworks({
+      socketPath: engine.socketPath,
+      owner: facts.id,
+      dataDir: config.dataDir,
+      node,
+      backend,
+      log: log.child({ part: 'containers' }),
+    });
   mkdirSync(dirname(config.socket), { recursive: true, mode: 0o755 });
   const api = await ApiServer.listen(
     { socketPath: config.socket },
     {
       backend,
       log: log.child({ part: 'api' }),
-      containers: createContainerBackend(node, engine, hostRuntime),
+      containers: createContainerBackend(node, engine, hostRuntime, networks),
     },
   );
   let closeEntrances = () => {};
@@ -105,6 +116,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
     await classicDoor?.close();
     await api.close();
     await metricsServer?.close();
+    networks?.close();
     await node.close();
     await runtimes.close();
     engine?.close();
@@ -120,6 +132,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
     closeEntrances = await openEntrances({ api, config, node, log });
     if (config.classic !== undefined) classicDoor = await openClassic(classic, config.classic);
     await node.restore();
+    networks?.open();
   } catch (error) {
     await stop();
     throw error;

@@ -270,8 +270,9 @@ export class Attachments {
       for (const attachment of this.list()) {
         this.#attachments.delete(attachment.saved.id);
         this.#deps.removePort(attachment);
-        // A task goes on without its agent, and finds its interface as it was.
-        if (forget || attachment.assigned?.purpose !== 'task') await this.#deleteLink(attachment);
+        // What runs goes on without its agent, and finds its interface as it was.
+        const isLeft = attachment.assigned?.purpose === 'task' || attachment.saved.container;
+        if (forget || !isLeft) await this.#deleteLink(attachment);
       }
       if (forget) this.#deps.state.setAttachments([]);
     });
@@ -337,6 +338,7 @@ export class Attachments {
         name: object.name,
         aliases: [...object.aliases],
         createdAtMs: object.createdAtMs,
+        ...(request.container !== undefined && { container: request.container }),
       };
       const attachment = await this.#raise(saved, network);
       this.#save();
@@ -482,5 +484,6 @@ export function viewOf(attachment: Attachment): LocalAttachment {
     mtuBytes,
     state,
     ...(error === undefined ? {} : { error }),
+    ...(saved.container !== undefined && { container: saved.container }),
   };
 }

@@ -63,7 +63,11 @@ export function createBackend(options: BackendOptions): Backend {
       kind: 'network',
       action,
       id: attachment.networkId,
-      attributes: { name: attachment.networkName, container: attachment.id, type: 'overlay' },
+      attributes: {
+        name: attachment.networkName,
+        container: attachment.container ?? attachment.id,
+        type: 'overlay',
+      },
     });
 
   node.onManager((manager) =>

@@ -1,4 +1,9 @@
-import { type ContainerBackend, HOP_HEADER, type Upstream } from '../api/index.js';
+import {
+  type ContainerBackend,
+  type ContainerNetworks,
+  HOP_HEADER,
+  type Upstream,
+} from '../api/index.js';
 import { isTerminal, type TaskObject, taskName } from '../base/service-model.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { Runtime } from '../runtime/index.js';
@@ -15,9 +20,11 @@ export function createContainerBackend(
   node: SwarmNode,
   engine: Engine | undefined,
   host: Runtime | undefined,
+  networks: ContainerNetworks | undefined,
 ): ContainerBackend {
   return {
     engine: () => engine,
+    ...(networks && { networks }),
     ...(host && { host: hostContainers(host, (id) => node.active?.manager?.task(id)) }),
     elsewhere(ref) {
       const manager = node.active?.manager;

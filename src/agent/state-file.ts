@@ -22,6 +22,8 @@ const attachment = z.object({
   name: z.string(),
   aliases: z.array(z.string()),
   createdAtMs: z.number(),
+  /** Of the engine's container that it is for. */
+  container: z.string().optional(),
 });
 
 const schema = z.object({

@@ -1,5 +1,10 @@
 export type { Backend } from './core/backend.js';
 export type { ClassicVerbs } from './core/classic-verbs.js';
+export type {
+  ContainerNetworks,
+  ContainerPlan,
+  EngineAnswer,
+} from './core/container-networks.js';
 export type { HostContainers } from './core/host-containers.js';
 export type {
   RegistryAuth,
@@ -15,7 +20,7 @@ export type { Logger } from './io/log.js';
 export { type ApiConfig, type ApiDependencies, ApiServer, type ApiStats } from './io/server.js';
 export type { TcpAddress, TcpEntrance, TlsMaterial } from './io/tcp.js';
 export type { Upstream } from './io/upstream.js';
-export { ApiError, type ApiErrorDetail } from './wire/errors.js';
+export { ApiError, type ApiErrorDetail, attachRefusal } from './wire/errors.js';
 export type {
   AttachRequest,
   AttachTarget,
@@ -32,6 +37,7 @@ export type {
   LocalAttachment,
   LocalState,
   LocalSwarm,
+  OverlayEndpoint,
   RecoverRequest,
   Rotation,
   SwarmEvent,

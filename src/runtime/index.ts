@@ -16,6 +16,18 @@ export type {
 } from './core/runtime.js';
 export { RuntimeError, type RuntimeErrorDetail } from './core/runtime-error.js';
 export type { EndpointState, PublishedTask } from './core/task-input.js';
-export { EngineRuntime, type EngineRuntimeConfig } from './engine/index.js';
+export {
+  EngineRuntime,
+  type EngineRuntimeConfig,
+  partCreate,
+  SHORT_ID_CHARS,
+  type ShownPlace,
+  shownInList,
+  shownInspect,
+  type UserContainer,
+  UserContainers,
+  type UserPort,
+  userPorts,
+} from './engine/index.js';
 export { type HostRuntimeOptions, openHostRuntime } from './host/index.js';
 export { type TaskNetworks, TaskWorker, WORKER_CONFIG } from './io/worker.js';

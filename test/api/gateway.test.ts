@@ -3,7 +3,13 @@ import { createServer, type IncomingMessage, request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { ApiServer, type ContainerBackend, type Upstream } from '../../src/api/index.js';
+import {
+  ApiError,
+  ApiServer,
+  type ContainerBackend,
+  type ContainerNetworks,
+  type Upstream,
+} from '../../src/api/index.js';
 import { FakeBackend } from './fake-backend.js';
 import { call, silent, temporaryFolder } from './harness.js';
 
@@ -114,14 +120,16 @@ const ANSWERS: Record<string, { readonly status?: number; readonly json: unknown
       Warnings: null,
     },
   },
+  'POST /containers/one/start': { status: 204, json: undefined },
   'GET /new/thing': { json: { is: 'passed' } },
 };
 
-async function open(t: Test) {
+async function open(t: Test, networks?: ContainerNetworks) {
   const engine = await new FakeEngine(t, 'engine').listen();
   const node = await new FakeEngine(t, 'node').listen();
   const containers: ContainerBackend = {
     engine: () => engine.upstream(),
+    ...(networks && { networks }),
     elsewhere: (ref) =>
       ref === 'web.1.abc' ? { nodeId: 'n2', containerId: 'full-id' } : undefined,
     node: (nodeId) =>
@@ -265,4 +273,123 @@ t.test('without its engine the swarm goes on, and the rest says so', async (t) =
   });
   t.match(await hijack(socketPath, '/v1.41/containers/c1/attach', ''), /^HTTP\/1\.1 5\d\d /);
   t.match(await ask('GET', '/v1.41/nodes'), { status: 200 });
+});
+
+/** Knows the overlay `mesh` and the container `c1` on it, and says what it was asked. */
+class FakeNetworks implements ContainerNetworks {
+  readonly asked: string[] = [];
+
+  overlay(ref: string) {
+    return ref === 'mesh' || ref === 'n-mesh' ? { id: 'n-mesh', name: 'mesh' } : undefined;
+  }
+
+  plan(...[body, asked]: Parameters<ContainerNetworks['plan']>) {
+    const wanted = [...asked].filter(([ref]) => this.overlay(ref) !== undefined);
+    if (wanted.length === 0) return undefined;
+    const made = async (id: string) => {
+      this.asked.push(`made ${id} ${JSON.stringify(wanted)}`);
+    };
+    return { body: { ...(body as object), Parted: true }, made };
+  }
+
+  async find(ref: string) {
+    return ref === 'c1' || ref === 'one' ? 'c1' : undefined;
+  }
+
+  async start(id: string, start: () => Promise<{ status: number; json: unknown }>) {
+    if (this.asked.includes('refuse'))
+      throw new ApiError({ code: 'API_NOT_ATTACHED' }, 'Could not attach to network mesh: no');
+    this.asked.push(`before ${id}`);
+    return start();
+  }
+
+  async connect(...asked: Parameters<ContainerNetworks['connect']>) {
+    this.asked.push(`connect ${JSON.stringify(asked)}`);
+  }
+
+  async disconnect(...asked: Parameters<ContainerNetworks['disconnect']>) {
+    this.asked.push(`disconnect ${JSON.stringify(asked)}`);
+  }
+
+  sandboxOf(id: string) {
+    return id === 'c1' ? 'sb1' : undefined;
+  }
+
+  async shown(inspected: unknown) {
+    const { Id } = inspected as { Id: string };
+    return Id === 'c1' ? { Id, Shown: true } : undefined;
+  }
+
+  shownInList(list: readonly unknown[]) {
+    return list.map((one) => {
+      const { Id } = one as { Id: string };
+      return Id === 'c1' ? { Id, NetworkSettings: { Networks: { mesh: {} } } } : one;
+    });
+  }
+}
+
+t.test("containers of the engine on the swarm's overlays", async (t) => {
+  const networks = new FakeNetworks();
+  const { engine, ask } = await open(t, networks);
+  const last = () => JSON.parse(engine.asked.at(-1)?.body || '{}');
+  const bodyOf = (mode: string) => ({
+    Image: 'i',
+    HostConfig: { NetworkMode: mode },
+    NetworkingConfig: {
+      EndpointsConfig: { [mode]: { Aliases: ['a'], IPAMConfig: { IPv4Address: '10.0.0.9' } } },
+    },
+  });
+  t.match(await ask('POST', '/v1.41/containers/create?name=x', bodyOf('mesh')), { status: 201 });
+  t.match(
+    [engine.asked.at(-1)?.url, last()],
+    ['/v1.41/containers/create?name=x', { Parted: true }],
+  );
+  t.equal(networks.asked.pop(), 'made new [["mesh",{"aliases":["a"],"ip":"10.0.0.9"}]]');
+  t.match(await ask('POST', '/v1.41/containers/create', bodyOf('bridge')), { status: 201 });
+  t.strictSame([last(), networks.asked], [bodyOf('bridge'), []], 'of no overlay: as it came');
+
+  t.match(await ask('POST', '/v1.41/containers/one/start'), { status: 204 });
+  t.strictSame(
+    [networks.asked.pop(), engine.asked.at(-1)?.url],
+    ['before c1', '/v1.41/containers/one/start'],
+  );
+  networks.asked.push('refuse');
+  t.match(await ask('POST', '/v1.41/containers/one/start'), {
+    status: 500,
+    body: { message: 'Could not attach to network mesh: no' },
+  });
+  networks.asked.length = 0;
+
+  t.strictSame((await ask('GET', '/v1.41/containers/c1/json')).body, { Id: 'c1', Shown: true });
+  t.strictSame((await ask('GET', '/v1.41/containers/full-id/json')).body, { Id: 'full-id' });
+  t.strictSame((await ask('GET', '/v1.41/containers/json')).body, [
+    { Id: 'c1', NetworkSettings: { Networks: { mesh: {} } } },
+  ]);
+  const filters = encodeURIComponent('{"network":["mesh"],"label":["x"]}');
+  t.match((await ask('GET', `/v1.41/containers/json?all=1&filters=${filters}`)).body, [
+    { Id: 'c1' },
+  ]);
+  const asked = new URL(engine.asked.at(-1)?.url ?? '', 'http://e').searchParams;
+  t.strictSame([asked.get('all'), asked.get('filters')], ['1', '{"label":["x"]}']);
+
+  const change = { Container: 'c1', EndpointConfig: { Aliases: ['oo'] } };
+  t.match(await ask('POST', '/v1.41/networks/mesh/connect', change), { status: 200 });
+  t.match(await ask('POST', '/v1.41/networks/n-mesh/disconnect', { Container: 'c1' }), {
+    status: 200,
+  });
+  t.strictSame(networks.asked, [
+    'connect ["c1","n-mesh",{"aliases":["oo"]}]',
+    'disconnect ["c1","n-mesh"]',
+  ]);
+  await ask('POST', '/v1.41/networks/bridge/connect', change);
+  t.strictSame(
+    engine.asked.slice(-2).map(({ url, body }) => [url, JSON.parse(body).Container]),
+    [
+      ['/v1.41/networks/none/disconnect', 'sb1'],
+      ['/v1.41/networks/bridge/connect', 'sb1'],
+    ],
+    "of the engine's own: to whoever holds the namespace",
+  );
+  await ask('POST', '/v1.41/networks/bridge/connect', { Container: 'other' });
+  t.match(last(), { Container: 'other' });
 });

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { Dockerd, TEST_IMAGE, whyNoDockerd } from '../support/dockerd.js';
 import { scratch, shoalArgv } from './support/lab.js';
+import { Netns } from './support/netns.js';
 import { run, start, until } from './support/process.js';
 
 const skip = whyNoDockerd() ?? false;
@@ -18,13 +19,17 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     ...['--engine-socket', engine.socket, '--metrics-address', 'none'],
     ...['--log-file', join(dir, 'agent.log')],
   ];
-  // In a namespace of its own: nothing of this host's ports and routes is touched.
-  start(t, ['unshare', '-n', 'bash', '-c', `ip link set lo up; exec ${agent.join(' ')}`]);
   const docker = (...args: string[]) => run(['docker', '-H', `unix://${socket}`, ...args]);
-  await until('the agent answers', 30_000, async () => {
-    const { code } = await docker('version');
-    return code === 0 ? true : undefined;
-  });
+  const answers = () =>
+    until('the agent answers', 30_000, async () => {
+      const { code } = await docker('version');
+      return code === 0 ? true : undefined;
+    });
+  // In a namespace of its own: nothing of this host's ports and routes is touched.
+  const place = await Netns.make(t);
+  await place.run(['ip', 'link', 'set', 'lo', 'up']);
+  let running = start(t, place.argv(agent));
+  await answers();
 
   await t.test("what is the engine's passes through", async (t) => {
     t.match((await docker('run', '--rm', TEST_IMAGE, 'echo', 'hello')).stdout, 'hello\n');
@@ -96,5 +101,101 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     await until('nothing is left at the engine', 40_000, async () =>
       engine.docker('ps', '-aq') === '' ? true : undefined,
     );
+  });
+
+  const must = async (...args: string[]) => {
+    const { code, stdout, stderr } = await docker(...args);
+    t.equal(code, 0, `docker ${args.join(' ')}: ${stderr}`);
+    return stdout.trim();
+  };
+  const json = async (...args: string[]) => JSON.parse(await must(...args));
+
+  await t.test("users' containers are on an overlay before they start", async (t) => {
+    const overlay = ['network', 'create', '-d', 'overlay'];
+    await must(...overlay, '--attachable', '--subnet', '10.9.1.0/24', 'net1');
+    await must(...overlay, 'closed');
+    const seen = await docker(
+      ...['run', '--rm', '--network', 'net1', '--ip', '10.9.1.77', '--hostname', 'box'],
+      ...[TEST_IMAGE, 'sh', '-c', 'ip addr show eth0; hostname -i; exit 3'],
+    );
+    t.match(
+      seen,
+      { code: 3, stdout: /inet 10\.9\.1\.77\/24[\s\S]*\n10\.9\.1\.77\n$/ },
+      seen.stderr,
+    );
+    const refused = await docker('run', '--rm', '--name', 'no', '--network', 'closed', TEST_IMAGE);
+    t.match(refused, {
+      code: 125,
+      stderr:
+        /Error response from daemon: Could not attach to network closed: rpc error: code = PermissionDenied desc = network closed not manually attachable/,
+    });
+    t.equal((await docker('inspect', 'no')).code, 1, 'what was to be removed is');
+    const web = 'mkdir /w; echo hello > /w/index.html; httpd -f -h /w';
+    const on = ['--network', 'net1', '--network-alias', 'cc', '-p', '8088:80'];
+    const id = await must('run', '-d', '--name', 'c1', ...on, TEST_IMAGE, 'sh', '-c', web);
+    const [inspected] = await json('inspect', 'c1');
+    const network = inspected.NetworkSettings.Networks.net1;
+    t.match(network, { IPPrefixLen: 24, Aliases: ['cc', id.slice(0, 12)] });
+    t.equal(inspected.HostConfig.NetworkMode, 'net1');
+    const [{ Containers: members }] = await json('network', 'inspect', 'net1');
+    t.match(members, { [id]: { Name: 'c1', IPv4Address: `${network.IPAddress}/24` } });
+    t.match(await must('ps', '-a'), /0\.0\.0\.0:8088->80\/tcp[^\n]* c1$/);
+    const fetched = await place.run(['curl', '-s', '-m5', 'http://127.0.0.1:8088/']);
+    t.equal(fetched.stdout, 'hello\n', 'published');
+    for (const name of ['c1', 'cc']) {
+      const got = [
+        'run',
+        '--rm',
+        '--network',
+        'net1',
+        TEST_IMAGE,
+        'wget',
+        '-qO-',
+        `http://${name}`,
+      ];
+      t.equal(await must(...got), 'hello', name);
+    }
+  });
+
+  await t.test('they are connected, restarted, and outlive the agent', async (t) => {
+    const hello = async (why: string) =>
+      t.equal(await must('exec', 'b1', 'wget', '-qO-', 'http://c1'), 'hello', why);
+    await must('run', '-d', '--name', 'b1', TEST_IMAGE);
+    await must('network', 'connect', '--alias', 'bb', 'net1', 'b1');
+    t.match(await docker('network', 'connect', 'net1', 'b1'), {
+      stderr: /endpoint with name b1 already exists in network net1/,
+    });
+    await hello('a container on the bridge is on an overlay besides');
+    await must('network', 'connect', 'mesh', 'c1');
+    await must('network', 'connect', 'bridge', 'c1');
+    const networks = await json('inspect', 'c1', '-f', '{{json .NetworkSettings.Networks}}');
+    t.strictSame(Object.keys(networks).sort(), ['bridge', 'mesh', 'net1']);
+    const ofNet1 = ['ps', '--filter', 'network=net1', '--format', '{{.Names}} {{.Networks}}'];
+    t.match(await must(...ofNet1), /^b1 bridge,net1\nc1 net1,mesh$/);
+    await running.stop();
+    t.match(
+      engine.docker('exec', 'c1', 'ip', '-o', 'addr', 'show', 'eth0'),
+      /inet 10\.9\.1\./,
+      'an agent that is away takes nothing with it',
+    );
+    running = start(t, place.argv(agent));
+    await answers();
+    await until('the node is back', 20_000, async () => (await docker('node', 'ls')).code === 0);
+    await until('c1 is back', 10_000, async () => {
+      const { code } = await docker('exec', 'b1', 'ping', '-c1', '-W1', 'c1');
+      return code === 0;
+    });
+    await hello('after the agent’s restart');
+    await must('network', 'disconnect', 'mesh', 'c1');
+    await must('restart', '-t', '0', 'c1');
+    await hello('after its own');
+    await must('kill', 'c1');
+    const members = ['network', 'inspect', 'net1', '-f', '{{range .Containers}}{{.Name}} {{end}}'];
+    await until('c1 has left', 5_000, async () => (await must(...members)) === 'b1');
+    await must('start', 'c1');
+    await hello('started again');
+    await must('rm', '-f', 'c1', 'b1');
+    await until('nothing is left at the engine', 10_000, () => engine.docker('ps', '-aq') === '');
+    await must('network', 'rm', 'net1');
   });
 });

@@ -1,3 +1,4 @@
+import type { ContainerNetworks } from '../core/container-networks.js';
 import type { HostContainers } from '../core/host-containers.js';
 import type { Upstream } from './upstream.js';
 
@@ -5,6 +6,8 @@ import type { Upstream } from './upstream.js';
 export interface ContainerBackend {
   /** This host's engine, to which everything goes that is not the swarm's. */
   engine(): Upstream | undefined;
+  /** The engine's containers on the swarm's overlays. */
+  readonly networks?: ContainerNetworks;
   /** Tasks of this host that are in no engine. */
   readonly host?: HostContainers;
   /**

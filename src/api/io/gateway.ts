@@ -14,6 +14,7 @@ import { API_VERSION } from '../wire/system-json.js';
 import { type Call, json, type Reply, type Route } from './call.js';
 import type { ContainerBackend } from './containers.js';
 import { HostRoutes } from './host-routes.js';
+import { OverlayContainers } from './overlay-containers.js';
 import { askUpstream, forward, pathFor, splice, type Upstream } from './upstream.js';
 
 /** Commands in containers of other nodes whose ids are kept, so that what follows finds its way. */
@@ -39,12 +40,14 @@ type Merge = (route: Route, call: Call, engine: Upstream) => Reply | Promise<Rep
 export class Gateway {
   readonly #containers: ContainerBackend | undefined;
   readonly #host: HostRoutes | undefined;
+  readonly #overlays: OverlayContainers | undefined;
   /** Node of a command, by its id, the oldest first. */
   readonly #execs = new Map<string, string>();
 
   constructor(containers: ContainerBackend | undefined) {
     this.#containers = containers;
     this.#host = containers?.host && new HostRoutes(containers.host);
+    this.#overlays = containers?.networks && new OverlayContainers(containers.networks);
   }
 
   /** What clients may speak here: not more than the engine does. */
@@ -119,10 +122,13 @@ export class Gateway {
     await splice(upstream, request, socket, head);
   }
 
-  #engineElse(route: Route, call: Call): Reply | Promise<Reply> {
+  async #engineElse(route: Route, call: Call): Promise<Reply> {
     const engine = this.#engine;
     if (route.path === '/containers/json') return this.#list(route, call, engine);
-    return engine === undefined ? route.handle(call) : this.pass();
+    if (engine === undefined) return route.handle(call);
+    const served = await this.#overlays?.serve(route.method, call, engine);
+    if (served === undefined) return this.pass();
+    return served.kind === 'pass' ? this.pass(served.body) : served;
   }
 
   #isElsewhere(call: Call): boolean {
@@ -194,7 +200,8 @@ export class Gateway {
   async #list(route: Route, call: Call, engine: Upstream | undefined): Promise<Reply> {
     const ours = (await this.#host?.list(call)) ?? [];
     if (engine === undefined) return ours.length === 0 ? route.handle(call) : json(ours);
-    const { status, json: theirs } = await askUpstream(engine, { path: call.url });
+    const { status, json: theirs } =
+      (await this.#overlays?.list(call, engine)) ?? (await askUpstream(engine, { path: call.url }));
     return json(status === 200 ? [...ours, ...sandboxFree(theirs)] : theirs, status);
   }
 

@@ -1,3 +1,5 @@
+import type { OverlayEndpoint } from './records.js';
+
 /** How answers of an engine and of the swarm become one: both are Docker's JSON. */
 
 type Json = Readonly<Record<string, unknown>>;
@@ -66,4 +68,32 @@ export function mergedPrune(own: unknown, engine: unknown): unknown {
     ...listOf(objectOf(engine)['NetworksDeleted']),
   ];
   return { NetworksDeleted: deleted.length === 0 ? null : deleted };
+}
+
+/** Docker's `EndpointSettings`, as requests have them. */
+function endpointOf(json: unknown): OverlayEndpoint {
+  const { Aliases: aliases, IPAMConfig: ipam } = objectOf(json);
+  const { IPv4Address: v4, IPv6Address: v6 } = objectOf(ipam);
+  const ip = [v4, v6].find((one) => typeof one === 'string' && one !== '');
+  const texts = listOf(aliases).filter((one): one is string => typeof one === 'string');
+  return { aliases: texts, ip: ip === undefined ? undefined : String(ip) };
+}
+
+/** Body of `POST /networks/ID/connect` and `disconnect`. */
+export function connectRequest(body: unknown): {
+  readonly container: string;
+  readonly endpoint: OverlayEndpoint;
+} {
+  const { Container: container, EndpointConfig: endpoint } = objectOf(body);
+  const ref = typeof container === 'string' ? container : '';
+  return { container: ref, endpoint: endpointOf(endpoint) };
+}
+
+/** How a container is to be on each network that the request to make it names, by name or id. */
+export function askedNetworks(body: unknown): ReadonlyMap<string, OverlayEndpoint> {
+  const { HostConfig: host, NetworkingConfig: networking } = objectOf(body);
+  const mode = objectOf(host)['NetworkMode'];
+  const asked = objectOf(objectOf(networking)['EndpointsConfig']);
+  const refs = new Set([...(typeof mode === 'string' ? [mode] : []), ...Object.keys(asked)]);
+  return new Map([...refs].map((ref) => [ref, endpointOf(asked[ref])]));
 }

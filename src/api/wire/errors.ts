@@ -1,6 +1,6 @@
 import { unreachable } from '../../base/assert.js';
 import { AgentError } from '../../base/error.js';
-import type { ObjectKind, SwarmErrorDetail } from '../../base/swarm-error.js';
+import { type ObjectKind, SwarmError, type SwarmErrorDetail } from '../../base/swarm-error.js';
 
 /** Refusals of the API itself, which no part behind it has a say in. */
 export type ApiErrorDetail =
@@ -16,6 +16,10 @@ export type ApiErrorDetail =
   | { readonly code: 'API_UNSUPPORTED' }
   /** Not now: locked, or too many streams are open. */
   | { readonly code: 'API_UNAVAILABLE' }
+  /** A container could not be put on a network of the swarm's; the message says which and why. */
+  | { readonly code: 'API_NOT_ATTACHED' }
+  /** As the engine refuses a container's wishes. */
+  | { readonly code: 'API_FORBIDDEN' }
   /** What a real engine's control plane would say, with the name of its status. */
   | { readonly code: 'API_CONTROL_REFUSED'; readonly status: ControlStatus }
   /** Something else owns the socket's path: stop it, or choose another path. */
@@ -213,6 +217,23 @@ export function swarmRefusal(
   }
 }
 
+/** A container cannot be put on a network: as Docker says it when the container is to start. */
+export function attachRefusal(network: string, error: unknown): ApiError {
+  const detail = error instanceof AgentError ? error.detail : undefined;
+  const { message } = error instanceof Error ? error : { message: String(error) };
+  const why =
+    detail?.code === 'SWARM_NOT_FOUND'
+      ? `rpc error: code = NotFound desc = network ${network} not found`
+      : error instanceof SwarmError
+        ? swarmRefusal(error.detail, message).message
+        : message;
+  return new ApiError(
+    { code: 'API_NOT_ATTACHED' },
+    `Could not attach to network ${network}: ${why}`,
+    { cause: error },
+  );
+}
+
 export function apiRefusal(detail: ApiErrorDetail, message: string): Refusal {
   switch (detail.code) {
     case 'API_BAD_REQUEST':
@@ -223,6 +244,10 @@ export function apiRefusal(detail: ApiErrorDetail, message: string): Refusal {
       return { status: 404, message };
     case 'API_CONFLICT':
       return { status: 409, message };
+    case 'API_NOT_ATTACHED':
+      return { status: 500, message };
+    case 'API_FORBIDDEN':
+      return { status: 403, message };
     case 'API_UNSUPPORTED':
       return { status: 501, message };
     case 'API_UNAVAILABLE':

@@ -81,7 +81,7 @@ function containersJson(around: NetworkSurroundings): Record<string, unknown> {
     around.local.map((attachment) => {
       const task = taskOf.get(attachment.id);
       return [
-        task?.status.container?.id || attachment.id,
+        task?.status.container?.id || (attachment.container ?? attachment.id),
         {
           Name: task === undefined ? attachment.name : taskName(task),
           EndpointID: attachment.id,

@@ -163,6 +163,14 @@ export interface AttachRequest {
   readonly aliases: readonly string[];
   /** Name of the interface in the target; chosen if absent. */
   readonly ifname?: string;
+  /** Id of the engine's container whose namespace it is. */
+  readonly container?: string;
+}
+
+/** How a container is to be on an overlay. */
+export interface OverlayEndpoint {
+  readonly aliases: readonly string[];
+  readonly ip?: string | undefined;
 }
 
 /** All given members must hold of an attachment that is to go. */
@@ -189,6 +197,8 @@ export interface LocalAttachment {
   readonly mtuBytes: number;
   readonly state: 'up' | 'waiting' | 'failed';
   readonly error?: string;
+  /** Id of the engine's container whose namespace it is. */
+  readonly container?: string;
 }
 
 /** Something happened to an object of the swarm: a line of `docker events`. */

@@ -141,6 +141,21 @@ export class TestLab {
     return made;
   }
 
+  /** As `up`, with flags of each node's own agent. */
+  static async raise(
+    t: Teardown,
+    options: LabUpOptions,
+    flagsOf: (at: number) => readonly string[],
+  ): Promise<TestLab> {
+    const made = new TestLab(labFolder(t));
+    const how = { driver: isPortable ? ('portable' as const) : ('auto' as const), ...options };
+    await made.lab.raise(how);
+    for (const [at, { name }] of made.lab.nodes.entries())
+      await made.lab.startAgent(name, { ...how, extraFlags: flagsOf(at) });
+    await made.lab.up(how);
+    return made;
+  }
+
   call(node: string, method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown) {
     return new AgentClient(this.lab.node(node).socket, 30_000).call(method, path, body);
   }

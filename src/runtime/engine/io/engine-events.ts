@@ -1,6 +1,4 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { TaskId } from '../../../base/swarm-model.js';
-import { TASK_LABEL } from '../wire/container-json.js';
 import { eventJson } from '../wire/inspect-json.js';
 import { LineReader } from '../wire/raw-stream.js';
 import type { EngineClient } from './engine-client.js';
@@ -8,11 +6,18 @@ import type { EngineClient } from './engine-client.js';
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 5_000;
 
+/** Something happened to a container. */
+export interface EngineEvent {
+  readonly id: string;
+  readonly action: string;
+  /** Its labels, and what belongs to the action. */
+  readonly attributes: Readonly<Record<string, string>>;
+}
+
 export interface EventListener {
   /** Events come from now on; what came before is not known. */
   onConnected(): void;
-  /** Something happened to a container of this task. */
-  onTask(id: TaskId): void;
+  onEvent(event: EngineEvent): void;
   /** Once for each time that the engine goes away. */
   onLost(reason: string): void;
 }
@@ -73,11 +78,8 @@ export class EngineEvents {
       return;
     }
     const parsed = eventJson.safeParse(json);
-    const id = parsed.data?.Actor.Attributes[TASK_LABEL];
-    if (id === undefined || !CHANGES.test(parsed.data?.Action ?? '')) return;
-    this.#listener.onTask(id as TaskId);
+    if (!parsed.success) return;
+    const { Action: action, Actor: actor } = parsed.data;
+    this.#listener.onEvent({ id: actor.ID, action, attributes: actor.Attributes });
   }
 }
-
-/** Of which actions a task's state may be another: not those of its health check's own commands. */
-const CHANGES = /^(?:start|die|stop|kill|oom|destroy|pause|unpause|health_status.*)$/;

@@ -1,5 +1,3 @@
-import { readFile } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import type { Health } from '../../../base/service-model.js';
 import type { TaskId } from '../../../base/swarm-model.js';
@@ -39,6 +37,7 @@ import { EngineClient, EngineError, WORK_MS_MAX } from './engine-client.js';
 import { EngineEvents } from './engine-events.js';
 import { readLog } from './engine-log.js';
 import { Images, SANDBOX_IMAGE } from './images.js';
+import { netnsOf, sandboxPid } from './sandbox-netns.js';
 import { TaskFiles } from './task-files.js';
 
 /** Containers that are looked at, at the same time, when all are. */
@@ -46,9 +45,8 @@ const INSPECTS_MAX = 16;
 /** After SIGKILL: whatever has not ended by then hangs in the kernel. */
 const KILL_MS_MAX = 30_000;
 
-/** Looks at a sandbox's process, and the time between them. */
-const SIGHTS_MAX = 20;
-const SIGHT_MS = 50;
+/** Of which actions a task's state may be another: not those of its health check's own commands. */
+const CHANGES = /^(?:start|die|stop|kill|oom|destroy|pause|unpause|health_status.*)$/;
 
 export interface EngineRuntimeConfig {
   readonly socketPath: string;
@@ -103,7 +101,10 @@ export class EngineRuntime implements Runtime {
     this.#files = new TaskFiles(config.filesDir);
     this.#events = new EngineEvents(this.#client, {
       onConnected: () => this.#lookAtAll(),
-      onTask: (id) => void this.#look(id),
+      onEvent: ({ action, attributes }) => {
+        const id = attributes[TASK_LABEL];
+        if (id !== undefined && CHANGES.test(action)) void this.#look(id as TaskId);
+      },
       onLost: (reason) => log.warn({ reason, socket: config.socketPath }, 'the engine is gone'),
     });
     this.#events.start({ [OWNER_LABEL]: config.owner });
@@ -291,18 +292,9 @@ export class EngineRuntime implements Runtime {
     );
   }
 
-  /** Only if the process there is ours: the engine may count processes in another namespace. */
   async #netnsOf(sandboxId: string, taskId: string): Promise<string | undefined> {
-    const inspected = await this.#inspect(sandboxId).catch(ifThere);
-    const pid = inspected?.State.Pid ?? 0;
-    if (pid === 0) return undefined;
-    // A container that has only just started may still be on its way to its program.
-    for (let tries = 0; tries < SIGHTS_MAX; tries++) {
-      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-      if (command.split('\0').includes(taskId)) return `/proc/${pid}/ns/net`;
-      await delay(SIGHT_MS);
-    }
-    return undefined;
+    const pid = await sandboxPid(this.#client, sandboxId, taskId);
+    return pid === undefined ? undefined : netnsOf(pid);
   }
 
   async #create(name: string, json: unknown, signal: AbortSignal): Promise<string> {

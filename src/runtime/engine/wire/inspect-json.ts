@@ -42,6 +42,7 @@ export type Inspected = z.infer<typeof inspectJson>;
 export const listJson = z.array(
   z.object({
     Id: z.string(),
+    Names: z.array(z.string()).default([]),
     State: z.string().default(''),
     Labels: z
       .record(z.string(), z.string())
