@@ -2,15 +2,18 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
 import { root, setup } from './setup.mjs';
 
 setup();
 const args = process.argv.slice(2);
+const loader = pathToFileURL(join(root, 'scripts/test-loader/register.mjs')).href;
 const child = spawn(
   process.execPath,
   [join(root, 'node_modules/tap/dist/esm/run.mjs'), '--reporter=tap', ...args],
   {
     cwd: root,
+    env: { ...process.env, NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import=${loader}` },
     stdio: ['ignore', 'pipe', 'inherit'],
   },
 );
