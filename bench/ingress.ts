@@ -39,7 +39,7 @@ compiler (for the load programs) and ethtool; a peer that is not installed is le
                       pass-through: super-frames of 64 KiB cross whole
   --rate N            requests per second of the latencies over connections that stay (default 10000)
   --connect-rate N    connections per second of the others (default 3000)
-  --idle N            idle connections held for the memory (default 9500)
+  --idle N            idle connections held for the memory (default 9000)
   --proxy-flag F      a flag for Shoal's proxy, repeatable
 `;
 
@@ -92,7 +92,7 @@ function readOptions() {
         wire: { type: 'string', default: 'wire' },
         rate: { type: 'string', default: '10000' },
         'connect-rate': { type: 'string', default: '3000' },
-        idle: { type: 'string', default: '9500' },
+        idle: { type: 'string', default: '9000' },
         'proxy-flag': { type: 'string', multiple: true, default: [] },
         help: { type: 'boolean', short: 'h' },
       },

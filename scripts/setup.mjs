@@ -145,10 +145,11 @@ const NATIVE = [
   {
     folder: 'src/dataplane/native',
     output: 'shoal-native.node',
-    what: 'the native packet driver',
+    what: 'the native drivers of packets and published ports',
     variants: [
       [
         '-O3',
+        '-pthread',
         '-shared',
         '-fPIC',
         '-fvisibility=hidden',

@@ -56,6 +56,7 @@ export const PATHS: Readonly<Record<string, OpenPath>> = {
   'haproxy-splice': (where, port) => openHaproxy(where, port, true),
   nginx: openNginx,
   'docker-proxy': openDockerProxy,
+  native: (where, port) => openShoal(where, port, 'native'),
   portable: (where, port) => openShoal(where, port, 'portable'),
 };
 
@@ -179,7 +180,7 @@ async function openDockerProxy(where: Where, port: number): Promise<ProxyPath | 
 async function openShoal(
   where: Where,
   port: number,
-  driver: 'portable',
+  driver: 'native' | 'portable',
 ): Promise<ProxyPath | string> {
   const program = new URL('./shoal-proxy.js', import.meta.url).pathname;
   const running = startIn(

@@ -6,14 +6,31 @@
 import {
   Ingress,
   type IngressEndpoint,
+  NativeProxyDriver,
   PortableProxyDriver,
 } from '../../src/dataplane/ingress/index.js';
+import { loadNative, nativeUnavailableReason } from '../../src/dataplane/io/index.js';
 
-const [, port, tcpTarget, udpTarget, addresses = ''] = process.argv.slice(2);
+const [driver, port, tcpTarget, udpTarget, addresses = '', ...flags] = process.argv.slice(2);
 
 const noNamespaces = () => {
   throw new Error('no namespaces here');
 };
+const sockets = { tcp: noNamespaces, udp: noNamespaces };
+
+function nativeBinding() {
+  const binding = loadNative();
+  if (binding === undefined) throw new Error(nativeUnavailableReason());
+  return binding;
+}
+
+/** `--threads=2` and so on: the options of the native driver that are numbers. */
+const options = Object.fromEntries(
+  flags.map((flag) => {
+    const [name = '', value] = flag.replace(/^--/, '').split('=');
+    return [name, Number(value)];
+  }),
+);
 
 const ingress = new Ingress({
   seed: 1,
@@ -22,7 +39,9 @@ const ingress = new Ingress({
     warn: (_fields, message) => process.stderr.write(`${message}\n`),
   },
   driver: (policy) =>
-    new PortableProxyDriver(policy, { sockets: { tcp: noNamespaces, udp: noNamespaces } }),
+    driver === 'native'
+      ? new NativeProxyDriver(policy, { binding: nativeBinding(), sockets, ...options })
+      : new PortableProxyDriver(policy, { sockets }),
   holderOf: () => 'somebody',
 });
 

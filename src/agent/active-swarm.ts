@@ -132,7 +132,7 @@ export class ActiveSwarm {
       removePort: (attachment) => this.#removePort(attachment),
       changed: (attachment) => this.#onChanged(attachment),
     });
-    this.ingress = new NodeIngress(options.log, this.attachments);
+    this.ingress = new NodeIngress(options.log, this.attachments, options.config);
   }
 
   /**

@@ -14,6 +14,7 @@ import { createContainerBackend } from './containers.js';
 import { lockDataDir } from './data-dir.js';
 import { Engine } from './engine.js';
 import { readFacts } from './facts.js';
+import { plannedIngressDriver } from './ingress-driver.js';
 import { type Log, openLog } from './log.js';
 import { preflight } from './preflight.js';
 import { Runtimes } from './runtimes.js';
@@ -83,6 +84,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
   const backend = createBackend({
     facts,
     plannedDriver: plannedDriver(config),
+    ingressDriver: plannedIngressDriver(config),
     warnings: entranceWarnings(config),
     node,
     classic: classicVerbs(classic),

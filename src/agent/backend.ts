@@ -24,6 +24,7 @@ export interface BackendOptions {
   readonly facts: StaticFacts;
   /** What would be used, said before there is a data path. */
   readonly plannedDriver: { readonly name: string; readonly reason: string };
+  readonly ingressDriver: { readonly name: string; readonly reason: string };
   /** Each is one that `docker info` prints. */
   readonly warnings: readonly string[];
   readonly node: SwarmNode;
@@ -84,6 +85,7 @@ export function createBackend(options: BackendOptions): Backend {
     facts: (): HostFacts => ({
       ...options.facts,
       dataPathDriver: driverOf(options),
+      ingressDriver: options.ingressDriver,
       warnings: options.warnings,
     }),
     swarm: (): LocalSwarm => node.describe(),

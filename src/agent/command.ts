@@ -28,6 +28,11 @@ export function addAgentFlags(command: Command): Command {
       'packet driver: auto, native or portable (default: auto)',
     )
     .option(
+      '--ingress-driver <driver>',
+      'proxy of published ports: auto, native or portable (default: auto)',
+    )
+    .option('--ingress-threads <n>', 'threads of the native one (default: 1)')
+    .option(
       '--metrics-address <host:port>',
       'metrics and health, or none (default: 127.0.0.1:9477)',
     )

@@ -41,6 +41,10 @@ const schema = z.strictObject({
   /** API socket of a container engine, or `none`; absent: one that is found where engines listen. */
   'engine-socket': z.string().min(1).max(100).optional(),
   'data-path-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
+  /** Of published ports. */
+  'ingress-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
+  /** Of the native one. */
+  'ingress-threads': z.coerce.number().int().min(1).max(16).default(1),
   /** `none`, or `host:port` of metrics and health. */
   'metrics-address': z.string().default('127.0.0.1:9477'),
   /** `host:port` of the Docker API with mutual TLS, or `none`. */
@@ -109,6 +113,8 @@ export interface AgentConfig {
   readonly logFile: string | undefined;
   readonly engineSocket: string | undefined;
   readonly dataPathDriver: Parsed['data-path-driver'];
+  readonly ingressDriver: Parsed['ingress-driver'];
+  readonly ingressThreads: number;
   readonly metricsAddress: { readonly host: string; readonly port: number } | undefined;
   readonly tls: ApiTls | undefined;
   /** Without TLS: whoever reaches it is root of this host. */
@@ -186,6 +192,8 @@ function fromKeys(keys: Parsed): AgentConfig {
     logFile: keys['log-file'],
     engineSocket: keys['engine-socket'],
     dataPathDriver: keys['data-path-driver'],
+    ingressDriver: keys['ingress-driver'],
+    ingressThreads: keys['ingress-threads'],
     metricsAddress: parseHostPort('metrics-address', keys['metrics-address']),
     tls: tlsOf(keys),
     tcpAddress: tcpOf(keys),

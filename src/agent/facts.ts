@@ -74,7 +74,7 @@ function agentId(dataDir: string): string {
   return id;
 }
 
-export type StaticFacts = Omit<HostFacts, 'dataPathDriver' | 'warnings'>;
+export type StaticFacts = Omit<HostFacts, 'dataPathDriver' | 'ingressDriver' | 'warnings'>;
 
 /** The machine's name for its architecture, as Docker tells it. */
 export const ARCHITECTURE = MACHINE[arch()] ?? arch();

@@ -16,6 +16,16 @@ export function addIngressMetrics(metrics: Metrics, ingress: () => NodeIngress |
     );
   const labelNames = ['service', 'port'];
   metrics.add({
+    name: 'shoal_ingress_driver',
+    help: 'The driver of published ports in use, as a label.',
+    kind: 'gauge',
+    labelNames: ['driver'],
+    read: () => {
+      const driver = ingress()?.stats().driver;
+      return driver === undefined ? [] : [{ labels: { driver }, value: 1 }];
+    },
+  });
+  metrics.add({
     name: 'shoal_ingress_accepted_total',
     help: 'Flows that came to a published port.',
     kind: 'counter',

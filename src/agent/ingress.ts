@@ -1,7 +1,4 @@
 import { randomInt } from 'node:crypto';
-import { createSocket, type Socket as UdpSocket } from 'node:dgram';
-import { once } from 'node:events';
-import { Socket } from 'node:net';
 import { portHolder } from '../base/io/port-holder.js';
 import type { ServiceEntry } from '../base/service-model.js';
 import type { Assignments } from '../control/index.js';
@@ -9,13 +6,12 @@ import {
   type HostPort,
   Ingress,
   type IngressEndpoint,
-  PortableProxyDriver,
   type PortProblem,
 } from '../dataplane/ingress/index.js';
-import { openTcpClientInNetns, openUdpInNetns } from '../dataplane/io/index.js';
 import type { EndpointRecord } from '../dataplane/overlay/index.js';
 import type { PublishedTask } from '../runtime/index.js';
 import type { Attachment, Attachments } from './attachments.js';
+import { type IngressDriverConfig, openIngressDriver } from './ingress-driver.js';
 import type { Log } from './log.js';
 
 /** Under which the manager gives a node its own place on the ingress network. */
@@ -48,14 +44,14 @@ export class NodeIngress {
   #isClosed = false;
   #again: NodeJS.Timeout | undefined;
 
-  constructor(log: Log, attachments: Attachments) {
+  /** @throws SwarmError SWARM_UNSUPPORTED when a driver was asked for that is not there. */
+  constructor(log: Log, attachments: Attachments, config: IngressDriverConfig) {
     this.#log = log;
     this.#attachments = attachments;
     this.#ingress = new Ingress({
       seed: randomInt(2 ** 32),
       log,
-      driver: (policy) =>
-        new PortableProxyDriver(policy, { sockets: { tcp: tcpSocketIn, udp: udpSocketIn } }),
+      driver: openIngressDriver(config),
       holderOf: portHolder,
     });
   }
@@ -189,21 +185,6 @@ export function vipsOn(service: ServiceEntry, networkId: string): readonly strin
   return service.virtualIps.flatMap((vip) =>
     vip.networkId === networkId && vip.address !== undefined ? [withoutPrefix(vip.address)] : [],
   );
-}
-
-function tcpSocketIn(netns: string, address: string): Socket {
-  const fd = openTcpClientInNetns(netns, address);
-  return new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
-}
-
-async function udpSocketIn(netns: string, address: string): Promise<UdpSocket> {
-  const isV6 = address.includes(':');
-  const fd = openUdpInNetns(netns, isV6 ? '::' : '0.0.0.0', 0);
-  const socket = createSocket({ type: isV6 ? 'udp6' : 'udp4' });
-  const listening = once(socket, 'listening');
-  socket.bind({ fd });
-  await listening;
-  return socket;
 }
 
 /** Where the ports of one task of this node lead, when they are those of the node itself. */

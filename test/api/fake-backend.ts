@@ -130,6 +130,7 @@ export class FakeBackend implements Backend {
       builtAtMs: AT_MS,
       dataDir: '/var/lib/shoal',
       dataPathDriver: { name: 'native (TAP + UDP GSO)', reason: 'the addon is built' },
+      ingressDriver: { name: 'native', reason: 'the addon is built' },
       warnings: this.warnings,
       labels: { rack: 'r1' },
     };

@@ -48,6 +48,7 @@ t.test('a node that is in no swarm', { skip }, async (t) => {
   const info = succeeded(t, await docker('info'), 'info');
   t.match(info, / Swarm: inactive/);
   t.match(info, / {2}Data Path Driver: (native|portable)/);
+  t.match(info, / {2}Ingress Driver: (native|portable)/);
   t.match(info, / Name: node1/);
 
   for (const line of [

@@ -28,6 +28,8 @@ export interface HostFacts {
   readonly dataDir: string;
   /** Which driver moves the packets, for example `native (TAP + UDP GSO)`, and why that one. */
   readonly dataPathDriver: { readonly name: string; readonly reason: string };
+  /** Of published ports. */
+  readonly ingressDriver: { readonly name: string; readonly reason: string };
   /** Each is one sentence that `docker info` prints. */
   readonly warnings: readonly string[];
   readonly labels: Labels;

@@ -76,6 +76,8 @@ export function infoJson(
       ...(facts.dataPathDriver.reason === ''
         ? []
         : [['Data Path Reason', facts.dataPathDriver.reason]]),
+      ['Ingress Driver', facts.ingressDriver.name],
+      ['Ingress Reason', facts.ingressDriver.reason],
     ],
     Plugins: { Volume: [], Network: ['overlay'], Authorization: null, Log: [] },
     MemoryLimit: true,

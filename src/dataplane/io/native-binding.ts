@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { PacketBatch } from '../core/batch.js';
+import type { ProxyBinding } from '../core/proxy-binding.js';
 
 /** An open native driver; passed back to every call. */
 export type NativeHandle = { readonly opaque: unique symbol };
@@ -26,8 +27,8 @@ export interface NativeOptions {
   readonly stats: Float64Array;
 }
 
-/** The functions of `src/dataplane/native/binding.cc`. */
-export interface NativeBinding {
+/** The functions of `src/dataplane/native/binding.cc`; the proxy's are another part's. */
+export interface NativeBinding extends ProxyBinding {
   /** @throws Error with code `EADDRINUSE`, `EACCES` or `ESYSTEM`; `message` names the call. */
   open(options: NativeOptions): NativeHandle;
   close(handle: NativeHandle): void;

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "driver.h"
+#include "napi-util.h"
 
 namespace shoal {
 namespace {
 
-constexpr size_t kArgumentsMax = 8;
 constexpr size_t kTestFramesMax = 4096;
 
 struct Handle {
@@ -19,44 +19,6 @@ struct Handle {
   /** Keeps the typed arrays, whose memory the driver writes to. */
   std::vector<napi_ref> references;
 };
-
-struct Arguments {
-  size_t count = kArgumentsMax;
-  napi_value values[kArgumentsMax];
-
-  Arguments(napi_env env, napi_callback_info info) {
-    napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
-  }
-};
-
-napi_value fail(napi_env env, const char* code, const std::string& message) {
-  napi_throw_error(env, code, message.c_str());
-  return nullptr;
-}
-
-int64_t integer(napi_env env, napi_value value) {
-  int64_t result = 0;
-  napi_get_value_int64(env, value, &result);
-  return result;
-}
-
-int32_t integer32(napi_env env, napi_value value) {
-  int32_t result = 0;
-  napi_get_value_int32(env, value, &result);
-  return result;
-}
-
-napi_value integerValue(napi_env env, int32_t value) {
-  napi_value result;
-  napi_create_int32(env, value, &result);
-  return result;
-}
-
-napi_value property(napi_env env, napi_value object, const char* name) {
-  napi_value value = nullptr;
-  napi_get_named_property(env, object, name, &value);
-  return value;
-}
 
 Driver* driverOf(napi_env env, napi_value value) {
   void* handle = nullptr;
@@ -368,5 +330,6 @@ NAPI_MODULE_INIT() {
     napi_create_function(env, entry.name, NAPI_AUTO_LENGTH, entry.call, nullptr, &function);
     napi_set_named_property(env, exports, entry.name, function);
   }
+  exportProxy(env, exports);
   return exports;
 }

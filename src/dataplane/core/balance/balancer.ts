@@ -153,6 +153,41 @@ export class Balancer {
     return ticket;
   }
 
+  /**
+   * Whether the next choices depend neither on clients, nor on the time, nor on how flows go: they can be made
+   * ahead, and those that nobody used be withdrawn.
+   */
+  foresees(nowMs: number): boolean {
+    const { method, overflowAt } = this.#config;
+    return (
+      (method === 'rr' || method === 'wrr') &&
+      this.#affinity === undefined &&
+      overflowAt === 0 &&
+      this.#outliers.ejectedCount === 0 &&
+      nowMs >= this.#slowUntilMs
+    );
+  }
+
+  /** Takes back a choice that was made ahead, and with it its turn; of several, the last one first. */
+  withdraw(ticket: Ticket): void {
+    this.ended(ticket);
+    const slot = this.#set.slotOf(ticket);
+    const { ready, weight } = this.#set;
+    const at = ready.indexOf(slot);
+    if (at === -1) return;
+    if (this.#config.method === 'rr') {
+      this.#passTo((at + ready.length - 1) % ready.length);
+      return;
+    }
+    let total = 0;
+    for (const other of ready) {
+      const own = weight[other] as number;
+      total += own;
+      this.#credit[other] = (this.#credit[other] as number) - own;
+    }
+    this.#credit[slot] = (this.#credit[slot] as number) + total;
+  }
+
   /** The backend answers, or has ended a flow in good order. */
   succeeded(ticket: Ticket): void {
     const slot = this.#set.slotOf(ticket);

@@ -134,6 +134,14 @@ export class IngressCore {
     };
   }
 
+  foresees(number: number, nowMs: number): boolean {
+    return this.#byNumber.get(number)?.balancer.foresees(nowMs) ?? false;
+  }
+
+  withdrawn(number: number, ticket: Ticket): void {
+    this.#byNumber.get(number)?.balancer.withdraw(ticket);
+  }
+
   /** A closed listener hears of no changes any more: its flows are left to end by themselves. */
   isLive(number: number, ticket: Ticket): boolean {
     const listener = this.#byNumber.get(number);

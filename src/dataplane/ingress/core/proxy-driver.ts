@@ -8,7 +8,7 @@ import type { PortProtocol } from './published-ports.js';
  * in C++ may do all of it on threads of its own, since numbers and addresses are all that crosses.
  */
 export interface ProxyDriver {
-  readonly kind: 'portable';
+  readonly kind: 'portable' | 'native';
   /** Flows that are open now. */
   readonly flowCount: number;
   /**
@@ -21,6 +21,10 @@ export interface ProxyDriver {
   close(listener: number): void;
   /** Resets the flows whose backends are gone. */
   resetGone(): void;
+  /** Tells the policy what has happened and was not told yet. */
+  tell(): void;
+  /** The same, and gives back what was chosen ahead: the policy is about to change. */
+  giveBack(): void;
   /** Ends everything. */
   stop(): Promise<void>;
 }
@@ -48,6 +52,12 @@ export interface Upstream {
   readonly connectMs: number;
   /** Tells the backend who the client is, before what the client sends; in each datagram of UDP. */
   readonly proxyProtocol?: ProxyProtocol;
+  /** Own address to connect from; port 0: any. Only the native driver heeds it, and the next two. */
+  readonly source?: { readonly address: string; readonly port: number };
+  /** Connects from the client's own address and port, which the host need not have. */
+  readonly asClient?: boolean;
+  /** The kernel's mark of the connection's packets, for its routing. */
+  readonly mark?: number;
 }
 
 /**
@@ -85,6 +95,13 @@ export interface ProxyPolicy {
     clientPort: number,
     tried: readonly Ticket[],
   ): Upstream | undefined;
+  /**
+   * Whether the next choices depend neither on the client nor on what flows do meanwhile, so that they
+   * may be made ahead.
+   */
+  foresees(listener: number): boolean;
+  /** A choice made ahead that no flow has used; of several, the last one first. */
+  withdrawn(listener: number, ticket: Ticket): void;
   /** Whether the backend of a flow is still one: ready or draining. */
   isLive(listener: number, ticket: Ticket): boolean;
   connected(listener: number, ticket: Ticket, latencyMs: number): void;

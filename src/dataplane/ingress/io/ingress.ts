@@ -67,6 +67,8 @@ export class Ingress {
       accepted: (listener) => core.accepted(listener),
       choose: (listener, address, port, tried) =>
         core.choose(listener, address, port, tried, now()),
+      foresees: (listener) => core.foresees(listener, now()),
+      withdrawn: (listener, ticket) => core.withdrawn(listener, ticket),
       isLive: (listener, ticket) => core.isLive(listener, ticket),
       connected: (listener, ticket, latencyMs) => core.connected(listener, ticket, latencyMs),
       answered: (listener, ticket) => core.answered(listener, ticket),
@@ -83,6 +85,7 @@ export class Ingress {
     if (this.#isClosed) return;
     const { ports, problems } = derivePublishedPorts(inputs);
     this.#tell(problems);
+    this.#driver.giveBack();
     const { closed, opened } = this.#core.apply(ports, performance.now());
     for (const listener of closed) this.#close(listener);
     for (const { listener, port } of opened) {
@@ -97,6 +100,7 @@ export class Ingress {
 
   /** Connections that go to a task through this node. */
   flowsTo(taskId: string): number {
+    this.#driver.tell();
     return this.#core.flowsTo(taskId);
   }
 
@@ -116,6 +120,7 @@ export class Ingress {
     readonly flows: number;
     readonly ports: readonly (PortStats & { readonly open: boolean })[];
   } {
+    this.#driver.tell();
     const failed = new Set([...this.#failed.keys()].map((n) => this.#wanted.get(n)?.key));
     return {
       driver: this.#driver.kind,

@@ -49,6 +49,11 @@ export class PortableProxyDriver implements ProxyDriver {
     this.#udp.resetGone();
   }
 
+  /** Everything is told as it happens. */
+  tell(): void {}
+
+  giveBack(): void {}
+
   async stop(): Promise<void> {
     this.#tcp.stop();
     this.#udp.stop();

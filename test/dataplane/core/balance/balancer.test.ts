@@ -351,3 +351,43 @@ t.test('a new method takes over with the flows that there are', async (t) => {
     [2, 2, 2],
   );
 });
+
+t.test('choices made ahead and taken back leave no trace in the round', async () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom('rr' as const, 'wrr' as const),
+      fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 7 }),
+      fc.array(fc.tuple(fc.nat({ max: 20 }), fc.nat({ max: 20 })), { maxLength: 6 }),
+      (method, weights, steps) => {
+        const backends = weights.map((weight, i) => entry(`task${i}`, 'ready', false, weight));
+        const hasty = balancerOf({ method }, backends);
+        const calm = balancerOf({ method }, backends);
+        for (const [used, spare] of steps) {
+          if (!hasty.foresees(0)) return false;
+          const ahead = times(used + spare, () => hasty.choose(client(1), 0, 0));
+          const picked = ahead.slice(0, used).map((ticket) => hasty.keyOf(ticket));
+          for (const ticket of ahead.slice(used).reverse()) hasty.withdraw(ticket);
+          if (times(used, () => pick(calm)).join() !== picked.join()) return false;
+          if (backends.some(({ key }) => hasty.activeOf(key) !== calm.activeOf(key))) return false;
+        }
+        return true;
+      },
+    ),
+    { numRuns: fuzzRuns(200) },
+  );
+});
+
+t.test('nothing is foreseen that depends on clients, load, time or failures', async (t) => {
+  for (const method of BALANCE_METHODS)
+    t.equal(balancerOf({ method }, entries(3)).foresees(0), method === 'rr' || method === 'wrr');
+  t.notOk(balancerOf({ affinityMs: 1000 }, entries(3)).foresees(0));
+  t.notOk(balancerOf({ preferLocal: true, overflowAt: 2 }, entries(3)).foresees(0));
+  const failing = balancerOf({}, entries(4));
+  const ticket = failing.choose(client(1), 0, 0);
+  times(5, () => failing.failed(ticket, 0));
+  t.notOk(failing.foresees(0), 'one is ejected');
+  const slow = balancerOf({ slowStartMs: 100 }, entries(1));
+  slow.replace(entries(2), 10);
+  t.notOk(slow.foresees(50));
+  t.ok(slow.foresees(110));
+});

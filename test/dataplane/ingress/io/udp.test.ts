@@ -1,8 +1,17 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import t, { type Test } from 'tap';
+import { PortableProxyDriver } from '../../../../src/dataplane/ingress/index.js';
 import { proxyHeader } from '../../../../src/dataplane/ingress/wire/proxy-protocol.js';
-import { askUdp, endpoint, freePort, inputs, openIngress, udpBackend } from './support.js';
+import {
+  askUdp,
+  endpoint,
+  freePort,
+  inputs,
+  noNamespaces,
+  openIngress,
+  udpBackend,
+} from '../../../support/ingress-lab.js';
 
 const NAMES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'] as const;
 
@@ -86,7 +95,10 @@ t.test('a task that does not listen loses its flows to those that do', async (t)
 t.test('silent flows are forgotten', async (t) => {
   const [published, target] = [await freePort(), await freePort()];
   await udpBackend(t, NAMES[0], target);
-  const ingress = openIngress(t, { udpIdleTimeoutMs: 50 });
+  const ingress = openIngress(
+    t,
+    (policy) => new PortableProxyDriver(policy, { sockets: noNamespaces, udpIdleTimeoutMs: 50 }),
+  );
   ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])]));
   await askUdp(await udpClient(t), 'x', published);
   while (ingress.stats().flows > 0) await new Promise((resolve) => setTimeout(resolve, 10));

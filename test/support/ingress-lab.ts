@@ -2,8 +2,14 @@ import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Test } from 'tap';
-import type { IngressEndpoint, IngressInputs } from '../../../../src/dataplane/ingress/index.js';
-import { Ingress, PortableProxyDriver } from '../../../../src/dataplane/ingress/index.js';
+import {
+  Ingress,
+  type IngressEndpoint,
+  type IngressInputs,
+  type IngressOptions,
+  type NamespaceSockets,
+  PortableProxyDriver,
+} from '../../src/dataplane/ingress/index.js';
 
 /** A free port, as far as one can know. */
 export async function freePort(): Promise<number> {
@@ -17,23 +23,26 @@ export async function freePort(): Promise<number> {
 
 export const warnings: string[] = [];
 
-export function openIngress(t: Test, extra: { udpIdleTimeoutMs?: number } = {}): Ingress {
+export const noNamespaces: NamespaceSockets = {
+  tcp: () => {
+    throw new Error('no namespaces here');
+  },
+  udp: () => Promise.reject(new Error('no namespaces here')),
+};
+
+export type OpenDriver = IngressOptions['driver'];
+
+export const portable: OpenDriver = (policy) =>
+  new PortableProxyDriver(policy, { sockets: noNamespaces });
+
+export function openIngress(t: Test, driver: OpenDriver = portable): Ingress {
   const ingress = new Ingress({
     seed: 5,
     log: {
       info: () => undefined,
       warn: (_fields, message) => warnings.push(message),
     },
-    driver: (policy) =>
-      new PortableProxyDriver(policy, {
-        sockets: {
-          tcp: () => {
-            throw new Error('no namespaces here');
-          },
-          udp: () => Promise.reject(new Error('no namespaces here')),
-        },
-        ...extra,
-      }),
+    driver,
     holderOf: () => 'somebody',
     retryMs: 20,
     goneGraceMs: 10,
@@ -141,4 +150,9 @@ export async function askUdp(socket: UdpSocket, text: string, port: number): Pro
     ]);
     if (answer !== undefined) return answer;
   }
+}
+
+/** Drivers may tell what has happened a little later than the clients see it. */
+export async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
 }

@@ -1,0 +1,92 @@
+/** An open native proxy; passed back to every call. */
+export type ProxyHandle = { readonly proxy: unique symbol };
+
+/** Bytes of one report, and what is where in it, in 32-bit words (`NUMBERS`: in doubles). */
+export const REPORT_WORDS = 16;
+export const REPORT_DOUBLES = 8;
+export const REPORT = {
+  what: 0,
+  listener: 1,
+  backend: 2,
+  flow: 3,
+  generation: 4,
+  clientPort: 5,
+  detail: 6,
+  /** 16 bytes. */
+  client: 8,
+} as const;
+export const REPORT_NUMBERS = 4;
+
+/** What a report tells: `Told` in proxy-flow.h. */
+export const TOLD = {
+  accepted: 1,
+  /** A flow waits for `proxyAnswer`; `detail` 1: others have failed it. */
+  asks: 2,
+  /** The first number: milliseconds. */
+  connected: 3,
+  answered: 4,
+  /** `detail` 1: the flow does not use the backend any more. */
+  failed: 5,
+  /** `detail`: index in `FLOW_ENDS`; numbers: bytes up and down. */
+  ended: 6,
+  /** Half of the choices that were given ahead are taken. */
+  low: 7,
+} as const;
+
+export interface ProxyOptions {
+  readonly threads: number;
+  /** The kernel's limit of descriptors may allow fewer. */
+  readonly flowsMax: number;
+  readonly backendsMax: number;
+  readonly backlog: number;
+  /** Bytes at a stretch after which a direction is spliced; 0: never. */
+  readonly spliceAfterBytes: number;
+  readonly busyPollMicros: number;
+  /** There is something to take. */
+  readonly onWake: () => void;
+}
+
+/** Addresses have 16 bytes, IPv4 as `::ffff:a.b.c.d`. */
+export interface ProxyBackend {
+  readonly address: Uint8Array;
+  readonly port: number;
+  /** Namespace file; empty: this one. */
+  readonly netns: string;
+  readonly source: Uint8Array | undefined;
+  readonly sourcePort: number;
+  readonly asClient: boolean;
+  readonly mark: number;
+  /** 0: none. */
+  readonly proxyProtocol: 0 | 1 | 2;
+}
+
+/** The functions of `src/dataplane/native/proxy-binding.cc`. */
+export interface ProxyBinding {
+  /** @throws Error with code `ESYSTEM`. */
+  proxyOpen(options: ProxyOptions): ProxyHandle;
+  /** Resets all flows; what has happened can still be taken. */
+  proxyStop(handle: ProxyHandle): void;
+  /** @returns 0, or a negative errno. */
+  proxyListen(handle: ProxyHandle, listener: number, port: number): number;
+  /** @returns What was given ahead, and nobody took. */
+  proxyUnlisten(handle: ProxyHandle, listener: number): Int32Array;
+  /** Choices for the next flows, taken in this order; each has so long to connect. */
+  proxyGive(
+    handle: ProxyHandle,
+    listener: number,
+    backends: Int32Array,
+    count: number,
+    connectMs: number,
+  ): void;
+  proxyWithdraw(handle: ProxyHandle, listener: number): Int32Array;
+  /** @param id From 1 to `backendsMax`; not in use. */
+  proxySetBackend(handle: ProxyHandle, id: number, backend: ProxyBackend): void;
+  proxyRemoveBackend(handle: ProxyHandle, id: number): void;
+  /** @param rows Of flow, generation, backend (0: none is left) and milliseconds to connect in. */
+  proxyAnswer(handle: ProxyHandle, rows: Int32Array, count: number): void;
+  /** Resets its flows. */
+  proxyResetBackend(handle: ProxyHandle, id: number): void;
+  /** @returns How many reports were written. */
+  proxyTake(handle: ProxyHandle, reports: Int32Array, most: number): number;
+  proxyFlowCount(handle: ProxyHandle): number;
+}

@@ -1,0 +1,208 @@
+#include "proxy-socket.h"
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+namespace shoal {
+namespace {
+
+constexpr uint8_t kMappedPrefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+bool setOption(int fd, int level, int name, int value) {
+  return setsockopt(fd, level, name, &value, sizeof value) == 0;
+}
+
+void setTcpOptions(int fd) {
+  setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepaliveSeconds);
+}
+
+int failed(int fd) {
+  const int error = errno;
+  close(fd);
+  return -error;
+}
+
+int listenOn(int family, uint16_t port, int backlog) {
+  const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  setTcpOptions(fd);
+  Endpoint any;
+  any.any.sa_family = static_cast<sa_family_t>(family);
+  any.setPort(port);
+  if (family == AF_INET6 && !setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0)) return failed(fd);
+  if (bind(fd, &any.any, any.length()) != 0 || listen(fd, backlog) != 0) return failed(fd);
+  return fd;
+}
+
+int socketHere(int family) {
+  const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  return fd < 0 ? -errno : fd;
+}
+
+/** The namespace that all threads of the proxy are in, to come back to. */
+int ownNamespace() {
+  static const int fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+  return fd;
+}
+
+int socketIn(const std::string& netns, int family) {
+  const int home = ownNamespace();
+  if (home < 0) return -errno;
+  const int there = open(netns.c_str(), O_RDONLY | O_CLOEXEC);
+  if (there < 0) return -errno;
+  const bool entered = setns(there, CLONE_NEWNET) == 0;
+  const int error = errno;
+  close(there);
+  if (!entered) return -error;
+  const int fd = socketHere(family);
+  // A thread that stayed there would serve everybody else from the wrong host.
+  while (setns(home, CLONE_NEWNET) != 0) usleep(1000);
+  return fd;
+}
+
+/** Binds to an address that need not be this host's; another port, where its own is in use. */
+bool bindAsClient(int fd, Endpoint client) {
+  const bool isV4 = client.any.sa_family == AF_INET;
+  if (!setOption(fd, isV4 ? IPPROTO_IP : IPPROTO_IPV6, isV4 ? IP_TRANSPARENT : IPV6_TRANSPARENT, 1))
+    return false;
+  if (bind(fd, &client.any, client.length()) == 0) return true;
+  if (errno != EADDRINUSE) return false;
+  setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+  client.setPort(0);
+  return bind(fd, &client.any, client.length()) == 0;
+}
+
+bool bindAsTold(int fd, const Backend& backend, const Endpoint& client) {
+  if (backend.mark != 0 &&
+      setsockopt(fd, SOL_SOCKET, SO_MARK, &backend.mark, sizeof backend.mark) != 0)
+    return false;
+  if (backend.asClient && client.any.sa_family == backend.to.any.sa_family)
+    return bindAsClient(fd, client);
+  if (!backend.from.isSet()) return true;
+  if (backend.from.port() == 0) setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+  return bind(fd, &backend.from.any, backend.from.length()) == 0;
+}
+
+}  // namespace
+
+Endpoint::Endpoint() { memset(static_cast<void*>(this), 0, sizeof *this); }
+
+Endpoint::Endpoint(const uint8_t address[16], uint16_t port) : Endpoint() {
+  if (memcmp(address, kMappedPrefix, sizeof kMappedPrefix) == 0) {
+    any.sa_family = AF_INET;
+    memcpy(&v4.sin_addr, address + sizeof kMappedPrefix, 4);
+  } else {
+    any.sa_family = AF_INET6;
+    memcpy(&v6.sin6_addr, address, 16);
+  }
+  setPort(port);
+}
+
+Endpoint Endpoint::of(const sockaddr_storage& peer) {
+  Endpoint result;
+  if (peer.ss_family == AF_INET) {
+    memcpy(&result.v4, &peer, sizeof result.v4);
+    return result;
+  }
+  memcpy(&result.v6, &peer, sizeof result.v6);
+  if (!IN6_IS_ADDR_V4MAPPED(&result.v6.sin6_addr)) return result;
+  return Endpoint(result.v6.sin6_addr.s6_addr, ntohs(result.v6.sin6_port));
+}
+
+void Endpoint::setPort(uint16_t port) {
+  (any.sa_family == AF_INET ? v4.sin_port : v6.sin6_port) = htons(port);
+}
+
+void Endpoint::writeAddress(uint8_t to[16]) const {
+  if (any.sa_family == AF_INET) {
+    memcpy(to, kMappedPrefix, sizeof kMappedPrefix);
+    memcpy(to + sizeof kMappedPrefix, &v4.sin_addr, 4);
+  } else {
+    memcpy(to, &v6.sin6_addr, 16);
+  }
+}
+
+int listenAnywhere(uint16_t port, int backlog) {
+  const int fd = listenOn(AF_INET6, port, backlog);
+  if (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL) return fd;
+  return listenOn(AF_INET, port, backlog);
+}
+
+int beginConnect(const Backend& backend, const Endpoint& client) {
+  const int family = backend.to.any.sa_family;
+  const int fd = backend.netns.empty() ? socketHere(family) : socketIn(backend.netns, family);
+  if (fd < 0) return fd;
+  setTcpOptions(fd);
+  if (!bindAsTold(fd, backend, client)) return failed(fd);
+  if (connect(fd, &backend.to.any, backend.to.length()) == 0 || errno == EINPROGRESS) return fd;
+  return failed(fd);
+}
+
+uint32_t writeProxyHeader(uint8_t* at, int version, const Endpoint& client,
+                          const Endpoint& target) {
+  const int family = client.any.sa_family;
+  const bool isKnown = family == target.any.sa_family && family != AF_UNSPEC;
+  const bool isV4 = family == AF_INET;
+  uint8_t from[16], to[16];
+  client.writeAddress(from);
+  target.writeAddress(to);
+  if (version == 1) {
+    char* text = reinterpret_cast<char*>(at);
+    if (!isKnown) return static_cast<uint32_t>(snprintf(text, kProxyHeaderMax, "PROXY UNKNOWN\r\n"));
+    int length = snprintf(text, kProxyHeaderMax, "PROXY %s", isV4 ? "TCP4" : "TCP6");
+    for (const uint8_t* address : {from, to}) {
+      // IPv6 in full, which every reader takes.
+      for (int i = isV4 ? 12 : 0; i < 16; i += isV4 ? 1 : 2) {
+        const int group = isV4 ? address[i] : address[i] << 8 | address[i + 1];
+        const char* before = i == (isV4 ? 12 : 0) ? " " : isV4 ? "." : ":";
+        length += snprintf(text + length, kProxyHeaderMax - static_cast<size_t>(length),
+                           isV4 ? "%s%d" : "%s%x", before, group);
+      }
+    }
+    length += snprintf(text + length, kProxyHeaderMax - static_cast<size_t>(length),
+                       " %d %d\r\n", client.port(), target.port());
+    return static_cast<uint32_t>(length);
+  }
+  static const uint8_t signature[12] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d,
+                                        0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
+  const uint32_t addressBytes = isV4 ? 4 : 16;
+  const uint32_t length = isKnown ? 2 * addressBytes + 4 : 0;
+  memcpy(at, signature, sizeof signature);
+  at[12] = 0x21;
+  at[13] = !isKnown ? 0 : isV4 ? 0x11 : 0x21;
+  at[14] = 0;
+  at[15] = static_cast<uint8_t>(length);
+  if (!isKnown) return 16;
+  uint8_t* next = at + 16;
+  for (const uint8_t* address : {from, to}) {
+    memcpy(next, address + 16 - addressBytes, addressBytes);
+    next += addressBytes;
+  }
+  for (uint16_t port : {client.port(), target.port()}) {
+    *next++ = static_cast<uint8_t>(port >> 8);
+    *next++ = static_cast<uint8_t>(port);
+  }
+  return static_cast<uint32_t>(next - at);
+}
+
+bool isOwnFault(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM ||
+         error == EADDRNOTAVAIL;
+}
+
+void closeHard(int fd) {
+  const linger now = {1, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  close(fd);
+}
+
+}  // namespace shoal

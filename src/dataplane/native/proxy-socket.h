@@ -1,0 +1,84 @@
+// Sockets of the proxy: addresses, listening, connecting.
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <string>
+
+namespace shoal {
+
+/** An address and a port; IPv4 as such, never mapped into IPv6. */
+struct Endpoint {
+  union {
+    sockaddr any;
+    sockaddr_in v4;
+    sockaddr_in6 v6;
+  };
+
+  Endpoint();
+  /** @param address 16 bytes, IPv4 as `::ffff:a.b.c.d`. */
+  Endpoint(const uint8_t address[16], uint16_t port);
+  /** Of what the kernel says of a peer. */
+  static Endpoint of(const sockaddr_storage& peer);
+
+  bool isSet() const { return any.sa_family != AF_UNSPEC; }
+  socklen_t length() const { return any.sa_family == AF_INET ? sizeof v4 : sizeof v6; }
+  uint16_t port() const { return ntohs(any.sa_family == AF_INET ? v4.sin_port : v6.sin6_port); }
+  void setPort(uint16_t port);
+  /** 16 bytes, IPv4 as `::ffff:a.b.c.d`. */
+  void writeAddress(uint8_t to[16]) const;
+};
+
+/** Where connections to a backend go, and what they look like. */
+struct Backend {
+  Endpoint to;
+  /** Namespace file that the connection is made in; empty: this one. */
+  std::string netns;
+  /** Own address to connect from, if it matters. */
+  Endpoint from;
+  /** Connects from the client's own address and port (IP_TRANSPARENT), if it has the right to. */
+  bool asClient = false;
+  /** SO_MARK; 0: none. */
+  uint32_t mark = 0;
+  /** Version of the PROXY protocol that it is told of its clients in; 0: it is not. */
+  int proxyProtocol = 0;
+};
+
+/** The longest header of the PROXY protocol that `writeProxyHeader` makes. */
+constexpr uint32_t kProxyHeaderMax = 128;
+
+/**
+ * What tells a backend who its client is: the same bytes as wire/proxy-protocol.ts makes.
+ *
+ * @returns Bytes written to `at`, which has room for `kProxyHeaderMax`.
+ */
+uint32_t writeProxyHeader(uint8_t* at, int version, const Endpoint& client, const Endpoint& target);
+
+/** What a connection is left to the kernel with, when nothing is said for so long. */
+constexpr int kKeepaliveSeconds = 60;
+
+/**
+ * Listens at every address of the host, IPv4 and IPv6, or IPv4 alone on a host without the other.
+ * What is accepted inherits that it does not delay small segments and is kept alive.
+ *
+ * @returns The descriptor, or a negative errno.
+ */
+int listenAnywhere(uint16_t port, int backlog);
+
+/**
+ * Begins to connect, without waiting.
+ *
+ * @param client Whom this is for.
+ * @returns The descriptor, or a negative errno.
+ */
+int beginConnect(const Backend& backend, const Endpoint& client);
+
+/** Whether an errno of `beginConnect` speaks of this host (nothing is left) and not of the backend. */
+bool isOwnFault(int error);
+
+/** Closes with RST, so that the other side does not take this for an end in good order. */
+void closeHard(int fd);
+
+}  // namespace shoal

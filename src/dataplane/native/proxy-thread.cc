@@ -1,0 +1,548 @@
+// One thread of the proxy: its loop, and a flow's life from being accepted to its end.
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "proxy.h"
+
+namespace shoal {
+namespace {
+
+constexpr int kEventsMax = 256;
+constexpr uint32_t kAllEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+/** Connections accepted from one port before the flows have their turn. */
+constexpr int kAcceptsPerTurn = 32;
+constexpr int kFlowsPerChunk = 1024;
+/** What happened is told at once where somebody waits, and otherwise together, after so long. */
+constexpr int64_t kReportNanos = 10'000'000;
+/** So many reports are taken at once however young they are. */
+constexpr uint32_t kReportsWanted = 2048;
+/** Connecting flows are looked at no more often. */
+constexpr int64_t kExpireNanos = 50'000'000;
+/** A report list that was longer once is not kept. */
+constexpr size_t kReportsKept = 8192;
+
+/**
+ * Tags in epoll's data: the generation above; below, two bits of kind, one of side and 29 of the
+ * flow's slot or the listener's number.
+ */
+constexpr uint64_t kSlotMask = (1u << 29) - 1;
+constexpr uint64_t kSideBit = 1u << 29;
+constexpr uint64_t kListenerBit = 1u << 30;
+constexpr uint64_t kWakeBit = 1u << 31;
+
+int64_t monotonicNanos() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1'000'000'000LL + t.tv_nsec;
+}
+
+int openSpare() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+}  // namespace
+
+ProxyThread::ProxyThread(Proxy* proxy, int index) : proxy_(proxy), index_(index) {}
+
+ProxyThread::~ProxyThread() {
+  for (const auto& pipe : pipes_) {
+    close(pipe.first);
+    close(pipe.second);
+  }
+  for (int fd : {epoll_, wakeFd_, spareFd_})
+    if (fd >= 0) close(fd);
+}
+
+bool ProxyThread::open() {
+  epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  wakeFd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  spareFd_ = openSpare();
+  buffer_ = std::make_unique<uint8_t[]>(kCopyBytes);
+  return epoll_ >= 0 && wakeFd_ >= 0 && watch(wakeFd_, kWakeBit, EPOLLIN | EPOLLET, EPOLL_CTL_ADD);
+}
+
+void ProxyThread::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void ProxyThread::stop() {
+  if (!thread_.joinable()) return;
+  {
+    std::lock_guard<std::mutex> lock(commandsMutex_);
+    commands_.push_back({Command::kStop, 0, 0, 0, 0, -1, Endpoint()});
+  }
+  nudge();
+  thread_.join();
+}
+
+bool ProxyThread::watch(int fd, uint64_t tag, uint32_t events, int operation) {
+  epoll_event event;
+  event.events = events;
+  event.data.u64 = tag;
+  return epoll_ctl(epoll_, operation, fd, &event) == 0;
+}
+
+uint64_t ProxyThread::tagOf(const Flow& flow, int side) const {
+  return static_cast<uint64_t>(flow.generation) << 32 | (side == kBackend ? kSideBit : 0) |
+         static_cast<uint32_t>(flow.slot);
+}
+
+// --- From other threads ---
+
+bool ProxyThread::watchListener(const Listener& listener) {
+  return watch(listener.fd, kListenerBit | static_cast<uint32_t>(listener.number),
+               EPOLLIN | EPOLLEXCLUSIVE, EPOLL_CTL_ADD);
+}
+
+void ProxyThread::forgetListener(const Listener& listener) {
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, listener.fd, nullptr);
+}
+
+void ProxyThread::answer(int32_t slot, uint32_t generation, int32_t backend,
+                         int32_t connectMillis) {
+  std::lock_guard<std::mutex> lock(commandsMutex_);
+  commands_.push_back({Command::kAnswer, slot, generation, backend, connectMillis, -1, Endpoint()});
+}
+
+void ProxyThread::resetBackend(int32_t backend) {
+  std::lock_guard<std::mutex> lock(commandsMutex_);
+  commands_.push_back({Command::kReset, 0, 0, backend, 0, -1, Endpoint()});
+}
+
+void ProxyThread::adopt(int fd, int32_t listener, const Endpoint& client) {
+  std::lock_guard<std::mutex> lock(commandsMutex_);
+  commands_.push_back({Command::kAdopt, listener, 0, 0, 0, fd, client});
+}
+
+void ProxyThread::nudge() {
+  if (isNudged_.exchange(true)) return;
+  const uint64_t one = 1;
+  if (write(wakeFd_, &one, sizeof one) < 0) isNudged_.store(false);
+}
+
+uint32_t ProxyThread::take(Report* to, uint32_t most) {
+  if (publishedCount_.load(std::memory_order_acquire) == 0) return 0;
+  std::lock_guard<std::mutex> lock(publishedMutex_);
+  const size_t left = published_.size() - publishedTaken_;
+  const uint32_t count = static_cast<uint32_t>(std::min<size_t>(left, most));
+  memcpy(to, published_.data() + publishedTaken_, count * sizeof(Report));
+  publishedTaken_ += count;
+  if (publishedTaken_ == published_.size()) {
+    published_.clear();
+    publishedTaken_ = 0;
+    if (published_.capacity() > kReportsKept) published_.shrink_to_fit();
+  }
+  publishedCount_.store(static_cast<uint32_t>(published_.size() - publishedTaken_),
+                        std::memory_order_release);
+  return count;
+}
+
+// --- The loop ---
+
+void ProxyThread::run() {
+  epoll_event events[kEventsMax];
+  int64_t busyUntilNanos = 0;
+  while (!isStopping_) {
+    nowNanos_ = monotonicNanos();
+    const bool isBusy = !again_.empty() || nowNanos_ < busyUntilNanos;
+    const int count =
+        epoll_wait(epoll_, events, kEventsMax, isBusy ? 0 : timeoutMillis(nowNanos_));
+    nowNanos_ = monotonicNanos();
+    if (count > 0 && proxy_->config().busyPollNanos > 0)
+      busyUntilNanos = nowNanos_ + proxy_->config().busyPollNanos;
+    for (int i = 0; i < count; ++i) onEvent(events[i].data.u64, events[i].events);
+    goOn();
+    if (isNudged_.load(std::memory_order_acquire)) runCommands();
+    expire(nowNanos_);
+    publish();
+  }
+  // Connections that another thread has left to this one.
+  runCommands();
+  for (auto& chunk : chunks_)
+    for (int i = 0; i < kFlowsPerChunk; ++i)
+      if (chunk[i].state != FlowState::kFree) reset(&chunk[i], FlowEnd::kBackendGone);
+  publish();
+}
+
+/** The next turn of flows that had enough for one. */
+void ProxyThread::goOn() {
+  if (again_.empty()) return;
+  std::vector<std::pair<int32_t, uint32_t>> turns;
+  turns.swap(again_);
+  for (const auto& turn : turns) {
+    Flow* flow = flowAt(turn.first, turn.second);
+    if (flow != nullptr) onRelaying(flow, kClient, 0);
+  }
+}
+
+int ProxyThread::timeoutMillis(int64_t nowNanos) const {
+  int64_t due = INT64_MAX;
+  if (publishedCount_.load(std::memory_order_relaxed) > 0 && !proxy_->isWaking())
+    due = publishedSinceNanos_ + kReportNanos;
+  due = std::min(due, expireNanos_);
+  if (due == INT64_MAX) return -1;
+  return static_cast<int>(std::clamp<int64_t>((due - nowNanos + 999'999) / 1'000'000, 0, 60'000));
+}
+
+void ProxyThread::onEvent(uint64_t tag, uint32_t events) {
+  if (tag & kWakeBit) {
+    uint64_t ignored;
+    while (read(wakeFd_, &ignored, sizeof ignored) > 0) {
+    }
+    return;
+  }
+  const int32_t number = static_cast<int32_t>(tag & kSlotMask);
+  if (tag & kListenerBit) {
+    acceptFrom(number);
+    return;
+  }
+  Flow* flow = flowAt(number, static_cast<uint32_t>(tag >> 32));
+  if (flow == nullptr) return;
+  const int side = tag & kSideBit ? kBackend : kClient;
+  if (flow->state == FlowState::kRelaying)
+    onRelaying(flow, side, events);
+  else if (flow->state == FlowState::kConnecting && side == kBackend)
+    onConnecting(flow, events);
+}
+
+void ProxyThread::runCommands() {
+  isNudged_.store(false);
+  std::vector<Command> commands;
+  {
+    std::lock_guard<std::mutex> lock(commandsMutex_);
+    commands.swap(commands_);
+  }
+  for (const Command& command : commands) obey(command);
+}
+
+void ProxyThread::obey(const Command& command) {
+  switch (command.kind) {
+    case Command::kAnswer: {
+      Flow* flow = flowAt(command.slot, command.generation);
+      if (flow == nullptr || flow->state != FlowState::kAsking) return;
+      if (command.backend != 0)
+        connectTo(flow, command.backend, command.connectMillis);
+      else
+        reset(flow, flow->wasRefused ? FlowEnd::kUnreachable : FlowEnd::kNoBackend);
+      return;
+    }
+    case Command::kReset:
+      for (auto& chunk : chunks_)
+        for (int i = 0; i < kFlowsPerChunk; ++i) {
+          Flow& flow = chunk[i];
+          if (flow.backend != command.backend) continue;
+          if (flow.state == FlowState::kRelaying) reset(&flow, FlowEnd::kBackendGone);
+          if (flow.state == FlowState::kConnecting) onRefused(&flow);
+        }
+      return;
+    case Command::kAdopt: {
+      std::shared_lock<std::shared_mutex> lock(proxy_->listenersMutex());
+      begin(command.fd, command.slot, command.client, proxy_->listenerAt(command.slot));
+      return;
+    }
+    case Command::kStop:
+      isStopping_ = true;
+      return;
+  }
+}
+
+void ProxyThread::publish() {
+  if (!reports_.empty()) {
+    std::lock_guard<std::mutex> lock(publishedMutex_);
+    if (publishedTaken_ == published_.size()) publishedSinceNanos_ = nowNanos_;
+    published_.insert(published_.end(), reports_.begin(), reports_.end());
+    publishedCount_.store(static_cast<uint32_t>(published_.size() - publishedTaken_),
+                          std::memory_order_release);
+    reports_.clear();
+  }
+  const uint32_t count = publishedCount_.load(std::memory_order_relaxed);
+  if (count == 0) return;
+  if (isUrgent_ || count >= kReportsWanted || nowNanos_ - publishedSinceNanos_ >= kReportNanos)
+    proxy_->wake();
+  isUrgent_ = false;
+}
+
+Report* ProxyThread::tell(Told what, const Flow& flow) {
+  reports_.emplace_back();
+  Report* report = &reports_.back();
+  memset(static_cast<void*>(report), 0, sizeof *report);
+  report->what = what;
+  report->listener = flow.listener;
+  report->backend = flow.backend;
+  report->flow = static_cast<int32_t>(static_cast<uint32_t>(index_) << 26 | static_cast<uint32_t>(flow.slot));
+  report->generation = static_cast<int32_t>(flow.generation);
+  return report;
+}
+
+// --- A flow begins ---
+
+void ProxyThread::acceptFrom(int number) {
+  // Held against its being closed meanwhile, which waits.
+  std::shared_lock<std::shared_mutex> lock(proxy_->listenersMutex());
+  Listener* listener = proxy_->listenerAt(number);
+  if (listener == nullptr) return;
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
+    sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    const int fd = accept4(listener->fd, reinterpret_cast<sockaddr*>(&peer), &length,
+                           SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == ECONNABORTED || errno == EINTR) continue;
+      if (errno == EMFILE || errno == ENFILE) refuseOne(listener->fd, number);
+      return;
+    }
+    const Endpoint client = Endpoint::of(peer);
+    ProxyThread* thread = proxy_->threadFor(this);
+    if (thread == this) {
+      begin(fd, number, client, listener);
+    } else {
+      thread->adopt(fd, number, client);
+      thread->nudge();
+    }
+  }
+}
+
+/** Without a descriptor nothing can be accepted, and what waits would wake this thread for ever. */
+void ProxyThread::refuseOne(int listenerFd, int number) {
+  if (spareFd_ >= 0) close(spareFd_);
+  const int fd = accept4(listenerFd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) closeHard(fd);
+  spareFd_ = openSpare();
+  Flow nobody;
+  nobody.listener = number;
+  tell(Told::kAccepted, nobody);
+  tell(Told::kEnded, nobody)->detail = static_cast<int32_t>(FlowEnd::kLimit);
+}
+
+void ProxyThread::begin(int fd, int32_t number, const Endpoint& client, Listener* listener) {
+  Flow* flow = proxy_->admit() ? newFlow() : nullptr;
+  if (flow == nullptr) {
+    closeHard(fd);
+    Flow nobody;
+    nobody.listener = number;
+    tell(Told::kAccepted, nobody);
+    tell(Told::kEnded, nobody)->detail = static_cast<int32_t>(FlowEnd::kLimit);
+    return;
+  }
+  flow->listener = number;
+  flow->client = client;
+  flow->sides[kClient].fd = fd;
+  tell(Told::kAccepted, *flow);
+  bool isLow = false;
+  int32_t connectMillis = 0;
+  const int32_t backend =
+      listener == nullptr ? 0 : listener->supply.take(&isLow, &connectMillis);
+  if (isLow) {
+    tell(Told::kLow, *flow);
+    isUrgent_ = true;
+  }
+  if (backend == 0)
+    ask(flow);
+  else
+    connectTo(flow, backend, connectMillis);
+}
+
+Flow* ProxyThread::newFlow() {
+  if (freeSlots_.empty()) {
+    const int32_t first = static_cast<int32_t>(chunks_.size()) * kFlowsPerChunk;
+    chunks_.push_back(std::make_unique<Flow[]>(kFlowsPerChunk));
+    for (int i = kFlowsPerChunk - 1; i >= 0; --i) {
+      chunks_.back()[i].slot = first + i;
+      freeSlots_.push_back(first + i);
+    }
+  }
+  const int32_t slot = freeSlots_.back();
+  freeSlots_.pop_back();
+  Flow* flow = &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
+  const uint32_t generation = flow->generation + 1;
+  *flow = Flow();
+  flow->slot = slot;
+  flow->generation = generation;
+  flow->state = FlowState::kAsking;
+  flowCount_.fetch_add(1, std::memory_order_relaxed);
+  return flow;
+}
+
+Flow* ProxyThread::flowAt(int32_t slot, uint32_t generation) {
+  if (slot < 0 || static_cast<size_t>(slot) >= chunks_.size() * kFlowsPerChunk) return nullptr;
+  Flow* flow = &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
+  return flow->state != FlowState::kFree && flow->generation == generation ? flow : nullptr;
+}
+
+void ProxyThread::ask(Flow* flow) {
+  flow->state = FlowState::kAsking;
+  flow->backend = 0;
+  Report* report = tell(Told::kAsks, *flow);
+  report->clientPort = flow->client.port();
+  report->detail = flow->wasRefused ? 1 : 0;
+  flow->client.writeAddress(report->client);
+  isUrgent_ = true;
+}
+
+// --- It is connected ---
+
+void ProxyThread::connectTo(Flow* flow, int32_t id, int32_t connectMillis) {
+  flow->backend = id;
+  const Backend* backend = proxy_->backendAt(id);
+  const int fd = backend == nullptr ? -ENETUNREACH : beginConnect(*backend, flow->client);
+  if (fd < 0) {
+    if (isOwnFault(-fd))
+      reset(flow, FlowEnd::kLimit);
+    else
+      onRefused(flow);
+    return;
+  }
+  flow->sides[kBackend].fd = fd;
+  flow->state = FlowState::kConnecting;
+  flow->startedNanos = nowNanos_;
+  flow->connectByNanos = nowNanos_ + connectMillis * 1'000'000LL;
+  queueConnecting(flow);
+  if (!watch(fd, tagOf(*flow, kBackend), kAllEvents, EPOLL_CTL_ADD))
+    reset(flow, FlowEnd::kLimit);
+}
+
+void ProxyThread::onConnecting(Flow* flow, uint32_t events) {
+  if (events & (EPOLLERR | EPOLLHUP)) {
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(flow->sides[kBackend].fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (isOwnFault(error))
+      reset(flow, FlowEnd::kLimit);
+    else
+      onRefused(flow);
+    return;
+  }
+  if (!(events & EPOLLOUT)) return;
+  const uint32_t generation = flow->generation;
+  onConnected(flow);
+  // It may have spoken first.
+  if (flowAt(flow->slot, generation) != nullptr && (events & EPOLLIN))
+    onRelaying(flow, kBackend, events);
+}
+
+/** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */
+void ProxyThread::onRefused(Flow* flow) {
+  if (flow->state == FlowState::kConnecting) unqueueConnecting(flow);
+  if (flow->sides[kBackend].fd >= 0) close(flow->sides[kBackend].fd);
+  flow->sides[kBackend] = Side();
+  tell(Told::kFailed, *flow)->detail = 1;
+  flow->wasRefused = true;
+  ask(flow);
+}
+
+void ProxyThread::onConnected(Flow* flow) {
+  unqueueConnecting(flow);
+  tell(Told::kConnected, *flow)->numbers[0] =
+      static_cast<double>(nowNanos_ - flow->startedNanos) / 1e6;
+  flow->state = FlowState::kRelaying;
+  // Whoever speaks first, has likely done so. What comes between the read and the watch is seen by the watch.
+  flow->sides[kClient].readable = true;
+  flow->sides[kBackend].wantsOut = true;
+  introduce(flow);
+  if (!relay(flow, kUp)) return;
+  if (!watch(flow->sides[kClient].fd, tagOf(*flow, kClient),
+             flow->sides[kClient].wantsOut ? kAllEvents : kAllEvents & ~EPOLLOUT, EPOLL_CTL_ADD))
+    reset(flow, FlowEnd::kLimit);
+}
+
+/** Tells the backend who the client is, if it wants to be told. */
+void ProxyThread::introduce(Flow* flow) {
+  const Backend* backend = proxy_->backendAt(flow->backend);
+  if (backend == nullptr || backend->proxyProtocol == 0) return;
+  sockaddr_storage own = {};
+  socklen_t length = sizeof own;
+  getsockname(flow->sides[kClient].fd, reinterpret_cast<sockaddr*>(&own), &length);
+  uint8_t header[kProxyHeaderMax];
+  const uint32_t bytes =
+      writeProxyHeader(header, backend->proxyProtocol, flow->client, Endpoint::of(own));
+  hold(&flow->directions[kUp], header, bytes);
+}
+
+void ProxyThread::queueConnecting(Flow* flow) {
+  flow->before = -1;
+  flow->after = firstConnecting_;
+  if (firstConnecting_ >= 0)
+    chunks_[firstConnecting_ / kFlowsPerChunk][firstConnecting_ % kFlowsPerChunk].before = flow->slot;
+  firstConnecting_ = flow->slot;
+  expireNanos_ = std::min(expireNanos_, flow->connectByNanos);
+}
+
+void ProxyThread::unqueueConnecting(Flow* flow) {
+  auto at = [this](int32_t slot) { return &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk]; };
+  if (flow->before >= 0)
+    at(flow->before)->after = flow->after;
+  else
+    firstConnecting_ = flow->after;
+  if (flow->after >= 0) at(flow->after)->before = flow->before;
+  flow->before = flow->after = -1;
+  if (firstConnecting_ < 0) expireNanos_ = INT64_MAX;
+}
+
+/** Looks at all of them, but not often. */
+void ProxyThread::expire(int64_t nowNanos) {
+  if (nowNanos < expireNanos_) return;
+  int64_t nextNanos = INT64_MAX;
+  for (int32_t slot = firstConnecting_; slot >= 0;) {
+    Flow* flow = &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
+    slot = flow->after;
+    if (flow->connectByNanos <= nowNanos)
+      onRefused(flow);
+    else
+      nextNanos = std::min(nextNanos, flow->connectByNanos);
+  }
+  expireNanos_ = nextNanos == INT64_MAX ? nextNanos : std::max(nextNanos, nowNanos + kExpireNanos);
+}
+
+// --- It ends ---
+
+/** Ends the flow with a reset to both sides. */
+void ProxyThread::reset(Flow* flow, FlowEnd end) {
+  if (end == FlowEnd::kBackendReset && !flow->hasAnswer) tell(Told::kFailed, *flow);
+  if (flow->state == FlowState::kConnecting) {
+    unqueueConnecting(flow);
+    if (flow->sides[kBackend].fd >= 0) close(flow->sides[kBackend].fd);
+    flow->sides[kBackend].fd = -1;
+  }
+  for (Side& side : flow->sides) {
+    if (side.fd >= 0) closeHard(side.fd);
+    side.fd = -1;
+  }
+  finish(flow, end);
+}
+
+bool ProxyThread::finishIfDone(Flow* flow) {
+  const Direction* directions = flow->directions;
+  if (!directions[kUp].isOver || !directions[kDown].isOver) return false;
+  if (directions[kUp].isBlocked() || directions[kDown].isBlocked()) return false;
+  noteAnswer(flow);
+  for (Side& side : flow->sides) {
+    close(side.fd);
+    side.fd = -1;
+  }
+  finish(flow, FlowEnd::kClosed);
+  return true;
+}
+
+void ProxyThread::finish(Flow* flow, FlowEnd end) {
+  Report* report = tell(Told::kEnded, *flow);
+  report->detail = static_cast<int32_t>(end);
+  report->numbers[0] = static_cast<double>(flow->directions[kUp].bytes);
+  report->numbers[1] = static_cast<double>(flow->directions[kDown].bytes);
+  for (Direction& direction : flow->directions) {
+    free(direction.held);
+    direction.held = nullptr;
+    givePipe(&direction);
+  }
+  flow->state = FlowState::kFree;
+  flow->backend = 0;
+  freeSlots_.push_back(flow->slot);
+  flowCount_.fetch_sub(1, std::memory_order_relaxed);
+  proxy_->leave();
+}
+
+}  // namespace shoal

@@ -1,0 +1,305 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import type { Test } from 'tap';
+import { proxyHeader } from '../../src/dataplane/ingress/wire/proxy-protocol.js';
+import {
+  backend,
+  client,
+  ending,
+  endpoint,
+  freePort,
+  inputs,
+  type OpenDriver,
+  openIngress,
+  readAll,
+  refusal,
+  until,
+  warnings,
+} from '../support/ingress-lab.js';
+
+const NAMES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'] as const;
+
+/** What every driver does, over loopback. */
+export function proxyConformance(t: Test, driver: OpenDriver): void {
+  t.test('three connections reach three tasks, over IPv4 and IPv6', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    for (const name of NAMES) await backend(t, name, target, (socket) => socket.end(name));
+    const ingress = openIngress(t, driver);
+    ingress.update(
+      inputs(
+        'tcp',
+        published,
+        target,
+        NAMES.map((name) => endpoint(name)),
+      ),
+    );
+    for (const host of ['127.0.0.1', '::1']) {
+      const answers = [];
+      for (let i = 0; i < 3; i++) answers.push(await readAll(await client(t, published, host)));
+      t.strictSame(answers.sort(), NAMES, host);
+    }
+  });
+
+  t.test('a task is told of its client first, where the service wants it', async (t) => {
+    for (const protocol of ['v1', 'v2'] as const) {
+      const [published, target] = [await freePort(), await freePort()];
+      await backend(t, NAMES[0], target, (socket) => socket.pipe(socket));
+      const ingress = openIngress(t, driver);
+      const labels = { 'shoal.client-address': `proxy-${protocol}` };
+      ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])], labels));
+      const socket = await client(t, published);
+      const ends = [
+        { address: '127.0.0.1', port: socket.localPort ?? 0 },
+        { address: '127.0.0.1', port: published },
+      ] as const;
+      socket.end('hello');
+      t.equal(await readAll(socket), `${proxyHeader(protocol, 'tcp', ...ends).toString()}hello`);
+    }
+  });
+
+  t.test('each direction ends by itself, and nothing is lost on the way', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    const body = Buffer.alloc(8 * 1024 * 1024, 'x');
+    await backend(t, NAMES[0], target, async (socket) => {
+      const text = await readAll(socket);
+      socket.write(`${text.length} `);
+      socket.end(body);
+    });
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    const socket = await client(t, published);
+    socket.end(body);
+    const answer = await readAll(socket);
+    t.equal(answer.length, body.length + String(body.length).length + 1);
+    t.ok(answer.startsWith(`${body.length} `));
+  });
+
+  t.test('a slow reader holds the sender back', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    let sent = 0;
+    await backend(t, NAMES[0], target, (socket) => {
+      const chunk = Buffer.alloc(65_536);
+      const more = () => {
+        do sent += chunk.length;
+        while (sent < 256 * 1024 * 1024 && socket.write(chunk));
+      };
+      socket.on('drain', more);
+      more();
+    });
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    const socket = await client(t, published);
+    socket.pause();
+    let before = -1;
+    while (sent === 0 || before !== sent) {
+      before = sent;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    t.ok(sent > 0 && sent < 64 * 1024 * 1024, `${sent} bytes were taken`);
+  });
+
+  t.test('resets are carried across, both ways', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    let served: (code: string) => void = () => undefined;
+    const seen = new Promise<string>((resolve) => {
+      served = resolve;
+    });
+    await backend(t, NAMES[0], target, (socket) => {
+      socket.once('data', (data) => {
+        if (data.toString() === 'break') socket.resetAndDestroy();
+        else {
+          void ending(socket).then(served);
+          socket.write('hello');
+        }
+      });
+    });
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    const broken = await client(t, published);
+    broken.write('break');
+    t.equal(await ending(broken), 'ECONNRESET');
+
+    const breaking = await client(t, published);
+    breaking.write('x');
+    await once(breaking, 'data');
+    breaking.resetAndDestroy();
+    t.equal(await seen, 'ECONNRESET');
+    await until(() => {
+      const ends = ingress.stats().ports[0]?.ends;
+      return ends?.backend_reset === 1 && ends.client_reset === 1;
+    });
+  });
+
+  t.test('a task that refuses is passed over, and none is a reset', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, NAMES[1], target, (socket) => socket.end('taken'));
+    const ingress = openIngress(t, driver);
+    ingress.update(
+      inputs(
+        'tcp',
+        published,
+        target,
+        NAMES.map((name) => endpoint(name)),
+      ),
+    );
+    for (let i = 0; i < 6; i++) t.equal(await readAll(await client(t, published)), 'taken');
+    await until(() => (ingress.stats().ports[0]?.connectFailures ?? 0) >= 6);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    t.equal(await refusal(published), 'ECONNRESET');
+    ingress.update(inputs('tcp', published, target, []));
+    t.equal(await refusal(published), 'ECONNRESET');
+    await until(() => {
+      const ends = ingress.stats().ports[0]?.ends;
+      return ends?.unreachable === 1 && ends.no_backend === 1;
+    });
+  });
+
+  t.test('what drains keeps its connections until it is gone, and gets no more', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    for (const name of NAMES)
+      await backend(t, name, target, (socket) => {
+        socket.on('data', (data) => socket.write(`${name} ${data.toString()}`));
+      });
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    const old = await client(t, published);
+    const say = async (text: string) => {
+      old.write(text);
+      return String((await once(old, 'data'))[0]);
+    };
+    t.equal(await say('1'), `${NAMES[0]} 1`);
+    ingress.update(
+      inputs('tcp', published, target, [endpoint(NAMES[0], 'draining'), endpoint(NAMES[1])]),
+    );
+    for (let i = 0; i < 4; i++) {
+      const fresh = await client(t, published);
+      fresh.write('x');
+      t.equal(String((await once(fresh, 'data'))[0]), `${NAMES[1]} x`);
+    }
+    t.equal(await say('2'), `${NAMES[0]} 2`, 'the old one lives on');
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[1])]));
+    t.equal(await ending(old), 'ECONNRESET', 'the task is gone');
+  });
+
+  t.test('a port that somebody has is told, and opened when it is free', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, NAMES[0], target, (socket) => socket.end('here'));
+    const thief = createServer((socket) => socket.end('thief')).listen(published, '::');
+    await once(thief, 'listening');
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    while (ingress.problems().length === 0) await new Promise((resolve) => setImmediate(resolve));
+    const message = `port ${published}/tcp is taken on this node by somebody: free it, or publish another`;
+    t.match(ingress.problems(), [{ key: `tcp/${published}`, serviceName: 'web', message }]);
+    t.ok(warnings.includes(message));
+    t.equal(ingress.stats().ports[0]?.open, false);
+    thief.close();
+    await once(thief, 'close');
+    while (ingress.problems().length > 0) await new Promise((resolve) => setImmediate(resolve));
+    t.equal(await readAll(await client(t, published)), 'here');
+  });
+
+  t.test('a service that is removed leaves its open connections alone', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, NAMES[0], target, (socket) => {
+      socket.on('data', (data) => socket.write(data));
+    });
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    const old = await client(t, published);
+    old.write('a');
+    await once(old, 'data');
+    ingress.update({ services: [], endpoints: [], hostPorts: [] });
+    old.write('b');
+    t.equal(String((await once(old, 'data'))[0]), 'b');
+    t.strictSame(ingress.stats().ports, []);
+  });
+
+  t.test('turns are strict, also where backends come and go', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    for (const name of NAMES) await backend(t, name, target, (socket) => socket.end(name));
+    const ingress = openIngress(t, driver);
+    const ask = async (count: number) => {
+      const answers: string[] = [];
+      for (let i = 0; i < count; i++) answers.push(await readAll(await client(t, published)));
+      return answers;
+    };
+    const all = NAMES.map((name) => endpoint(name));
+    ingress.update(inputs('tcp', published, target, all));
+    const round = await ask(3);
+    t.strictSame([...round].sort(), NAMES);
+    t.strictSame(
+      await ask(61),
+      Array.from({ length: 61 }, (_, i) => round[i % 3]),
+    );
+    ingress.update(inputs('tcp', published, target, all));
+    t.strictSame(await ask(2), [round[1], round[2]], 'nobody loses his turn');
+    const without = all.filter(({ taskId }) => taskId !== round[1]);
+    ingress.update(inputs('tcp', published, target, without));
+    t.strictSame(await ask(4), [round[0], round[2], round[0], round[2]]);
+  });
+
+  t.test('weights hold, and who asks for the client gets one that is his', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    for (const name of NAMES) await backend(t, name, target, (socket) => socket.end(name));
+    const ingress = openIngress(t, driver);
+    const endpoints = NAMES.map((name, i) => ({ ...endpoint(name), slot: i + 1 }));
+    const counts = async (labels: Readonly<Record<string, string>>, count: number) => {
+      ingress.update(inputs('tcp', published, target, endpoints, labels));
+      const answers = new Map<string, number>();
+      for (let i = 0; i < count; i++) {
+        const answer = await readAll(await client(t, published));
+        answers.set(answer, (answers.get(answer) ?? 0) + 1);
+      }
+      return answers;
+    };
+    const weighed = await counts(
+      { 'shoal.balance': 'wrr', 'shoal.balance.weights': '1=3,2=2' },
+      36,
+    );
+    t.strictSame([...weighed].sort(), [
+      [NAMES[0], 18],
+      [NAMES[1], 12],
+      [NAMES[2], 6],
+    ]);
+    t.equal((await counts({ 'shoal.balance': 'sh' }, 6)).size, 1, 'one client, one task');
+  });
+
+  t.test('whoever speaks first is heard, and all is counted', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, NAMES[0], target, (socket) => {
+      socket.write('220 hello\n');
+      socket.once('data', (data) => socket.end(`bye ${data.toString()}`));
+    });
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    const sockets = await Promise.all(Array.from({ length: 40 }, () => client(t, published)));
+    await Promise.all(
+      sockets.map(async (socket) => {
+        t.equal(String((await once(socket, 'data'))[0]), '220 hello\n');
+        const rest = readAll(socket);
+        socket.end('quit');
+        t.equal(await rest, 'bye quit');
+      }),
+    );
+    await until(() => ingress.stats().ports[0]?.ends.closed === 40);
+    t.match(ingress.stats(), {
+      flows: 0,
+      ports: [{ accepted: 40, active: 0, connects: 40, bytesUp: 160, bytesDown: 720 }],
+    });
+  });
+
+  t.test('what a task said before it broke off is handed on', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, NAMES[0], target, (socket) => {
+      socket.pause();
+      socket.write('too large', () => setTimeout(() => socket.destroy(), 20));
+    });
+    const ingress = openIngress(t, driver);
+    ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])]));
+    const socket = await client(t, published);
+    socket.write(Buffer.alloc(32 * 1024));
+    t.equal(String((await once(socket, 'data'))[0]), 'too large');
+    t.ok(['ECONNRESET', 'EPIPE', 'end'].includes(await ending(socket)));
+  });
+}
