@@ -47,7 +47,10 @@ export class Runtimes {
     if (engine !== undefined) {
       const { socketPath } = engine;
       const filesDir = join(ENGINE_FILES, facts.id);
-      all.push(new EngineRuntime({ socketPath, owner: facts.id, filesDir }, part));
+      // Docker's own word for it.
+      const prefersLocalImages = process.env['DOCKER_SERVICE_PREFER_OFFLINE_IMAGE'] === '1';
+      const engineConfig = { socketPath, owner: facts.id, filesDir, prefersLocalImages };
+      all.push(new EngineRuntime(engineConfig, part));
     }
     const descriptions: RuntimeDescription[] = [];
     for (const runtime of all) {

@@ -96,7 +96,7 @@ const ANSWERS: Record<string, { readonly status?: number; readonly json: unknown
   'GET /containers/json': {
     json: [
       { Id: 'c1', Labels: {} },
-      { Id: 'sb', Labels: SANDBOX },
+      { Id: 'sb', Labels: SANDBOX, State: 'running' },
     ],
   },
   'GET /containers/c1/json': { json: { Id: 'c1' } },
@@ -115,6 +115,8 @@ const ANSWERS: Record<string, { readonly status?: number; readonly json: unknown
     json: {
       Name: 'engine',
       Containers: 5,
+      ContainersRunning: 3,
+      ContainersStopped: 2,
       Swarm: { LocalNodeState: 'inactive' },
       Plugins: { Network: ['bridge'] },
       Warnings: null,
@@ -205,7 +207,10 @@ t.test('sandboxes are not shown; networks and facts are of both', async (t) => {
     Components: [{ Name: 'Engine' }, { Name: 'Shoal' }],
   });
   t.match((await ask('GET', '/info')).body, {
-    Containers: 5,
+    // One of the five is a sandbox, and runs.
+    Containers: 4,
+    ContainersRunning: 2,
+    ContainersStopped: 2,
     Swarm: { LocalNodeState: 'active' },
     Plugins: { Network: ['bridge', 'overlay'] },
   });

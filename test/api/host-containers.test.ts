@@ -124,6 +124,7 @@ t.test('tasks of the host runtime are shown as containers', async (t) => {
       Status: 'Up About a minute',
     },
   ]);
+  t.match((await ask('GET', '/info')).body, { Containers: 1, ContainersRunning: 1 });
   const filtered = (filters: object) =>
     `/containers/json?filters=${encodeURIComponent(JSON.stringify(filters))}`;
   t.strictSame((await ask('GET', filtered({ name: ['other'] }))).body, []);

@@ -2,11 +2,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { compareVersions } from '../core/version.js';
 import {
+  countedInfo,
   hidesSandboxes,
   isOverlayRequest,
   mergedInfo,
   mergedPrune,
   mergedVersion,
+  SANDBOX_LABEL,
   sandboxFree,
 } from '../wire/engine-json.js';
 import { ApiError } from '../wire/errors.js';
@@ -62,13 +64,34 @@ export class Gateway {
 
   /** A route that does what it does alone where there is no engine. */
   around(route: Route): Route {
-    const merge = this.#merges[`${route.method} ${route.path}`];
+    const name = `${route.method} ${route.path}`;
+    if (name === 'GET /info') return this.#counting(route);
+    const merge = this.#merges[name];
     if (merge === undefined) return route;
     return {
       ...route,
       handle: (call) => {
         const engine = this.#engine;
         return engine === undefined ? route.handle(call) : merge(route, call, engine);
+      },
+    };
+  }
+
+  /** `docker info`, with tasks of this host among the containers, and without sandboxes. */
+  #counting(route: Route): Route {
+    return {
+      ...route,
+      handle: async (call) => {
+        const engine = this.#engine;
+        const own = await route.handle(call);
+        if (own.kind !== 'json') return own;
+        const tasks = await this.#host?.states();
+        if (engine === undefined) return json(countedInfo(own.value, tasks ?? [], []));
+        const both = merged(own, await askUpstream(engine, { path: '/info' }), mergedInfo);
+        const filters = encodeURIComponent(JSON.stringify({ label: [SANDBOX_LABEL] }));
+        const path = `/containers/json?all=1&filters=${filters}`;
+        const { json: sandboxes } = await askUpstream(engine, { path });
+        return both.kind === 'json' ? json(countedInfo(both.value, tasks ?? [], sandboxes)) : both;
       },
     };
   }
@@ -212,8 +235,6 @@ export class Gateway {
         await askUpstream(engine, { path: '/version' }),
         (ours, theirs) => mergedVersion(ours, theirs, this.apiVersion),
       ),
-    'GET /info': async (route, call, engine) =>
-      merged(await route.handle(call), await askUpstream(engine, { path: '/info' }), mergedInfo),
     'GET /events': (route, call, engine) => this.#events(route, call, engine),
     'GET /networks': async (route, call, engine) =>
       merged(await route.handle(call), await askUpstream(engine, { path: call.url }), concatenated),

@@ -89,6 +89,11 @@ export class HostRoutes {
       .map((container) => hostContainerJson(container, call.nowMs));
   }
 
+  /** Of all. */
+  async states(): Promise<readonly HostContainer['state'][]> {
+    return (await this.#host.list()).map(({ state }) => state);
+  }
+
   async find(ref: string): Promise<HostContainer | undefined> {
     return findHostContainer(await this.#host.list(), ref);
   }

@@ -11,11 +11,11 @@ const objectOf = (value: unknown): Json =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : {};
 const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 
+const isSandbox = (one: unknown) => objectOf(objectOf(one)['Labels'])[SANDBOX_LABEL] !== undefined;
+
 /** `GET /containers/json` without sandboxes. */
 export function sandboxFree(list: unknown): unknown[] {
-  return listOf(list).filter(
-    (one) => objectOf(objectOf(one)['Labels'])[SANDBOX_LABEL] === undefined,
-  );
+  return listOf(list).filter((one) => !isSandbox(one));
 }
 
 /** Whether a line of `GET /events` is about a sandbox. */
@@ -46,6 +46,33 @@ export function mergedInfo(own: unknown, engine: unknown): unknown {
     Swarm: ours['Swarm'],
     ...('DefaultAddressPools' in ours ? { DefaultAddressPools: ours['DefaultAddressPools'] } : {}),
     Warnings: warnings.length === 0 ? null : warnings,
+  };
+}
+
+/**
+ * `docker info` whose numbers of containers are those of `docker ps -a`.
+ *
+ * @param tasks States of the tasks that are in no engine.
+ * @param sandboxes Those of the engine, which it has counted.
+ */
+export function countedInfo(info: unknown, tasks: readonly string[], sandboxes: unknown): unknown {
+  const counted = objectOf(info);
+  const hidden = listOf(sandboxes)
+    .filter(isSandbox)
+    .map((one) => String(objectOf(one)['State'] ?? ''));
+  const countOf = (states: readonly string[], isOne: (state: string) => boolean) =>
+    states.filter(isOne).length;
+  const of = (name: string, isOne: (state: string) => boolean) =>
+    Math.max(0, Number(counted[name] ?? 0) + countOf(tasks, isOne) - countOf(hidden, isOne));
+  return {
+    ...counted,
+    Containers: of('Containers', () => true),
+    ContainersRunning: of('ContainersRunning', (state) => state === 'running'),
+    ContainersPaused: of('ContainersPaused', (state) => state === 'paused'),
+    ContainersStopped: of(
+      'ContainersStopped',
+      (state) => state !== 'running' && state !== 'paused',
+    ),
   };
 }
 
