@@ -386,8 +386,11 @@ export const CLASSIC_STATEMENTS = [
   },
   {
     id: 'S1-10',
-    says: 'a node that is lost gets nothing, is shown so, and is back when it is (S1-11)',
+    says: 'a node that is lost gets nothing, and is shown so',
     run: async (t) => {
+      const flags = ['-e', 'reschedule:on-node-failure', '-e', 'constraint:node==~node2'];
+      await start(t, 'moves', ...flags);
+      await mustBeOn(t, 'moves', 'node2');
       await t.lab.stopAgent('node2', 'SIGKILL');
       await until('node2 is unhealthy', 20, async () =>
         /node2: \S+\n {3}└ Status: Unhealthy\n/.test(await ok(t, 'info')),
@@ -403,9 +406,28 @@ export const CLASSIC_STATEMENTS = [
         IMAGE,
       );
       await refused(t, /running on unhealthy node node2/, 'logs', 'glob');
+    },
+  },
+  {
+    id: 'S1-19',
+    says: 'with reschedule:on-node-failure a container runs elsewhere then',
+    run: (t) =>
+      until('it runs elsewhere', 20, async () =>
+        (await names(t)).some((name) => /^node[13]\/moves$/.test(name)),
+      ),
+  },
+  {
+    id: 'S1-11',
+    says: 'a node that comes back is healthy again, without what was rescheduled',
+    run: async (t) => {
       await t.restart('node2');
       await until('node2 is well', 20, async () => !/Unhealthy/.test(await ok(t, 'info')));
       await mustBeOn(t, 'glob', 'node2');
+      await until('there is one', 40, async () => {
+        const all = await names(t, '-a');
+        return all.filter((name) => name.endsWith('/moves')).length === 1;
+      });
+      must(!(await names(t, '-a')).includes('node2/moves'), 'the former one is gone');
     },
   },
   {

@@ -187,6 +187,10 @@ function classicBackend(
       id === node.active?.identity.nodeId
         ? ownUpstream(config)
         : nodeUpstream(node, id, ENGINE_PREFIX),
+    isLeader: () =>
+      node.manager
+        .nodes()
+        .some(({ id, manager }) => id === node.manager.identity.nodeId && manager?.leader === true),
     facts: () => ({
       id: facts.id,
       name: config.hostname,

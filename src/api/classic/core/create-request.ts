@@ -3,12 +3,13 @@ import { claimsOf, isOnHostNetwork } from '../wire/claims.js';
 import { type Json, labelsOf, objectOf, textOf, textsOf } from '../wire/json.js';
 import { parseExpression } from './expressions.js';
 import type { Wish } from './filters.js';
+import { POLICY_LABEL } from './reschedule.js';
 
 /** Where the classic Swarm kept what was asked of it. */
 const LABELS = {
   affinity: 'com.docker.swarm.affinities',
   constraint: 'com.docker.swarm.constraints',
-  reschedule: 'com.docker.swarm.reschedule-policies',
+  reschedule: POLICY_LABEL,
 } as const;
 type Kind = keyof typeof LABELS;
 
@@ -173,6 +174,19 @@ function refusalOfReschedule(policies: readonly string[]): string | undefined {
   const [policy] = policies;
   if (policies.length > 1) return 'too many reschedule policies';
   if (policy === undefined || policy === 'off') return undefined;
-  if (policy !== 'on-node-failure') return `invalid reschedule policy: ${policy}`;
-  return 'containers of the classic endpoint are not rescheduled when their node fails: make a service of it (docker service create), which is';
+  return policy === 'on-node-failure' ? undefined : `invalid reschedule policy: ${policy}`;
+}
+
+/** Of an id, by which a container calls its host where nothing else is said. */
+const HOSTNAME_CHARS = 12;
+
+/** What would make a container once more, from what its engine says of it. */
+export function bodyOf(inspected: Json): Json {
+  const { Hostname, MacAddress: _, ...config } = objectOf(inspected['Config']);
+  const isOwnHostname = Hostname !== textOf(inspected['Id']).slice(0, HOSTNAME_CHARS);
+  return {
+    ...config,
+    ...(isOwnHostname ? { Hostname } : {}),
+    HostConfig: objectOf(inspected['HostConfig']),
+  };
 }

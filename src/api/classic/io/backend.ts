@@ -28,5 +28,7 @@ export interface ClassicBackend {
   members(): readonly ClassicMember[];
   /** Docker's API of one node alone, this one included. */
   upstream(id: string): Upstream;
+  /** Of the swarm's managers. */
+  isLeader(): boolean;
   facts(): Omit<ClusterFacts, 'time'> & { readonly role: 'primary' | 'replica' };
 }

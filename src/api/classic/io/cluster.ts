@@ -1,5 +1,7 @@
 import { askUpstream, type Upstream, type UpstreamQuestion } from '../../io/upstream.js';
+import { bodyOf } from '../core/create-request.js';
 import type { ClassicContainer, ClassicImage, ClassicNode } from '../core/node.js';
+import { hasPolicy } from '../core/reschedule.js';
 import { type Claims, claimsOf } from '../wire/claims.js';
 import { type Json, labelsOf, listOf, numberOf, objectOf, textOf, textsOf } from '../wire/json.js';
 import type { Origin } from '../wire/lists.js';
@@ -20,6 +22,10 @@ export interface SeenNode extends ClassicNode {
   readonly origin: Origin;
   /** Docker's JSON of its containers, running or not. */
   readonly list: readonly Json[];
+  /** By the managers' word, and not for one question without an answer. */
+  readonly hasFailed: boolean;
+  /** How containers that are to run elsewhere when their node fails were made, by their ids. */
+  readonly bodies: ReadonlyMap<string, Json>;
 }
 
 interface Engine {
@@ -34,7 +40,12 @@ interface Known {
   containers: readonly ClassicContainer[];
   images: readonly ClassicImage[];
   /** Of containers, by their ids: they are not changed but by `update`. */
-  claims: Map<string, Claims>;
+  inspected: Map<string, Inspected>;
+}
+
+interface Inspected {
+  readonly claims: Claims;
+  readonly body?: Json;
 }
 
 const NOTHING_KNOWN: Known = {
@@ -43,7 +54,7 @@ const NOTHING_KNOWN: Known = {
   list: [],
   containers: [],
   images: [],
-  claims: new Map(),
+  inspected: new Map(),
 };
 
 export interface FanAnswer {
@@ -99,7 +110,7 @@ export class ClassicCluster {
 
   /** Forgets what was read of a container whose configuration was changed. */
   forgetClaims(nodeId: string, containerId: string): void {
-    this.#known.get(nodeId)?.claims.delete(containerId);
+    this.#known.get(nodeId)?.inspected.delete(containerId);
   }
 
   /**
@@ -147,22 +158,22 @@ export class ClassicCluster {
       isOld ? ask(upstream, '/info') : undefined,
     ]);
     const list = listOf(containers).map(objectOf);
-    const claims = await this.#claimsOf(upstream, list, known.claims);
+    const inspected = await this.#inspect(upstream, list, known.inspected);
     return {
       engine: info === undefined ? known.engine : engineOf(objectOf(info)),
       engineAtMs: info === undefined ? known.engineAtMs : performance.now(),
       list,
-      containers: list.map((one) => containerOf(one, claims)),
+      containers: list.map((one) => containerOf(one, inspected)),
       images: listOf(images).map(imageOf),
-      claims,
+      inspected,
     };
   }
 
-  async #claimsOf(
+  async #inspect(
     upstream: Upstream,
     list: readonly Json[],
-    known: ReadonlyMap<string, Claims>,
-  ): Promise<Map<string, Claims>> {
+    known: ReadonlyMap<string, Inspected>,
+  ): Promise<Map<string, Inspected>> {
     const found = await atOnce(list, INSPECTS_AT_ONCE, async (one) => {
       const id = textOf(one['Id']);
       const before = known.get(id);
@@ -173,9 +184,10 @@ export class ClassicCluster {
       });
       // It may be gone by now.
       if (status !== 200) return [];
-      const inspected = objectOf(json);
-      const claims = claimsOf(objectOf(inspected['Config']), objectOf(inspected['HostConfig']));
-      return [[id, claims] as const];
+      const whole = objectOf(json);
+      const claims = claimsOf(objectOf(whole['Config']), objectOf(whole['HostConfig']));
+      const isKept = hasPolicy({ labels: labelsOf(one['Labels']) });
+      return [[id, { claims, ...(isKept ? { body: bodyOf(whole) } : {}) }] as const];
     });
     return new Map(found.flat());
   }
@@ -208,9 +220,9 @@ function engineOf(info: Json): Engine {
   };
 }
 
-function containerOf(one: Json, claims: ReadonlyMap<string, Claims>): ClassicContainer {
+function containerOf(one: Json, inspected: ReadonlyMap<string, Inspected>): ClassicContainer {
   const id = textOf(one['Id']);
-  const { ports = [], cpus = 0, memoryBytes = 0 } = claims.get(id) ?? {};
+  const { ports = [], cpus = 0, memoryBytes = 0 } = inspected.get(id)?.claims ?? {};
   const open = listOf(one['Ports']).flatMap((port) => {
     const { PublicPort, Type, IP } = objectOf(port);
     const number = numberOf(PublicPort);
@@ -242,6 +254,10 @@ function seen(member: ClassicMember, known: Known, trouble: string | undefined):
     containers: known.containers,
     images: known.images,
     list: known.list,
+    hasFailed: member.trouble !== undefined,
+    bodies: new Map(
+      [...known.inspected].flatMap(([id, { body }]) => (body === undefined ? [] : [[id, body]])),
+    ),
     origin: originOf(member, known.engine),
   };
 }

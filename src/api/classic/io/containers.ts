@@ -10,6 +10,7 @@ import type { ClassicCluster, FanAnswer } from './cluster.js';
 import type { ClassicPlacer } from './placer.js';
 import { mustFind, type Places } from './places.js';
 import type { PullHeaders } from './pull.js';
+import type { Rescheduler } from './rescheduler.js';
 import { type ClassicCall, type ClassicRoute, withQuery } from './route.js';
 
 /** Names of a list's filters that are the cluster's own; the others are the engines'. */
@@ -23,10 +24,16 @@ export interface ContainerParts {
   readonly cluster: ClassicCluster;
   readonly placer: ClassicPlacer;
   readonly places: Places;
+  readonly rescheduler: Rescheduler;
 }
 
 /** `/containers`, `/exec` and `/commit` of the cluster. */
-export function containerRoutes({ cluster, placer, places }: ContainerParts): ClassicRoute[] {
+export function containerRoutes({
+  cluster,
+  placer,
+  places,
+  rescheduler,
+}: ContainerParts): ClassicRoute[] {
   /** The request, as it is, to the node of the container that is called so. */
   const passOn = async (call: ClassicCall): Promise<Reply> => {
     const { nodeId, id } = await places.ofContainer(call.ref);
@@ -48,6 +55,7 @@ export function containerRoutes({ cluster, placer, places }: ContainerParts): Cl
         const made = await placer.create(await body(), query, headers, gone);
         const id = textOf(objectOf(made.json)['Id']);
         if (id !== '') places.remember(id, made.nodeId);
+        if (made.hasPolicy) rescheduler.lookSoon();
         return json(made.json, made.status);
       },
     },

@@ -11,9 +11,10 @@ import {
 import type { Wish } from '../core/filters.js';
 import type { ClassicContainer } from '../core/node.js';
 import { splitNodeName } from '../core/references.js';
+import { hasPolicy } from '../core/reschedule.js';
 import { type ClassicStrategy, chooseNode } from '../core/scheduler.js';
 import { isImage } from '../wire/image-name.js';
-import { listOf, objectOf, textOf } from '../wire/json.js';
+import { labelsOf, listOf, objectOf, textOf } from '../wire/json.js';
 import type { ClassicCluster, SeenNode } from './cluster.js';
 import { type PullHeaders, pull } from './pull.js';
 
@@ -24,6 +25,8 @@ export interface Created {
   readonly status: number;
   readonly json: unknown;
   readonly nodeId: string;
+  /** It is to run elsewhere when its node fails. */
+  readonly hasPolicy: boolean;
 }
 
 interface Pending {
@@ -46,28 +49,32 @@ export class ClassicPlacer {
     this.#prng = prng;
   }
 
-  /** @throws ApiError in the classic Swarm's words. */
+  /**
+   * @param replaced Id of the container whose place it takes, and whose name.
+   * @throws ApiError in the classic Swarm's words.
+   */
   async create(
     body: unknown,
     query: URLSearchParams,
     headers: PullHeaders,
     signal: AbortSignal,
+    replaced?: string,
   ): Promise<Created> {
     const parsed = parseCreate(body);
     if (typeof parsed === 'string') throw refused(parsed);
     if (/^host(?::|$)/.test(parsed.wish.image)) throw refused(HOST_IMAGE_TEXT);
     const request = await this.#nearNetwork(parsed);
-    const first = await this.#tryOne(request, query);
+    const first = await this.#tryOne(request, query, replaced);
     if (!lacksImage(first)) return first;
     const { image } = request.wish;
     const refusal = await pull(this.#cluster.upstream(first.nodeId), image, headers, signal);
-    if (refusal === undefined) return this.#tryOne(nailed(request, first.nodeId), query);
+    if (refusal === undefined) return this.#tryOne(nailed(request, first.nodeId), query, replaced);
     // Nobody gives the image; but a node may have it already.
     const nodes = await this.#cluster.look();
     if (!nodes.some(({ images }) => images.some((one) => isImage(image, one)))) {
       throw refused(refusal);
     }
-    return this.#tryOne(onlyWithImage(request), query);
+    return this.#tryOne(onlyWithImage(request), query, replaced);
   }
 
   /** A node for what is no container. @throws ApiError */
@@ -87,8 +94,12 @@ export class ClassicPlacer {
       );
   }
 
-  async #tryOne(request: CreateRequest, query: URLSearchParams): Promise<Created> {
-    const { node, nodes, pending } = await this.#queue(() => this.#place(request, query));
+  async #tryOne(
+    request: CreateRequest,
+    query: URLSearchParams,
+    replaced: string | undefined,
+  ): Promise<Created> {
+    const { node, nodes, pending } = await this.#queue(() => this.#place(request, query, replaced));
     try {
       const localName = (ref: string) => splitNodeName(ref, nodes).name;
       const asked = new URLSearchParams(query).toString();
@@ -98,16 +109,20 @@ export class ClassicPlacer {
         json: localBody(request.body, localName),
         timeoutMs: CREATE_MS_MAX,
       });
-      return { ...answer, nodeId: node.id };
+      const labels = labelsOf(request.body['Labels']);
+      return { ...answer, nodeId: node.id, hasPolicy: hasPolicy({ labels }) };
     } finally {
       this.#pending.delete(pending);
     }
   }
 
-  async #place(request: CreateRequest, query: URLSearchParams) {
+  async #place(request: CreateRequest, query: URLSearchParams, replaced: string | undefined) {
     const nodes = (await this.#cluster.look()).map((node) => ({
       ...node,
-      containers: [...node.containers, ...this.#pendingOn(node.id)],
+      containers: [
+        ...node.containers.filter(({ id }) => id !== replaced),
+        ...this.#pendingOn(node.id),
+      ],
     }));
     const name = query.get('name') ?? '';
     if (name !== '') this.requireFreeName(name, nodes);

@@ -23,6 +23,7 @@ import { imageRoutes } from './images.js';
 import { networkRoutes } from './networks.js';
 import { ClassicPlacer } from './placer.js';
 import { Places } from './places.js';
+import { Rescheduler } from './rescheduler.js';
 import type { ClassicRoute } from './route.js';
 import { systemRoutes } from './system.js';
 import { volumeRoutes } from './volumes.js';
@@ -71,9 +72,12 @@ export class ClassicServer {
     const placer = new ClassicPlacer(cluster, strategy, prng);
     this.#cluster = cluster;
     this.#places = places;
+    const isLeader = () => backend.isLeader();
+    const closing = this.#closing.signal;
+    const rescheduler = new Rescheduler(cluster, placer, isLeader, log, closing);
     this.#routes = [
       ...systemRoutes(cluster, backend, strategy),
-      ...containerRoutes({ cluster, placer, places }),
+      ...containerRoutes({ cluster, placer, places, rescheduler }),
       ...imageRoutes(cluster),
       ...volumeRoutes(cluster),
       ...networkRoutes({ cluster, placer, places }),
