@@ -149,11 +149,8 @@ export class ClassicPlacer {
   async #nearNetwork(request: CreateRequest): Promise<CreateRequest> {
     if (request.network === '') return request;
     const answers = await this.#cluster.askAll({ path: '/networks' });
-    if (answers.some(({ json }) => isOverlay(json, request.network))) {
-      throw refused(
-        `network ${request.network} is the swarm's, onto which engines cannot put containers: make a service of it (docker service create --network ${request.network}), or attach it when it runs (shoal network attach ${request.network} --pid PID)`,
-      );
-    }
+    // The swarm's are on every node.
+    if (answers.some(({ json }) => isOverlay(json, request.network))) return request;
     const { node, name } = splitNodeName(
       request.network,
       answers.map(({ origin }) => origin),

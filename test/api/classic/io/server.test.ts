@@ -257,9 +257,11 @@ t.test('what is not the cluster’s is answered as on the node’s own socket', 
     json: { message: /^the image host stands for commands of the hosts/ },
   });
   const onMesh = { Image: 'app:1', HostConfig: { NetworkMode: 'mesh' } };
-  t.match(await call('POST', '/containers/create', onMesh), {
-    json: { message: /^network mesh is the swarm's/ },
-  });
+  t.match(
+    await call('POST', '/containers/create', onMesh),
+    { status: 201 },
+    "the swarm's networks are on every node",
+  );
 });
 
 t.test('whatever is asked is answered', async (t) => {
