@@ -346,6 +346,46 @@ export const CLASSIC_STATEMENTS = [
     },
   },
   {
+    id: 'overlay',
+    says: 'containers of different nodes meet on an overlay, by their names',
+    run: async (t) => {
+      for (const node of ['node2', 'node3'])
+        await start(t, `on-${node}`, '--net', 'mesh', '-e', `constraint:node==${node}`);
+      await until('one reaches the other', 15, async () => {
+        const ping = ['exec', 'on-node2', 'ping', '-c', '1', '-W', '2', 'on-node3'];
+        return (await t.docker(ping)).code === 0;
+      });
+    },
+  },
+  {
+    id: 'S4-11',
+    says: 'an overlay that is not attachable lets no container in',
+    run: async (t) => {
+      const create = ['network', 'create', '-d', 'overlay', 'closed'];
+      const made = await t.docker(create, { port: 2376 });
+      must(made.code === 0, oneLine(made.stderr));
+      await refused(
+        t,
+        /network closed not manually attachable/,
+        ...['run', '--rm', '--net', 'closed', IMAGE, 'true'],
+      );
+    },
+  },
+  {
+    id: 'S4-08',
+    says: 'docker ps shows tasks as service.slot.id, without the ports of the mesh',
+    run: async (t) => {
+      const flags = ['--detach', '--no-resolve-image', '--name', 'simple', '-p', '8000:5000'];
+      await ok(t, 'service', 'create', ...flags, IMAGE);
+      await until('it is listed', 20, async () => {
+        const format = '{{.Names}}|{{.Ports}}';
+        const list = await ok(t, 'ps', '--format', format, '--filter', 'name=simple');
+        return /^node[123]\/simple\.1\.[a-z0-9]{25}\|$/.test(list);
+      });
+      await ok(t, 'service', 'rm', 'simple');
+    },
+  },
+  {
     id: 'S1-20',
     says: 'events of all nodes come in one stream, with certificates',
     run: async (t) => {
