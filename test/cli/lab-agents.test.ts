@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { Lab } from '../../src/cli/lab/lab.js';
@@ -48,6 +48,13 @@ t.test('real agents: attach a namespace, run a process beside it, by name', { sk
 
   const { nodes } = await lab.up({ nodes: 2 });
   t.match(nodes, [{ state: 'ready' }, { state: 'ready' }]);
+  const pid = nodes[0]?.pid;
+  const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+  t.match(
+    argv.slice(1),
+    [/^--max-semi-space-size=/],
+    'it began anew with less memory, as who it was',
+  );
   await post('/networks/create', { Name: 'mesh', Driver: 'overlay', Attachable: true });
 
   const blue = makeNetns(t);
