@@ -359,7 +359,8 @@ export class ActiveSwarm {
       );
     }
     const { id, vni, spec } = network;
-    return { id, name: spec.name, vni, attachable: spec.attachable, mtuBytes };
+    const { name, attachable, ingress: isIngress } = spec;
+    return { id, name, vni, attachable, mtuBytes, isIngress };
   }
 
   #addPort(attachment: Attachment, fd: number): void {

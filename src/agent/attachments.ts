@@ -5,15 +5,18 @@ import { AgentError } from '../base/error.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { AttachmentId, AttachmentObject, NetworkId } from '../base/swarm-model.js';
 import {
+  answerOutside,
   configureLink,
   deleteLink,
+  deliverForeign,
   freeLinkName,
   netnsIdentity,
   netnsPathOf,
   netnsPathOfPid,
   openTap,
+  undeliverForeign,
 } from '../dataplane/io/index.js';
-import type { EndpointRecord } from '../dataplane/overlay/index.js';
+import { type EndpointRecord, VIP_MAC_TEXT } from '../dataplane/overlay/index.js';
 import type { Log } from './log.js';
 import type { SavedAttachment, StateFile } from './state-file.js';
 
@@ -37,6 +40,8 @@ export interface AttachableNetwork {
   readonly vni: number;
   readonly attachable: boolean;
   readonly mtuBytes: number;
+  /** Tasks on it are spoken to by clients outside, under their own addresses. */
+  readonly isIngress: boolean;
 }
 
 /** What the attachments need of the rest of the agent. */
@@ -76,6 +81,8 @@ export interface Attachment {
   readonly netns: string | undefined;
   readonly state: 'up' | 'waiting' | 'failed';
   readonly error?: string;
+  /** The host takes what comes by it for its own, whomever it is addressed to. */
+  readonly takesForeign?: boolean;
   /** Absent: somebody asked for it on this host. */
   readonly assigned?: Assigned;
 }
@@ -392,11 +399,35 @@ export class Attachments {
       await this.#deleteLink(waiting);
       throw error;
     }
+    const takesForeign = network.isIngress && (await this.#openWayOutside(waiting));
     // Its state may have been changed meanwhile.
-    const attachment: Attachment = { ...(this.#attachments.get(saved.id) ?? waiting), state: 'up' };
+    const attachment: Attachment = {
+      ...(this.#attachments.get(saved.id) ?? waiting),
+      state: 'up',
+      takesForeign,
+    };
     this.#attachments.set(saved.id, attachment);
     this.#deps.raised(attachment);
     return attachment;
+  }
+
+  /** Without it clients are spoken for by the node that took the connection. */
+  async #openWayOutside({ saved, netns, assigned }: Attachment): Promise<boolean> {
+    try {
+      if (assigned?.purpose === 'ingress') {
+        await deliverForeign(
+          saved.ifname,
+          saved.addresses.some((cidr) => cidr.includes(':')),
+        );
+        return true;
+      }
+      if (assigned?.purpose === 'task')
+        await answerOutside(netns, saved.ifname, saved.addresses, VIP_MAC_TEXT);
+    } catch (error) {
+      const detail = { attachment: saved.id, error: (error as Error).message };
+      this.#deps.log.warn(detail, 'tasks do not see the addresses of clients');
+    }
+    return false;
   }
 
   async #drop(attachment: Attachment): Promise<void> {
@@ -412,6 +443,7 @@ export class Attachments {
     try {
       // A path may by now stand for another namespace, whose link of that name is not ours.
       if (identityOf(attachment.netns) !== attachment.saved.netnsId) return;
+      if (attachment.takesForeign === true) await undeliverForeign(attachment.saved.ifname);
       await deleteLink(attachment.netns, attachment.saved.ifname);
     } catch (error) {
       this.#deps.log.debug({ error: (error as Error).message }, 'interface was already gone');

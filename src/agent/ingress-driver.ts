@@ -12,6 +12,7 @@ import {
   loadNative,
   nativeUnavailableReason,
   openTcpClientInNetns,
+  openTcpSocketAs,
   openUdpInNetns,
 } from '../dataplane/io/index.js';
 import type { AgentConfig } from './config.js';
@@ -29,7 +30,7 @@ const NAMES = {
   portable: 'portable (node:net and node:dgram)',
 } as const;
 
-const sockets: NamespaceSockets = { tcp: tcpSocketIn, udp: udpSocketIn };
+const sockets: NamespaceSockets = { tcp: tcpSocketIn, udp: udpSocketIn, as: tcpSocketAs };
 
 /** The driver that `openIngressDriver` opens, as far as can be said before. */
 export function plannedIngressDriver({ ingressDriver }: IngressDriverConfig): IngressDriverChoice {
@@ -60,6 +61,11 @@ export function openIngressDriver(config: IngressDriverConfig): IngressOptions['
 
 function tcpSocketIn(netns: string, address: string): Socket {
   const fd = openTcpClientInNetns(netns, address);
+  return new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
+}
+
+function tcpSocketAs(address: string, port: number): Socket {
+  const fd = openTcpSocketAs(address, port);
   return new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
 }
 

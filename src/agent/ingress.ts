@@ -64,6 +64,7 @@ export class NodeIngress {
       services: view.assignments.services,
       endpoints: endpointsOf(view),
       hostPorts: [...this.#hostPorts.values()].flat(),
+      ingressSubnets: answeredSubnets(view),
     });
     void this.#reconcile();
   }
@@ -134,6 +135,16 @@ export class NodeIngress {
       unwanted: held.filter(({ saved }) => saved.id !== row?.id),
     };
   }
+}
+
+/** Of the ingress network, if what is sent there to foreign addresses reaches this host. */
+function answeredSubnets({ assignments, attachments }: IngressView): readonly string[] | undefined {
+  const own = attachments.find(
+    ({ assigned, state }) => assigned?.purpose === 'ingress' && state === 'up',
+  );
+  if (own?.takesForeign !== true) return undefined;
+  const network = assignments.networks.find(({ id }) => id === own.saved.networkId);
+  return network?.subnets.map(({ subnet }) => subnet);
 }
 
 /** Tasks on the ingress network, wherever they are. */

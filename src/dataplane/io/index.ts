@@ -6,12 +6,15 @@ export type {
   PacketIoStats,
 } from '../core/packet-io.js';
 export {
+  answerOutside,
   configureLink,
   deleteLink,
+  deliverForeign,
   type LinkConfig,
   linkCommands,
   raiseLoopback,
   runIpBatch,
+  undeliverForeign,
 } from './link.js';
 export {
   type MemoryDatagram,
@@ -42,6 +45,7 @@ export { PortablePacketIo } from './portable.js';
 export {
   openEventfd,
   openTcpListener,
+  openTcpSocketAs,
   openUdpSocket,
   SysError,
   type SysErrorDetail,

@@ -58,6 +58,74 @@ export async function raiseLoopback(netns: string | undefined): Promise<void> {
   await runIpBatch(netns, ['link set dev lo up']);
 }
 
+/** Routes and rules for clients outside; an odd number, which nobody else has taken. */
+const OUTSIDE_TABLE = 9474;
+/** Stand for the VTEP in a task's namespace; link-local, so they are nobody's elsewhere. */
+const GATEWAY4 = '169.254.94.74';
+const GATEWAY6 = 'fe80::9474';
+
+/**
+ * Makes a task answer clients outside, who speak to `addresses`, through this link: to `mac`, whose owner
+ * knows where they are. What the task begins by itself goes its usual way.
+ *
+ * @throws SysError NETNS_NOT_FOUND, LINK_CHANGE_FAILED.
+ */
+export async function answerOutside(
+  netns: string | undefined,
+  name: string,
+  addresses: readonly string[],
+  mac: string,
+): Promise<void> {
+  const table = `table ${OUTSIDE_TABLE}`;
+  for (const cidr of addresses) {
+    const address = cidr.replace(/\/.*$/, '');
+    const gateway = address.includes(':') ? GATEWAY6 : GATEWAY4;
+    await runWithRule(netns, [
+      `neigh replace ${gateway} lladdr ${mac} dev ${name} nud permanent`,
+      `route replace default via ${gateway} dev ${name} onlink ${table}`,
+      // Whatever has a route of its own keeps it: only the default route is another.
+      `rule add from ${address} table main suppress_prefixlength 0 pref ${OUTSIDE_TABLE}`,
+      `rule add from ${address} ${table} pref ${OUTSIDE_TABLE + 1}`,
+    ]);
+  }
+}
+
+/**
+ * Makes the host take what comes by this link for its own, whomever it is addressed to: answers to
+ * connections that it makes from its clients' addresses.
+ *
+ * @throws SysError LINK_CHANGE_FAILED.
+ */
+export async function deliverForeign(name: string, isV6Too: boolean): Promise<void> {
+  for (const all of isV6Too ? ['0.0.0.0/0', '::/0'] : ['0.0.0.0/0']) {
+    const table = `table ${OUTSIDE_TABLE}`;
+    await runWithRule(undefined, [
+      `route replace local ${all} dev lo ${table}`,
+      `rule add from ${all} iif ${name} ${table} pref ${OUTSIDE_TABLE}`,
+    ]);
+  }
+}
+
+/** Takes back what `deliverForeign` did, as far as it was done. */
+export async function undeliverForeign(name: string): Promise<void> {
+  for (const all of ['0.0.0.0/0', '::/0']) {
+    const table = `table ${OUTSIDE_TABLE}`;
+    const rule = `rule del from ${all} iif ${name} ${table} pref ${OUTSIDE_TABLE}`;
+    await runIpBatch(undefined, [rule]).catch(() => undefined);
+    await runIpBatch(undefined, [`route del local ${all} dev lo ${table}`]).catch(() => undefined);
+  }
+}
+
+/** The last lines add rules, which cannot be replaced: those that are there are left. */
+async function runWithRule(netns: string | undefined, lines: readonly string[]): Promise<void> {
+  try {
+    await runIpBatch(netns, lines);
+  } catch (error) {
+    const isThere = error instanceof SysError && error.detail.code === 'LINK_CHANGE_FAILED';
+    if (!isThere || !/File exists/.test(error.detail.output)) throw error;
+  }
+}
+
 /** Deletes a link. One that is gone, alone or with its namespace, is no error. */
 export async function deleteLink(netns: string | undefined, name: string): Promise<void> {
   assert(NAME_PATTERN.test(name), 'a link name is one word');

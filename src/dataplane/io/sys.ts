@@ -83,6 +83,9 @@ const SOCK_NONBLOCK = O_NONBLOCK;
 const SOCK_CLOEXEC = O_CLOEXEC;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
+const IPPROTO_IP = 0;
+const IP_TRANSPARENT = 19;
+const IPV6_TRANSPARENT = 75;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const EFD_NONBLOCK = O_NONBLOCK;
@@ -184,6 +187,31 @@ export function openTcpListener(address: string, port: number): number {
 export function openTcpSocket(address: string): number {
   const family = isIPv4(address) ? AF_INET : AF_INET6;
   return check(calls().socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
+}
+
+/**
+ * A TCP socket bound to an address that need not be this host's, for `net.Socket`'s `fd`: what comes
+ * back to it must be routed here. Needs CAP_NET_ADMIN.
+ *
+ * @throws SysError SYS_CALL_FAILED: `EPERM`, `EADDRINUSE`, …
+ */
+export function openTcpSocketAs(address: string, port: number): number {
+  const c = calls();
+  const fd = openTcpSocket(address);
+  const on = int32(1);
+  try {
+    check(c.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, on, 4), 'setsockopt SO_REUSEADDR');
+    const [level, option] = isIPv4(address)
+      ? [IPPROTO_IP, IP_TRANSPARENT]
+      : [IPPROTO_IPV6, IPV6_TRANSPARENT];
+    check(c.setsockopt(fd, level, option, on, 4), 'setsockopt IP_TRANSPARENT');
+    const source = encodeSocketAddress(address, port);
+    check(c.bind(fd, source, source.length), `bind ${address} port ${port}`);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  return fd;
 }
 
 /** An event counter that another thread can poll; the caller owns the descriptor. */

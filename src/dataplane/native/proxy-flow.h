@@ -100,6 +100,10 @@ struct Flow {
   bool hasAnswer = false;
   bool isBreaking = false;
   bool wasRefused = false;
+  /** The connection that is being made is from the client's address. */
+  bool asClient = false;
+  /** No further one is to be. */
+  bool isPlain = false;
   /** Changes when the slot is given to another flow, so that what speaks of the old one is known. */
   uint32_t generation = 0;
   int32_t slot = 0;

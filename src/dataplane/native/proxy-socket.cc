@@ -69,6 +69,15 @@ int socketIn(const std::string& netns, int family) {
   return fd;
 }
 
+/** Whether an address means the same elsewhere: not loopback, nor link-local. */
+bool isKeptElsewhere(const Endpoint& client) {
+  if (client.any.sa_family == AF_INET6)
+    return !IN6_IS_ADDR_LOOPBACK(&client.v6.sin6_addr) &&
+           !IN6_IS_ADDR_LINKLOCAL(&client.v6.sin6_addr);
+  const uint32_t address = ntohl(client.v4.sin_addr.s_addr);
+  return address >> 24 != 127 && address >> 16 != 0xa9fe;
+}
+
 /** Binds to an address that need not be this host's; another port, where its own is in use. */
 bool bindAsClient(int fd, Endpoint client) {
   const bool isV4 = client.any.sa_family == AF_INET;
@@ -81,12 +90,13 @@ bool bindAsClient(int fd, Endpoint client) {
   return bind(fd, &client.any, client.length()) == 0;
 }
 
-bool bindAsTold(int fd, const Backend& backend, const Endpoint& client) {
+bool bindAsTold(int fd, const Backend& backend, const Endpoint& client, bool* asClient) {
   if (backend.mark != 0 &&
       setsockopt(fd, SOL_SOCKET, SO_MARK, &backend.mark, sizeof backend.mark) != 0)
     return false;
-  if (backend.asClient && client.any.sa_family == backend.to.any.sa_family)
-    return bindAsClient(fd, client);
+  *asClient = *asClient && backend.asClient && isKeptElsewhere(client) &&
+              client.any.sa_family == backend.to.any.sa_family && bindAsClient(fd, client);
+  if (*asClient) return true;
   if (!backend.from.isSet()) return true;
   if (backend.from.port() == 0) setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   return bind(fd, &backend.from.any, backend.from.length()) == 0;
@@ -137,14 +147,18 @@ int listenAnywhere(uint16_t port, int backlog) {
   return listenOn(AF_INET, port, backlog);
 }
 
-int beginConnect(const Backend& backend, const Endpoint& client) {
+int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient) {
   const int family = backend.to.any.sa_family;
   const int fd = backend.netns.empty() ? socketHere(family) : socketIn(backend.netns, family);
   if (fd < 0) return fd;
   setTcpOptions(fd);
-  if (!bindAsTold(fd, backend, client)) return failed(fd);
+  if (!bindAsTold(fd, backend, client, asClient)) return failed(fd);
   if (connect(fd, &backend.to.any, backend.to.length()) == 0 || errno == EINPROGRESS) return fd;
-  return failed(fd);
+  const int error = failed(fd);
+  if (!*asClient) return error;
+  // Its address and port are in use towards that backend: from this node's own, then.
+  *asClient = false;
+  return beginConnect(backend, client, asClient);
 }
 
 uint32_t writeProxyHeader(uint8_t* at, int version, const Endpoint& client,

@@ -71,9 +71,10 @@ int listenAnywhere(uint16_t port, int backlog);
  * Begins to connect, without waiting.
  *
  * @param client Whom this is for.
+ * @param asClient Whether it may connect from the client's address; afterwards, whether it does.
  * @returns The descriptor, or a negative errno.
  */
-int beginConnect(const Backend& backend, const Endpoint& client);
+int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient);
 
 /** Whether an errno of `beginConnect` speaks of this host (nothing is left) and not of the backend. */
 bool isOwnFault(int error);

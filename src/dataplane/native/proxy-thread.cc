@@ -389,7 +389,9 @@ void ProxyThread::ask(Flow* flow) {
 void ProxyThread::connectTo(Flow* flow, int32_t id, int32_t connectMillis) {
   flow->backend = id;
   const Backend* backend = proxy_->backendAt(id);
-  const int fd = backend == nullptr ? -ENETUNREACH : beginConnect(*backend, flow->client);
+  flow->asClient = !flow->isPlain;
+  const int fd =
+      backend == nullptr ? -ENETUNREACH : beginConnect(*backend, flow->client, &flow->asClient);
   if (fd < 0) {
     if (isOwnFault(-fd))
       reset(flow, FlowEnd::kLimit);
@@ -411,7 +413,9 @@ void ProxyThread::onConnecting(Flow* flow, uint32_t events) {
     int error = 0;
     socklen_t length = sizeof error;
     getsockopt(flow->sides[kBackend].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    if (isOwnFault(error))
+    if (flow->asClient)
+      againPlain(flow);
+    else if (isOwnFault(error))
       reset(flow, FlowEnd::kLimit);
     else
       onRefused(flow);
@@ -425,8 +429,22 @@ void ProxyThread::onConnecting(Flow* flow, uint32_t events) {
     onRelaying(flow, kBackend, events);
 }
 
+/** From the client's address it was refused, perhaps because another node speaks from it already. */
+void ProxyThread::againPlain(Flow* flow) {
+  const int32_t leftMillis =
+      static_cast<int32_t>((flow->connectByNanos - nowNanos_) / 1'000'000LL);
+  unqueueConnecting(flow);
+  close(flow->sides[kBackend].fd);
+  flow->sides[kBackend] = Side();
+  flow->isPlain = true;
+  flow->state = FlowState::kAsking;
+  connectTo(flow, flow->backend, leftMillis > 1 ? leftMillis : 1);
+}
+
 /** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */
 void ProxyThread::onRefused(Flow* flow) {
+  // After silence the way back may be what is wrong: the next one is not to be lost by it too.
+  flow->isPlain |= flow->asClient;
   if (flow->state == FlowState::kConnecting) unqueueConnecting(flow);
   if (flow->sides[kBackend].fd >= 0) close(flow->sides[kBackend].fd);
   flow->sides[kBackend] = Side();

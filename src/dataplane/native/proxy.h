@@ -106,6 +106,7 @@ class ProxyThread {
   void connectTo(Flow* flow, int32_t backend, int32_t connectMillis);
   void onConnecting(Flow* flow, uint32_t events);
   void onRefused(Flow* flow);
+  void againPlain(Flow* flow);
   void onConnected(Flow* flow);
   void onRelaying(Flow* flow, int side, uint32_t events);
   void expire(int64_t nowNanos);

@@ -42,6 +42,7 @@ export {
   tablesDigest,
   type VtepPlace,
 } from './core/tables.js';
+export { VIP_MAC_TEXT } from './core/vip-mac.js';
 export {
   DEFAULT_SEGMENT_LIMITS,
   Vtep,

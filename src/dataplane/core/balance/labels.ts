@@ -6,10 +6,10 @@ import {
 } from './config.js';
 
 /**
- * How tasks learn of clients of published ports: `snat`: not at all, they see the node that took the
- * connection.
+ * How tasks learn of clients of published ports. `preserve`: they see the client's address where that can
+ * be, else, as with `snat`, that of the node which took the connection.
  */
-export const CLIENT_ADDRESS_WAYS = ['snat', 'proxy-v1', 'proxy-v2'] as const;
+export const CLIENT_ADDRESS_WAYS = ['preserve', 'snat', 'proxy-v1', 'proxy-v2'] as const;
 export type ClientAddressWay = (typeof CLIENT_ADDRESS_WAYS)[number];
 
 /** What a service's labels say about balancing, and what of them says nothing. */
@@ -84,7 +84,7 @@ export function balanceOfLabels(labels: Readonly<Record<string, string>>): Balan
   const drainMs = read('shoal.drain', DRAIN_MS, parseDrain, 'a duration up to 1m');
   const clientAddress = read(
     'shoal.client-address',
-    'snat',
+    'preserve',
     oneOf(...CLIENT_ADDRESS_WAYS),
     CLIENT_ADDRESS_WAYS.join(', '),
   );

@@ -1,3 +1,4 @@
+import ipaddr from 'ipaddr.js';
 import { NO_BACKEND, type Ticket } from '../../core/balance/backend-set.js';
 import { Balancer } from '../../core/balance/balancer.js';
 import { hashText } from '../../core/balance/hash.js';
@@ -12,6 +13,18 @@ const ATTEMPTS_MAX = 16;
 const CONNECT_MS = 3500;
 /** So long a silent backend is waited for while there are others; each further one twice as long. */
 const CONNECT_ELSE_MS = 500;
+
+/** Clients whose addresses mean the same in a task's namespace as here: not loopback, nor link-local ones. */
+const CLIENT_RANGES: ReadonlySet<string> = new Set([
+  'unicast',
+  'private',
+  'uniqueLocal',
+  'carrierGradeNat',
+  'reserved',
+  'benchmarking',
+  'as112',
+  'amt',
+]);
 
 /** Of one published port, since it is open. */
 export interface PortStats {
@@ -64,11 +77,19 @@ export class IngressCore {
   readonly #byKey = new Map<string, Listener>();
   readonly #byNumber = new Map<number, Listener>();
   readonly #client = new Int32Array(4);
+  #subnets: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][] | undefined;
   #nextNumber = 1;
 
   /** @param seed This node's own. */
   constructor(seed: number) {
     this.#seed = seed;
+  }
+
+  /** Where tasks answer clients by their own addresses: subnets of the ingress network. */
+  setIngressSubnets(subnets: readonly string[] | undefined): void {
+    this.#subnets = subnets?.flatMap((text) =>
+      ipaddr.isValidCIDR(text) ? [ipaddr.parseCIDR(text)] : [],
+    );
   }
 
   /** Makes these the published ports. */
@@ -124,12 +145,14 @@ export class IngressCore {
     const isLast = balancer.counts.ready <= tried.length + 1;
     const connectMs = isLast ? CONNECT_MS : Math.min(CONNECT_ELSE_MS << tried.length, CONNECT_MS);
     const proxyProtocol = proxyProtocolOf(port);
+    const asClient = isPreserved(port) && this.#isAnswered(clientAddress, address);
     return {
       ticket,
       address,
       port: port.targetPort,
       connectMs,
       ...(netns !== undefined && { netns }),
+      ...(asClient && { asClient }),
       ...(proxyProtocol !== undefined && { proxyProtocol }),
     };
   }
@@ -239,6 +262,21 @@ export class IngressCore {
     return listener;
   }
 
+  /** Whether what a task at `address` answers to a client would find back here. */
+  #isAnswered(clientAddress: string, address: string): boolean {
+    if (this.#subnets === undefined) return false;
+    // Chosen ahead, for whoever comes: the driver looks at the address then.
+    if (clientAddress === '') return true;
+    if (!ipaddr.isValid(clientAddress)) return false;
+    const client = ipaddr.process(clientAddress);
+    if (client.kind() !== (address.includes(':') ? 'ipv6' : 'ipv4')) return false;
+    if (!CLIENT_RANGES.has(client.range())) return false;
+    // An address of the ingress network itself is an endpoint's, wherever else it may be used.
+    return !this.#subnets.some(
+      ([subnet, bits]) => subnet.kind() === client.kind() && client.match(subnet, bits),
+    );
+  }
+
   #readClient(address: string): void {
     const bytes = parseAddress(address.replace(/%.*$/, ''));
     if (bytes === undefined) {
@@ -248,6 +286,11 @@ export class IngressCore {
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     for (let word = 0; word < 4; word++) this.#client[word] = view.getInt32(word * 4);
   }
+}
+
+function isPreserved({ clientAddress, protocol, mode }: PublishedPort): boolean {
+  // A program that answers datagrams may do so from any of its addresses: the way back is not sure.
+  return clientAddress === 'preserve' && protocol === 'tcp' && mode === 'ingress';
 }
 
 function proxyProtocolOf({ clientAddress, protocol }: PublishedPort): ProxyProtocol | undefined {

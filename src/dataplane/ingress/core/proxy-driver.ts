@@ -50,12 +50,16 @@ export interface Upstream {
   readonly netns?: string;
   /** How long it may take to connect (TCP), after which it has failed. */
   readonly connectMs: number;
+  /**
+   * Connects from the client's own address and port (TCP), which the host need not have; not from
+   * loopback and link-local ones. Where that cannot be, or is refused, it is tried once more from this
+   * node's own, and so are the others after one that was silent.
+   */
+  readonly asClient?: boolean;
   /** Tells the backend who the client is, before what the client sends; in each datagram of UDP. */
   readonly proxyProtocol?: ProxyProtocol;
-  /** Own address to connect from; port 0: any. Only the native driver heeds it, and the next two. */
+  /** Own address to connect from; port 0: any. Only the native driver heeds it, and the next one. */
   readonly source?: { readonly address: string; readonly port: number };
-  /** Connects from the client's own address and port, which the host need not have. */
-  readonly asClient?: boolean;
   /** The kernel's mark of the connection's packets, for its routing. */
   readonly mark?: number;
 }

@@ -50,6 +50,11 @@ export interface IngressInputs {
   readonly services: readonly IngressService[];
   readonly endpoints: readonly IngressEndpoint[];
   readonly hostPorts: readonly HostPort[];
+  /**
+   * Subnets of the ingress network, where tasks can answer clients by their own addresses; absent: they
+   * cannot.
+   */
+  readonly ingressSubnets?: readonly string[] | undefined;
 }
 
 /** One reachable task behind a published port. */

@@ -86,6 +86,7 @@ export class Ingress {
     const { ports, problems } = derivePublishedPorts(inputs);
     this.#tell(problems);
     this.#driver.giveBack();
+    this.#core.setIngressSubnets(inputs.ingressSubnets);
     const { closed, opened } = this.#core.apply(ports, performance.now());
     for (const listener of closed) this.#close(listener);
     for (const { listener, port } of opened) {
@@ -100,6 +101,7 @@ export class Ingress {
 
   /** Connections that go to a task through this node. */
   flowsTo(taskId: string): number {
+    this.#driver.tell();
     this.#driver.tell();
     return this.#core.flowsTo(taskId);
   }

@@ -9,6 +9,8 @@ import { UdpProxy } from './udp-proxy.js';
 export interface NamespaceSockets {
   tcp(netns: string, address: string): Socket;
   udp(netns: string, address: string): Promise<UdpSocket>;
+  /** A socket that will connect from an address and port that need not be this host's. @throws Error */
+  as?(address: string, port: number): Socket;
 }
 
 export interface PortableDriverOptions {
@@ -23,7 +25,11 @@ export class PortableProxyDriver implements ProxyDriver {
   readonly #udp: UdpProxy;
 
   constructor(policy: ProxyPolicy, { sockets, udpIdleTimeoutMs }: PortableDriverOptions) {
-    this.#tcp = new TcpProxy({ policy, openIn: sockets.tcp });
+    this.#tcp = new TcpProxy({
+      policy,
+      openIn: sockets.tcp,
+      ...(sockets.as && { openAs: sockets.as }),
+    });
     this.#udp = new UdpProxy({
       policy,
       openIn: sockets.udp,

@@ -24,6 +24,8 @@ export interface TcpProxyDependencies {
   readonly policy: ProxyPolicy;
   /** A socket that will connect from inside a namespace. */
   readonly openIn: (netns: string, address: string) => Socket;
+  /** A socket that will connect from the client's own address and port. */
+  readonly openAs?: (address: string, port: number) => Socket;
 }
 
 /** Relays TCP connections on `node:net`: half-close, back-pressure, FIN and RST are carried across. */
@@ -106,6 +108,8 @@ class TcpFlow {
   #ticket: Ticket | undefined;
   #isConnected = false;
   #hasAnswer = false;
+  /** Not from the client's address any more. */
+  #isPlain = false;
   #end: FlowEnd | undefined;
 
   constructor(
@@ -133,16 +137,24 @@ class TcpFlow {
       return;
     }
     this.#ticket = upstream.ticket;
+    this.#attempt(upstream, upstream.asClient === true && !this.#isPlain);
+  }
+
+  #attempt(upstream: Upstream, asClient: boolean): void {
+    const { policy } = this.#deps;
     let socket: Socket;
     try {
-      socket = this.#open(upstream);
+      socket = this.#open(upstream, asClient);
     } catch {
-      this.#onRefused();
+      if (asClient) this.#attempt(upstream, false);
+      else this.#onRefused();
       return;
     }
     this.#upstream = socket;
     const startedMs = performance.now();
     const timer = setTimeout(() => {
+      // The way back may be what is wrong: then the next one is not lost by it too.
+      this.#isPlain ||= asClient;
       socket.destroy();
       this.#onRefused();
     }, upstream.connectMs);
@@ -155,6 +167,7 @@ class TcpFlow {
       clearTimeout(timer);
       if (socket !== this.#upstream) return;
       if (this.#isConnected) this.reset('backend_reset');
+      else if (asClient && this.#end === undefined) this.#attempt(upstream, false);
       else if (OWN_FAULTS.has(errnoOf(error))) this.reset('limit');
       else this.#onRefused();
     });
@@ -179,12 +192,24 @@ class TcpFlow {
     if (!this.#deps.policy.isLive(this.#listener, this.#ticket)) this.reset('backend_gone');
   }
 
-  #open({ address, port, netns }: Upstream): Socket {
-    const socket =
-      netns === undefined ? new Socket({ allowHalfOpen: true }) : this.#deps.openIn(netns, address);
+  #open({ address, port, netns }: Upstream, asClient: boolean): Socket {
+    const socket = asClient ? this.#openAs() : this.#openOwn(netns, address);
     socket.setNoDelay(true);
     socket.connect({ host: address, port, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS });
     return socket;
+  }
+
+  #openOwn(netns: string | undefined, address: string): Socket {
+    return netns === undefined
+      ? new Socket({ allowHalfOpen: true })
+      : this.#deps.openIn(netns, address);
+  }
+
+  #openAs(): Socket {
+    const { remoteAddress = '', remotePort = 0 } = this.#downstream;
+    const { openAs } = this.#deps;
+    if (openAs === undefined) throw new Error('this driver has no such sockets');
+    return openAs(remoteAddress.replace(/^::ffff:/, ''), remotePort);
   }
 
   /** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */

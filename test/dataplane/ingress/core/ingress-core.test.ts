@@ -127,3 +127,43 @@ t.test('connections to a task are counted from the try on, through closed ports 
   core.ended(tcp ?? 0, 'closed', 1, 1);
   t.equal(core.flowsTo('a'), 0);
 });
+
+t.test('a client’s address is kept where a task’s answer to it finds back', async (t) => {
+  const core = new IngressCore(1);
+  const [backend] = port({}, ['a']).backends;
+  const v6 = backend === undefined ? [] : [{ ...backend, address: 'fd00::5' }];
+  const listeners = core
+    .apply(
+      [
+        port({ clientAddress: 'preserve' }, ['a']),
+        port({ clientAddress: 'preserve', key: 'tcp/81', backends: v6 }),
+        port({ clientAddress: 'preserve', key: 'udp/80', protocol: 'udp' }, ['a']),
+        port({ clientAddress: 'snat', key: 'tcp/82' }, ['a']),
+      ],
+      0,
+    )
+    .opened.map(({ listener }) => listener);
+  const keeps = (which: number, client: string) =>
+    core.choose(listeners[which] ?? 0, client, 4000, [], 0)?.asClient ?? false;
+  t.notOk(keeps(0, '192.0.2.1'), 'not before this node takes what comes back');
+  core.setIngressSubnets(['10.0.0.0/24', 'fd00::/64', 'nonsense']);
+  const cases: readonly [which: number, client: string, want: boolean, why: string][] = [
+    [0, '198.51.101.1', true, 'IPv4'],
+    [0, '::ffff:192.168.7.9', true, 'as a dual-stack socket tells it'],
+    [0, '100.64.1.1', true, 'behind a carrier’s NAT'],
+    [0, '2600::1', false, 'the task has no IPv6 address'],
+    [1, '2600::1', true, 'IPv6'],
+    [1, '198.51.101.1', false, 'the task has no IPv4 address'],
+    [0, '127.0.0.1', false, 'loopback'],
+    [0, '169.254.3.3', false, 'link-local'],
+    [1, 'fe80::1%eth0', false, 'link-local with a zone'],
+    [0, '10.0.0.77', false, 'an address of the ingress network'],
+    [0, '', true, 'chosen ahead: it is for the driver to look'],
+    [0, 'nonsense', false, 'none'],
+    [2, '198.51.101.1', false, 'datagrams'],
+    [3, '198.51.101.1', false, 'the service does not want it'],
+  ];
+  for (const [which, client, want, why] of cases) t.equal(keeps(which, client), want, why);
+  core.setIngressSubnets(undefined);
+  t.notOk(keeps(0, '198.51.101.1'));
+});
