@@ -45,7 +45,9 @@ t.test('a service changes under load, and its clients are known', { skip }, asyn
     });
   };
   const server = ['host', process.execPath, join(scripts, 'http-server.mjs')];
-  const monitor = ['--update-monitor', '200ms', '--update-parallelism', '2'];
+  const monitor = [
+    ...['--update-monitor', '200ms', '--update-parallelism', '2', '--label', 'shoal.drain=1s'],
+  ];
   await create('web', PORT, 4, ...monitor, ...server);
   const mirror = ['host', process.execPath, '-e', MIRROR];
   await create('seen', 8081, 3, '--env', 'SPEAKS=1', ...mirror);
