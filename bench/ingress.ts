@@ -51,6 +51,9 @@ const LOWER_IS_BETTER: ReadonlySet<keyof Round> = new Set([
   'connectP99',
   'cpuPerRequest',
   'cpuPerConnection',
+  'ownCpuPerConnection',
+  'ownCpuPerRequest',
+  'ownCpuPerGb',
 ]);
 const TCP_PORT = 7001;
 const UDP_PORT = TCP_PORT + DIRECT_UDP_OFFSET;
@@ -192,6 +195,9 @@ function ratiosOf(figures: ReadonlyMap<string, Figures>, driver: string): Record
     connectP99: 'connectP99',
     cpuPerRequest: 'cpuPerRequest',
     cpuPerConnection: 'cpuPerConnection',
+    ownCpuPerConnection: 'ownCpuPerConnection',
+    ownCpuPerRequest: 'ownCpuPerRequest',
+    ownCpuPerGb: 'ownCpuPerGb',
   } as const;
   const ratios: Record<string, number> = {};
   for (const [name, metric] of Object.entries(names)) {

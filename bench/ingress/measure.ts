@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { rssOf } from '../services/memory.js';
 import { delay, startIn } from '../support/run.js';
 import type { Hosts } from './hosts.js';
@@ -22,6 +22,10 @@ export interface Round {
   /** CPU microseconds of the whole machine for one of these, client and backend included. */
   cpuPerRequest: number;
   cpuPerConnection: number;
+  /** The proxy's own CPU, as the scheduler counted it, in the first three loads: what other work on the machine disturbs least. */
+  ownCpuPerConnection: number;
+  ownCpuPerRequest: number;
+  ownCpuPerGb: number;
   /** UDP answers per second, 64 bytes, 256 outstanding. */
   udpEcho: number;
 }
@@ -37,6 +41,9 @@ export const UNITS: Readonly<Record<keyof Round, string>> = {
   connectP99: 'µs',
   cpuPerRequest: 'µs',
   cpuPerConnection: 'µs',
+  ownCpuPerConnection: 'µs',
+  ownCpuPerRequest: 'µs',
+  ownCpuPerGb: 'ms',
   udpEcho: 'answers/s',
 };
 
@@ -67,6 +74,17 @@ function busySeconds(): number {
     .map(Number);
   const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = fields;
   return (user + nice + system + irq + softirq) / 100;
+}
+
+/** Nanoseconds that processes have run. */
+function ranNanos(pids: readonly number[]): number {
+  let nanos = 0;
+  for (const pid of pids)
+    for (const thread of readdirSync(`/proc/${pid}/task`))
+      nanos += Number(
+        readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0] ?? 0,
+      );
+  return pids.length === 0 ? Number.NaN : nanos;
 }
 
 /** A load in the client's host; what did not end well is told, and its figures are missing. */
@@ -118,11 +136,17 @@ export async function measureRound(
     const busy = busySeconds() - before;
     return { result, cpu: (busy * 1e6) / (result['count'] ?? Number.NaN) };
   };
+  const own = async (key: string, part: string, ...args: readonly string[]) => {
+    const before = ranNanos(path.pids);
+    const result = await tcp(part, ...args);
+    const micros = (ranNanos(path.pids) - before) / 1000;
+    return { result, cpu: micros / (result[key] ?? Number.NaN) };
+  };
   path.begin?.();
   try {
-    const connections = await tcp('connect', 'connect', clients);
-    const keep = await tcp('keep', 'keep', clients);
-    const one = await tcp('bulk', 'bulk', '1');
+    const connections = await own('count', 'connect', 'connect', clients);
+    const keep = await own('count', 'keep', 'keep', clients);
+    const one = await own('bytes', 'bulk', 'bulk', '1');
     const four = await tcp('bulk', 'bulk', String(BULK_STREAMS));
     const requests = await paced('latency', 'keep', rates.requests);
     const connects = await paced('latency', 'connect', rates.connections);
@@ -140,9 +164,9 @@ export async function measureRound(
           )
         : {};
     return {
-      newConnections: per(connections, 'count'),
-      keepAlive: per(keep, 'count'),
-      bulk1: (per(one, 'bytes') * 8) / 1e9,
+      newConnections: per(connections.result, 'count'),
+      keepAlive: per(keep.result, 'count'),
+      bulk1: (per(one.result, 'bytes') * 8) / 1e9,
       bulk4: (per(four, 'bytes') * 8) / 1e9,
       latencyP50: requests.result['p50Us'] ?? Number.NaN,
       latencyP99: requests.result['p99Us'] ?? Number.NaN,
@@ -150,6 +174,9 @@ export async function measureRound(
       connectP99: connects.result['p99Us'] ?? Number.NaN,
       cpuPerRequest: requests.cpu,
       cpuPerConnection: connects.cpu,
+      ownCpuPerConnection: connections.cpu,
+      ownCpuPerRequest: keep.cpu,
+      ownCpuPerGb: one.cpu * 1e6,
       udpEcho: per(echo, 'replies'),
     };
   } finally {

@@ -78,6 +78,7 @@ export class IngressCore {
   readonly #byNumber = new Map<number, Listener>();
   readonly #client = new Int32Array(4);
   #subnets: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][] | undefined;
+  #clientText = '';
   #nextNumber = 1;
 
   /** @param seed This node's own. */
@@ -278,6 +279,9 @@ export class IngressCore {
   }
 
   #readClient(address: string): void {
+    // Choices that are made ahead come many in a row, and for nobody.
+    if (address === this.#clientText) return;
+    this.#clientText = address;
     const bytes = parseAddress(address.replace(/%.*$/, ''));
     if (bytes === undefined) {
       this.#client.fill(0);
