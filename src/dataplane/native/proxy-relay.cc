@@ -115,7 +115,9 @@ ProxyThread::Step ProxyThread::copy(Flow* flow, int which) {
     if (direction.fullReads < 255) ++direction.fullReads;
     direction.splices = spliceAfter > 0 && direction.fullReads * kCopyBytes >= spliceAfter;
   }
-  const ssize_t sent = send(flow->sides[1 - which].fd, buffer_.get(), count, MSG_NOSIGNAL);
+  // All that is left was received already, and the end comes right after it: in one segment with it.
+  const int more = from.hungUp ? MSG_MORE : 0;
+  const ssize_t sent = send(flow->sides[1 - which].fd, buffer_.get(), count, MSG_NOSIGNAL | more);
   if (sent == got) return Step::kMoved;
   if (sent < 0 && errno != EAGAIN && errno != EINTR) return onWriteFailed(flow, which);
   const uint32_t taken = sent < 0 ? 0 : static_cast<uint32_t>(sent);

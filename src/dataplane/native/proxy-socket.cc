@@ -152,6 +152,8 @@ int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient)
   const int fd = backend.netns.empty() ? socketHere(family) : socketIn(backend.netns, family);
   if (fd < 0) return fd;
   setTcpOptions(fd);
+  // The handshake is acknowledged by the first bytes, which usually are there before it is over; see acknowledgeNow.
+  setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
   if (!bindAsTold(fd, backend, client, asClient)) return failed(fd);
   if (connect(fd, &backend.to.any, backend.to.length()) == 0 || errno == EINPROGRESS) return fd;
   const int error = failed(fd);
@@ -207,6 +209,8 @@ uint32_t writeProxyHeader(uint8_t* at, int version, const Endpoint& client,
   }
   return static_cast<uint32_t>(next - at);
 }
+
+void acknowledgeNow(int fd) { setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 1); }
 
 bool isOwnFault(int error) {
   return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM ||

@@ -76,6 +76,9 @@ int listenAnywhere(uint16_t port, int backlog);
  */
 int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient);
 
+/** Has the kernel acknowledge the handshake of `beginConnect` now: there is nothing to send with it yet. */
+void acknowledgeNow(int fd);
+
 /** Whether an errno of `beginConnect` speaks of this host (nothing is left) and not of the backend. */
 bool isOwnFault(int error);
 

@@ -463,6 +463,8 @@ void ProxyThread::onConnected(Flow* flow) {
   flow->sides[kBackend].wantsOut = true;
   introduce(flow);
   if (!relay(flow, kUp)) return;
+  if (flow->directions[kUp].bytes == 0 && !flow->directions[kUp].isEnded)
+    acknowledgeNow(flow->sides[kBackend].fd);
   if (!watch(flow->sides[kClient].fd, tagOf(*flow, kClient),
              flow->sides[kClient].wantsOut ? kAllEvents : kAllEvents & ~EPOLLOUT, EPOLL_CTL_ADD))
     reset(flow, FlowEnd::kLimit);
