@@ -1,7 +1,11 @@
 import t from 'tap';
 import { Prng } from '../../../src/base/prng.js';
 import type { NodeId } from '../../../src/base/swarm-model.js';
-import { Liveness, type LivenessInput } from '../../../src/control/dispatch/core/liveness.js';
+import {
+  Liveness,
+  type LivenessInput,
+  type MembershipState,
+} from '../../../src/control/dispatch/core/liveness.js';
 import type { CommandBody } from '../../../src/control/store/core/command.js';
 import { decide } from '../../../src/control/store/core/decide.js';
 import { State } from '../../../src/control/store/core/state.js';
@@ -153,15 +157,24 @@ class World {
     agent.manager = undefined;
     // A process that ends closes its connection; a host that loses its power does not.
     if (manager && this.prng.chance(0.5)) this.#close(manager, agent.id, number);
+    if (this.prng.chance(0.5))
+      this.after(500 + this.prng.nextBelow(1_500), () => this.#tell('suspect'));
     if (this.prng.chance(0.7))
-      this.after(2_000 + this.prng.nextBelow(4_000), () => {
-        const states = new Map(
-          this.agents
-            .filter(({ alive }) => !alive)
-            .map(({ id }) => [id as string, 'dead' as const]),
-        );
-        for (const one of this.managers) this.#step(one, { kind: 'membership', states });
-      });
+      this.after(2_000 + this.prng.nextBelow(4_000), () => this.#tell('dead'));
+  }
+
+  /** What gossip thinks of those that are not there, and wrongly now and then of one that is. */
+  #tell(state: MembershipState): void {
+    const wrongly = this.agents[this.prng.nextBelow(this.agents.length * 2)];
+    const states = new Map<string, MembershipState>(wrongly && [[wrongly.id, 'suspect']]);
+    for (const { id, alive } of this.agents) if (!alive) states.set(id, state);
+    for (const one of this.managers) this.#step(one, { kind: 'membership', states });
+    if (wrongly?.alive !== true) return;
+    states.delete(wrongly.id);
+    // It refutes that, in time.
+    this.after(1 + this.prng.nextBelow(1_500), () => {
+      for (const one of this.managers) this.#step(one, { kind: 'membership', states });
+    });
   }
 
   /** Goes to another manager for no reason. */

@@ -103,6 +103,51 @@ t.test(
   },
 );
 
+t.test(
+  'a suspicion is enough after two seconds without a session, or without an answer on it',
+  async (t) => {
+    const suspect = verdict('suspect');
+    t.strictSame(
+      play([0, open(), mine], [100, close()], [500, suspect], [2_499, timeout], [2_500, timeout])
+        .seen,
+      [`2500 down #1 ${GONE}`],
+    );
+    t.strictSame(
+      play([0, open(), mine], [500, suspect], [600, suspect], [2_499, timeout], [2_500, timeout])
+        .seen,
+      ['500 probe', `2500 down #1 ${GONE}`, '2500 hang up #1 silent'],
+    );
+    t.strictSame(
+      play([0, open(), mine], [500, suspect], [2_499, heard()], [9_000, suspect, timeout]).seen,
+      ['500 probe'],
+      'who answers is there, whatever gossip thinks',
+    );
+    t.strictSame(
+      play(
+        [0, open(), mine],
+        [1, close()],
+        [500, suspect],
+        [2_400, verdict('alive')],
+        [2_500, timeout],
+      ).seen,
+      [],
+      'who refutes it is there',
+    );
+    t.strictSame(
+      play(
+        [0, open(), mine],
+        [500, suspect],
+        [600, heard()],
+        [700, verdict('alive')],
+        [900, suspect],
+        [2_900, timeout],
+      ).seen,
+      ['500 probe', '900 probe', `2900 down #1 ${GONE}`, '2900 hang up #1 silent'],
+      'each suspicion is another question',
+    );
+  },
+);
+
 t.test('who comes back in time is never called down', async (t) => {
   t.strictSame(
     play(

@@ -8,6 +8,11 @@ export type MembershipState = 'alive' | 'suspect' | 'dead' | 'left';
 const MISSED_HEARTBEATS_MAX = 3;
 /** How long a node that gossip calls dead has to answer on its session. */
 const PROBE_MS_MAX = 1_000;
+/**
+ * How long gossip must suspect a node that has no session, or does not answer on it, for the two together to
+ * be enough. A suspicion by itself lasts some seconds longer before it is a death.
+ */
+const SUSPECT_MS = 2_000;
 /** What was reported and is not in the state yet is reported again, since it may have been lost. */
 const REPORT_AGAIN_MS = 2_000;
 
@@ -68,6 +73,8 @@ interface Watched {
   served: Served | undefined;
   /** Since when the node is this manager's to answer for and has no session; undefined: it is not so. */
   lostSinceMs: number | undefined;
+  /** Since when gossip has suspected it. */
+  suspectSinceMs: number | undefined;
   reportedMs: number | undefined;
 }
 
@@ -79,8 +86,9 @@ interface Watched {
  *
  * A node without a session has three heartbeats to open one anywhere; a session that is silent for
  * as long is none. Gossip is the second witness: its word that a node is dead is enough when there
- * is no session. While there is one it makes the manager ask on it, since a session whose other
- * end lost its power looks open for long, and gossip may be cut off where TCP is not.
+ * is no session, and so is a suspicion that nobody refutes for a while. While there is a session both make the
+ * manager ask on it, since a session whose other end lost its power looks open for long, and gossip may be cut
+ * off where TCP is not.
  *
  * Nothing here remembers what was decided: each report is made again until the state says so, and
  * taken back by the state, so that lost commands and changes of the leader mend themselves.
@@ -200,6 +208,7 @@ export class Liveness implements Core<LivenessInput, LivenessReady> {
       row: undefined,
       served: undefined,
       lostSinceMs: undefined,
+      suspectSinceMs: undefined,
       reportedMs: undefined,
     };
     this.#nodes.set(nodeId, watched);
@@ -213,6 +222,8 @@ export class Liveness implements Core<LivenessInput, LivenessReady> {
 
   #weigh(nodeId: NodeId, watched: Watched, nowMs: number): void {
     const { served } = watched;
+    if (this.#verdicts.get(nodeId) !== 'suspect') watched.suspectSinceMs = undefined;
+    else watched.suspectSinceMs ??= nowMs;
     if (served?.open === true) this.#weighSession(nodeId, watched, served, nowMs);
     if (served?.open === true) {
       watched.lostSinceMs = undefined;
@@ -221,7 +232,8 @@ export class Liveness implements Core<LivenessInput, LivenessReady> {
   }
 
   /** Is the session one that counts? If not it is over, and the node without one. */
-  #weighSession(nodeId: NodeId, { row }: Watched, served: Served, nowMs: number): void {
+  #weighSession(nodeId: NodeId, watched: Watched, served: Served, nowMs: number): void {
+    const { row, suspectSinceMs } = watched;
     const { number } = served;
     const silentAtMs = served.heardMs + MISSED_HEARTBEATS_MAX * this.#heartbeatMs;
     if (numberOf(row) > number) {
@@ -234,8 +246,10 @@ export class Liveness implements Core<LivenessInput, LivenessReady> {
       served.open = false;
       this.#hangUps.push({ nodeId, number, reason: 'silent' });
     } else {
-      if (served.probeDeadlineMs === undefined && this.#isDead(nodeId)) {
-        served.probeDeadlineMs = nowMs + PROBE_MS_MAX;
+      // A suspicion that it answered is settled for this session, until it is another.
+      const suspected = suspectSinceMs !== undefined && served.heardMs <= suspectSinceMs;
+      if (served.probeDeadlineMs === undefined && (suspected || this.#isDead(nodeId))) {
+        served.probeDeadlineMs = nowMs + (suspected ? SUSPECT_MS : PROBE_MS_MAX);
         this.#probes.push(nodeId);
       }
       this.#wakeAt(Math.min(silentAtMs, served.probeDeadlineMs ?? silentAtMs));
@@ -261,11 +275,12 @@ export class Liveness implements Core<LivenessInput, LivenessReady> {
     watched.lostSinceMs ??=
       charge === 'own' && served?.number === ifSession ? served.heardMs : nowMs;
     const downAtMs = watched.lostSinceMs + MISSED_HEARTBEATS_MAX * this.#heartbeatMs;
-    if (this.#isDead(nodeId))
+    const goneAtMs = (watched.suspectSinceMs ?? Number.POSITIVE_INFINITY) + SUSPECT_MS;
+    if (this.#isDead(nodeId) || nowMs >= goneAtMs)
       this.#report({ nodeId, state: 'down', message: GONE, ifSession }, watched, nowMs);
     else if (nowMs >= downAtMs)
       this.#report({ nodeId, state: 'down', message: SILENT[charge], ifSession }, watched, nowMs);
-    else this.#wakeAt(downAtMs);
+    else this.#wakeAt(Math.min(downAtMs, goneAtMs));
   }
 
   #chargeOf({ session }: NodeRow): 'own' | 'orphan' | undefined {
