@@ -4,7 +4,7 @@ import { SwarmError } from '../base/swarm-error.js';
 import type { NetworkObject } from '../base/swarm-model.js';
 import type { Assignments, Manager, ManagerSession, NodeIdentity } from '../control/index.js';
 import { balanceOfLabels } from '../dataplane/ingress/index.js';
-import { listeningPorts } from '../dataplane/io/index.js';
+import { listeningPorts, Outside } from '../dataplane/io/index.js';
 import { type NamedService, type NameTable, serviceNames } from '../dataplane/names/index.js';
 import {
   type AddressFamily,
@@ -31,6 +31,7 @@ import type { Log } from './log.js';
 import { NameServers } from './name-servers.js';
 import { NodeApi, type NodeDocker } from './node-api.js';
 import { NodeTasks } from './node-tasks.js';
+import { OutsideRuntime } from './outside-runtime.js';
 import type { Runtimes } from './runtimes.js';
 import type { SavedSwarm, StateFile } from './state-file.js';
 import { RECORD_HEAD_START_MS, TaskInterfaces } from './task-interfaces.js';
@@ -75,6 +76,7 @@ export class ActiveSwarm {
   /** What this node asks others, and what they ask it. */
   readonly nodeApi: NodeApi;
   readonly ingress: NodeIngress;
+  readonly outside = new Outside();
   /** Of what was published here, by all live nodes. */
   readonly acknowledgements: NodeAcknowledgements;
   /** Absent while the node begins. */
@@ -259,6 +261,7 @@ export class ActiveSwarm {
     this.nodeApi.close();
     await this.ingress.close();
     await this.attachments.close(forget);
+    if (forget) await this.outside.remove();
     this.#isClosed = true;
     await this.#names.close();
     await this.dataplane.close();
@@ -279,8 +282,29 @@ export class ActiveSwarm {
     const node = { id: identity.nodeId, hostname, os: 'linux', architecture: ARCHITECTURE };
     const publish = (id: string, published: PublishedTask | undefined) =>
       this.ingress.setHostPorts(id, published === undefined ? [] : hostPortsOf(published));
-    const options = { dataDir, runtimes: runtimes.all, session, networks, publish, node, log };
+    const outside = runtimes.all.map((runtime) =>
+      config.outside === 'none'
+        ? runtime
+        : new OutsideRuntime(runtime, this.outside, (id) => this.#isForOutside(id), log),
+    );
+    const options = { dataDir, runtimes: outside, session, networks, publish, node, log };
     this.#tasks = new NodeTasks(this.#assignments, options);
+  }
+
+  /** As with Docker: not where all its networks are internal, or it wants none at all. */
+  #isForOutside(id: string): boolean {
+    const task = this.#assignments.tasks.find((one) => one.id === id);
+    if (task === undefined) return false;
+    const wanted = (task.spec.networks ?? []).map(({ target }) => target as string);
+    if (wanted.includes('none')) return false;
+    return this.reachesOutside(task.networks.map(({ networkId }) => networkId));
+  }
+
+  /** Whether what is on these networks, and on no other, gets outside. */
+  reachesOutside(networkIds: readonly string[]): boolean {
+    if (this.#options.config.outside === 'none') return false;
+    const networks = this.#assignments.networks.filter(({ id }) => networkIds.includes(id));
+    return networks.length === 0 || networks.some(({ spec }) => !spec.internal);
   }
 
   #logs(...[id, query, signal]: Parameters<NodeTasks['logs']>): ReturnType<NodeTasks['logs']> {

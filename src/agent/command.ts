@@ -24,6 +24,10 @@ export function addAgentFlags(command: Command): Command {
     .option('--log-level <level>', 'trace, debug, info, warn, error or silent (default: info)')
     .option('--log-file <file>', 'append the log to a file instead of standard output')
     .option(
+      '--outside <way>',
+      "auto: tasks get outside behind the node's address; none (default: auto)",
+    )
+    .option(
       '--data-path-driver <driver>',
       'packet driver: auto, native or portable (default: auto)',
     )

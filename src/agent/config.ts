@@ -40,6 +40,8 @@ const schema = z.strictObject({
   'log-file': z.string().min(1).optional(),
   /** API socket of a container engine, or `none`; absent: one that is found where engines listen. */
   'engine-socket': z.string().min(1).max(100).optional(),
+  /** The way of tasks to the outside, behind the node's address. */
+  outside: z.enum(['auto', 'none']).default('auto'),
   'data-path-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
   /** Of published ports. */
   'ingress-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
@@ -112,6 +114,7 @@ export interface AgentConfig {
   readonly logLevel: Parsed['log-level'];
   readonly logFile: string | undefined;
   readonly engineSocket: string | undefined;
+  readonly outside: Parsed['outside'];
   readonly dataPathDriver: Parsed['data-path-driver'];
   readonly ingressDriver: Parsed['ingress-driver'];
   readonly ingressThreads: number;
@@ -191,6 +194,7 @@ function fromKeys(keys: Parsed): AgentConfig {
     logLevel: keys['log-level'],
     logFile: keys['log-file'],
     engineSocket: keys['engine-socket'],
+    outside: keys.outside,
     dataPathDriver: keys['data-path-driver'],
     ingressDriver: keys['ingress-driver'],
     ingressThreads: keys['ingress-threads'],

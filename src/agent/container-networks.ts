@@ -306,6 +306,7 @@ export class EngineNetworks implements ContainerNetworks {
     } else {
       await this.#ensureSandbox(record);
       place = await this.#engine.startSandbox(sandbox.name, id);
+      await this.#letOut(record, place.netns);
     }
     const hosts: string[] = [];
     for (const wish of wishes) {
@@ -321,6 +322,17 @@ export class EngineNetworks implements ContainerNetworks {
     } else if (resolvConf !== undefined && wishes.length > 0)
       await this.#useResolver(id, resolvConf);
     await this.#publish(id, hosts[0], place.netns);
+  }
+
+  async #letOut({ id, wishes }: Record, netns: string): Promise<void> {
+    const { active } = this.#options.node;
+    if (active?.reachesOutside(wishes.map(({ networkId }) => networkId)) !== true) return;
+    try {
+      await active.outside.join(netns);
+    } catch (error) {
+      const detail = { container: id, error: (error as Error).message };
+      this.#options.log.warn(detail, 'a container cannot get outside');
+    }
   }
 
   async #attach(

@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { HostFacts } from '../api/index.js';
 import { writeFileAtomically } from '../base/io/atomic-file.js';
+import { OUTSIDE_BRIDGE } from '../dataplane/io/index.js';
 import type { HostAddress } from './addresses.js';
 import type { AgentConfig } from './config.js';
 
@@ -99,7 +100,9 @@ export function readFacts(config: AgentConfig): StaticFacts {
 
 /** The addresses of this host (of the agent's network namespace). */
 export function hostAddresses(): readonly HostAddress[] {
-  return Object.entries(networkInterfaces()).flatMap(([interfaceName, addresses]) =>
+  // The bridge of tasks is no way to this host.
+  const own = Object.entries(networkInterfaces()).filter(([name]) => name !== OUTSIDE_BRIDGE);
+  return own.flatMap(([interfaceName, addresses]) =>
     (addresses ?? []).map(({ address, family, internal }) => ({
       interfaceName,
       address,

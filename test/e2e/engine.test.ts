@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { Dockerd, TEST_IMAGE, whyNoDockerd } from '../support/dockerd.js';
@@ -27,7 +28,16 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     });
   // In a namespace of its own: nothing of this host's ports and routes is touched.
   const place = await Netns.make(t);
-  await place.run(['ip', 'link', 'set', 'lo', 'up']);
+  // A host beyond the node, which knows the way to the node alone.
+  const world = await Netns.make(t);
+  const wire = ['link', 'add', 'wire', 'type', 'veth', 'peer', 'name', 'wire', 'netns', world.name];
+  await place.run(['ip', ...wire]);
+  for (const [netns, address] of [
+    [place, '192.0.2.1/24'],
+    [world, '192.0.2.2/24'],
+  ] as const)
+    for (const words of [`addr add ${address} dev wire`, 'link set wire up', 'link set lo up'])
+      await netns.run(['ip', ...words.split(' ')]);
   let running = start(t, place.argv(agent));
   await answers();
 
@@ -89,6 +99,11 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     });
     t.notMatch((await docker('ps', '-a', '--format', '{{.Names}}')).stdout, /sandbox/);
     t.match(await docker('exec', names.webName, 'ping', '-c1', '-W5', 'tasks.own'), { code: 0 });
+    writeFileSync(join(dir, 'index.html'), 'the world\n');
+    start(t, world.argv(['busybox', 'httpd', '-f', '-h', dir]));
+    const out = ['wget', '-qO-', 'http://192.0.2.2/'];
+    for (const name of [names.webName, names.ownName])
+      t.match(await docker('exec', name, ...out), { code: 0, stdout: 'the world\n' }, name);
     t.match(await docker('exec', names.ownName, 'ping', '-c1', '-W5', 'tasks.web'), { code: 0 });
     t.match(
       await until('the log came', 10_000, async () => {
@@ -114,6 +129,7 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     const overlay = ['network', 'create', '-d', 'overlay'];
     await must(...overlay, '--attachable', '--subnet', '10.9.1.0/24', 'net1');
     await must(...overlay, 'closed');
+    await must(...overlay, '--attachable', '--internal', 'inner');
     const seen = await docker(
       ...['run', '--rm', '--network', 'net1', '--ip', '10.9.1.77', '--hostname', 'box'],
       ...[TEST_IMAGE, 'sh', '-c', 'ip addr show eth0; hostname -i; exit 3'],
@@ -123,6 +139,14 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
       { code: 3, stdout: /inet 10\.9\.1\.77\/24[\s\S]*\n10\.9\.1\.77\n$/ },
       seen.stderr,
     );
+    for (const [network, ways] of [
+      ['inner', 'default 0'],
+      ['net1', 'default 1'],
+    ] as const) {
+      const count = "echo default $(ip route | grep -c '^default')";
+      const shown = await must('run', '--rm', '--network', network, TEST_IMAGE, 'sh', '-c', count);
+      t.equal(shown, ways, `ways out of ${network}`);
+    }
     const refused = await docker('run', '--rm', '--name', 'no', '--network', 'closed', TEST_IMAGE);
     t.match(refused, {
       code: 125,

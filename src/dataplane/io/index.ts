@@ -41,6 +41,7 @@ export {
   openUdpInNetns,
 } from './netns.js';
 export { type OpenedPacketIo, openPacketIo, type PacketIoDependencies } from './open.js';
+export { OUTSIDE_BRIDGE, Outside } from './outside.js';
 export { PortablePacketIo } from './portable.js';
 export {
   openEventfd,
