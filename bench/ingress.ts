@@ -20,6 +20,8 @@ import { delay, type Running, startIn } from './support/run.js';
 import { type Figure, figureOf } from './support/statistics.js';
 
 const PATH_NAMES = Object.keys(PATHS);
+/** Variants are measured when they are asked for. */
+const DEFAULT_PATHS = PATH_NAMES.filter((name) => !name.startsWith('native-'));
 const PARTS = ['connect', 'keep', 'bulk', 'latency', 'udp', 'idle'] as const;
 const WIRES = ['wire', 'pass-through'] as const;
 
@@ -33,7 +35,8 @@ compiler (for the load programs) and ethtool; a peer that is not installed is le
   --svg FILE          write a plot
   --rounds N          rounds (default 3); the median is quoted
   --seconds N         seconds of each measurement (default 1.5)
-  --paths LIST        of ${PATH_NAMES.join(',')} (default: all)
+  --paths LIST        of ${PATH_NAMES.join(',')}
+                      (default: all but native-2, with two threads, and native-asks, without choices ahead)
   --parts LIST        of ${PARTS.join(',')} (default: all)
   --wire NAME         wire (default): segmentation offloads off on the veths, GRO on, as on NICs;
                       pass-through: super-frames of 64 KiB cross whole
@@ -90,7 +93,7 @@ function readOptions() {
         svg: { type: 'string' },
         rounds: { type: 'string', default: '3' },
         seconds: { type: 'string', default: '1.5' },
-        paths: { type: 'string', default: PATH_NAMES.join(',') },
+        paths: { type: 'string', default: DEFAULT_PATHS.join(',') },
         parts: { type: 'string', default: PARTS.join(',') },
         wire: { type: 'string', default: 'wire' },
         rate: { type: 'string', default: '10000' },

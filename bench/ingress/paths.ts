@@ -57,6 +57,8 @@ export const PATHS: Readonly<Record<string, OpenPath>> = {
   nginx: openNginx,
   'docker-proxy': openDockerProxy,
   native: (where, port) => openShoal(where, port, 'native'),
+  'native-2': (where, port) => openShoal(where, port, 'native', '--threads=2'),
+  'native-asks': (where, port) => openShoal(where, port, 'native', '--aheadMax=0'),
   portable: (where, port) => openShoal(where, port, 'portable'),
 };
 
@@ -181,6 +183,7 @@ async function openShoal(
   where: Where,
   port: number,
   driver: 'native' | 'portable',
+  ...flags: readonly string[]
 ): Promise<ProxyPath | string> {
   const program = new URL('./shoal-proxy.js', import.meta.url).pathname;
   const running = startIn(
@@ -194,8 +197,11 @@ async function openShoal(
     String(where.udpPort),
     where.hosts.backends.join(','),
     ...where.flags,
+    ...flags,
   );
-  return started(where, { name: driver, title: `shoal, ${driver}`, port, udp: true }, running);
+  const name =
+    { '--threads=2': 'native-2', '--aheadMax=0': 'native-asks' }[flags[0] ?? ''] ?? driver;
+  return started(where, { name, title: `shoal, ${name}`, port, udp: true }, running);
 }
 
 async function started(
