@@ -35,7 +35,10 @@ export function addAgentFlags(command: Command): Command {
       '--ingress-driver <driver>',
       'proxy of published ports: auto, native or portable (default: auto)',
     )
-    .option('--ingress-threads <n>', 'threads of the native one (default: 1)')
+    .option(
+      '--ingress-threads <n>',
+      'threads of the native one (default: half the processors, 1 to 4)',
+    )
     .option(
       '--metrics-address <host:port>',
       'metrics and health, or none (default: 127.0.0.1:9477)',

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import { z } from 'zod';
 import { CLASSIC_STRATEGIES, type ClassicStrategy, parseDiscovery } from '../api/classic/index.js';
 import { AgentError } from '../base/error.js';
@@ -45,8 +45,13 @@ const schema = z.strictObject({
   'data-path-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
   /** Of published ports. */
   'ingress-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
-  /** Of the native one. */
-  'ingress-threads': z.coerce.number().int().min(1).max(16).default(1),
+  /** Of the native one; by default a thread for each two processors. */
+  'ingress-threads': z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(16)
+    .default(() => Math.min(4, Math.max(1, availableParallelism() >> 1))),
   /** `none`, or `host:port` of metrics and health. */
   'metrics-address': z.string().default('127.0.0.1:9477'),
   /** `host:port` of the Docker API with mutual TLS, or `none`. */
