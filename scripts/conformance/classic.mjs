@@ -211,7 +211,7 @@ export const CLASSIC_STATEMENTS = [
       const manage = [process.execPath, MAIN, 'swarm', 'manage', '--no-tls'];
       t.start(1, [...manage, '--strategy', 'binpack', '-H', 'tcp://127.0.0.1:3377']);
       const host = 'tcp://127.0.0.1:3377';
-      await until('the second endpoint answers', 10, async () =>
+      await until('the second endpoint answers', 60, async () =>
         /Strategy: binpack/.test((await t.plain(['info'], host)).stdout),
       );
       await t.plain(['run', '-d', '--name', 'packed', IMAGE], host);
@@ -351,7 +351,7 @@ export const CLASSIC_STATEMENTS = [
     run: async (t) => {
       for (const node of ['node2', 'node3'])
         await start(t, `on-${node}`, '--net', 'mesh', '-e', `constraint:node==${node}`);
-      await until('one reaches the other', 15, async () => {
+      await until('one reaches the other', 60, async () => {
         const ping = ['exec', 'on-node2', 'ping', '-c', '1', '-W', '2', 'on-node3'];
         return (await t.docker(ping)).code === 0;
       });
@@ -377,7 +377,7 @@ export const CLASSIC_STATEMENTS = [
     run: async (t) => {
       const flags = ['--detach', '--no-resolve-image', '--name', 'simple', '-p', '8000:5000'];
       await ok(t, 'service', 'create', ...flags, IMAGE);
-      await until('it is listed', 20, async () => {
+      await until('it is listed', 60, async () => {
         const format = '{{.Names}}|{{.Ports}}';
         const list = await ok(t, 'ps', '--format', format, '--filter', 'name=simple');
         return /^node[123]\/simple\.1\.[a-z0-9]{25}\|$/.test(list);
@@ -391,7 +391,7 @@ export const CLASSIC_STATEMENTS = [
     run: async (t) => {
       const format = '{{index .Actor.Attributes "node.name"}}';
       const heard = t.follow('events', '--filter', 'event=die', '--format', format);
-      await until('all nodes are heard', 20, async () => {
+      await until('all nodes are heard', 60, async () => {
         for (const node of NODES)
           await ok(t, 'run', '--rm', '-e', `constraint:node==${node}`, IMAGE, 'true');
         return NODES.every((node) => heard().includes(node));
@@ -417,9 +417,9 @@ export const CLASSIC_STATEMENTS = [
       const manage = [process.execPath, MAIN, 'swarm', 'manage', '--no-tls', '-H', host];
       t.start(1, [...manage, s.discovery]);
       const shows = (pattern) => async () => pattern.test((await t.plain(['info'], host)).stdout);
-      await until('one node', 10, shows(/ Nodes: 1\n {2}node2: 10\.9\.9\.2:2375\n/));
+      await until('one node', 60, shows(/ Nodes: 1\n {2}node2: 10\.9\.9\.2:2375\n/));
       await join(3, '10.9.9.3:2375');
-      await until('two nodes', 10, shows(/ Nodes: 2\n/));
+      await until('two nodes', 60, shows(/ Nodes: 2\n/));
       const { stdout } = await t.shoal(1, 'swarm', 'list', s.discovery);
       must(stdout === '10.9.9.2:2375\n10.9.9.3:2375\n', oneLine(stdout));
     },
@@ -432,7 +432,7 @@ export const CLASSIC_STATEMENTS = [
       await start(t, 'moves', ...flags);
       await mustBeOn(t, 'moves', 'node2');
       await t.lab.stopAgent('node2', 'SIGKILL');
-      await until('node2 is unhealthy', 20, async () =>
+      await until('node2 is unhealthy', 60, async () =>
         /node2: \S+\n {3}└ Status: Unhealthy\n/.test(await ok(t, 'info')),
       );
       mustMatch(await ok(t, 'ps', '-a'), /Host Down +.*node2\//);
@@ -452,7 +452,7 @@ export const CLASSIC_STATEMENTS = [
     id: 'S1-19',
     says: 'with reschedule:on-node-failure a container runs elsewhere then',
     run: (t) =>
-      until('it runs elsewhere', 20, async () =>
+      until('it runs elsewhere', 60, async () =>
         (await names(t)).some((name) => /^node[13]\/moves$/.test(name)),
       ),
   },
@@ -461,9 +461,9 @@ export const CLASSIC_STATEMENTS = [
     says: 'a node that comes back is healthy again, without what was rescheduled',
     run: async (t) => {
       await t.restart('node2');
-      await until('node2 is well', 20, async () => !/Unhealthy/.test(await ok(t, 'info')));
+      await until('node2 is well', 60, async () => !/Unhealthy/.test(await ok(t, 'info')));
       await mustBeOn(t, 'glob', 'node2');
-      await until('there is one', 40, async () => {
+      await until('there is one', 60, async () => {
         const all = await names(t, '-a');
         return all.filter((name) => name.endsWith('/moves')).length === 1;
       });
@@ -476,7 +476,7 @@ export const CLASSIC_STATEMENTS = [
     run: async (t) => {
       const before = (await names(t, '-a')).toSorted();
       await t.restart('node1');
-      await until('the same containers', 20, async () => {
+      await until('the same containers', 60, async () => {
         const now = (await t.docker(['ps', '-a', '--format', '{{.Names}}'])).stdout;
         return now.trim().split('\n').toSorted().join() === before.join();
       });
