@@ -78,7 +78,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
   };
   const runtimes = await Runtimes.open(config, facts, engine, log);
   const node = new SwarmNode({ config, facts, state, log, onFatal, docker, runtimes });
-  const classic = { config, facts, node, state, docker, log };
+  const classic = { config, facts, node, state, docker, log, endpoints: new Set<symbol>() };
   const hostRuntime = runtimes.all.find(({ kind }) => kind === 'host');
   const metrics = createMetrics(node);
   const backend = createBackend({

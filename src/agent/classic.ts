@@ -36,6 +36,8 @@ export interface ClassicParts {
   readonly state: StateFile;
   readonly docker: ClassicFallback;
   readonly log: Log;
+  /** Those that are open on this node, the oldest first: it keeps the promises that are made of all. */
+  readonly endpoints: Set<symbol>;
 }
 
 export interface OpenClassic {
@@ -54,17 +56,21 @@ export async function openClassic(
 ): Promise<OpenClassic> {
   const { config, node, docker } = parts;
   const log = parts.log.child({ part: 'classic' });
+  const self = Symbol('endpoint');
+  const isFirst = () => [...parts.endpoints][0] === self;
   const server = await ClassicServer.open(address, tls === undefined ? 'none' : 'tls', {
-    backend: classicBackend(parts, discovery),
+    backend: classicBackend(parts, discovery, isFirst),
     fallback: docker,
     strategy,
     prng: new Prng(Date.now()),
     log,
   });
+  parts.endpoints.add(self);
   let endTls = () => {};
   try {
     if (tls !== undefined) endTls = secureEntrance({ config, node, log }, tls.files, server);
   } catch (error) {
+    parts.endpoints.delete(self);
     await server.close();
     throw error;
   }
@@ -87,6 +93,7 @@ export async function openClassic(
     port: server.port,
     async close() {
       isClosed = true;
+      parts.endpoints.delete(self);
       endTls();
       await server.close();
     },
@@ -177,6 +184,7 @@ function mustParse(text: string): string {
 function classicBackend(
   { config, facts, node }: ClassicParts,
   discovery: string | undefined,
+  isFirst: () => boolean,
 ): ClassicBackend {
   return {
     get self() {
@@ -187,10 +195,13 @@ function classicBackend(
       id === node.active?.identity.nodeId
         ? ownUpstream(config)
         : nodeUpstream(node, id, ENGINE_PREFIX),
-    isLeader: () =>
-      node.manager
-        .nodes()
-        .some(({ id, manager }) => id === node.manager.identity.nodeId && manager?.leader === true),
+    isFirst: () => {
+      const { nodeId } = node.manager.identity;
+      return (
+        isFirst() &&
+        node.manager.nodes().some(({ id, manager }) => id === nodeId && manager?.leader === true)
+      );
+    },
     facts: () => ({
       id: facts.id,
       name: config.hostname,

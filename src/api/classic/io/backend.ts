@@ -28,7 +28,7 @@ export interface ClassicBackend {
   members(): readonly ClassicMember[];
   /** Docker's API of one node alone, this one included. */
   upstream(id: string): Upstream;
-  /** Of the swarm's managers. */
-  isLeader(): boolean;
+  /** Of several endpoints of the swarm it acts first: the others wait whether it did. */
+  isFirst(): boolean;
   facts(): Omit<ClusterFacts, 'time'> & { readonly role: 'primary' | 'replica' };
 }

@@ -108,6 +108,13 @@ export class ClassicCluster {
     });
   }
 
+  /** Whether a container is one that is to run elsewhere when its node fails. */
+  hasPolicy(id: string): boolean {
+    for (const { inspected } of this.#known.values())
+      if (inspected.get(id)?.body !== undefined) return true;
+    return false;
+  }
+
   /** Forgets what was read of a container whose configuration was changed. */
   forgetClaims(nodeId: string, containerId: string): void {
     this.#known.get(nodeId)?.inspected.delete(containerId);

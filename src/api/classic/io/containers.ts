@@ -20,6 +20,9 @@ const ENGINE_FILTERS = [
   ...['network', 'publish', 'status', 'volume'],
 ];
 
+/** After which a container may be in another state. */
+const CHANGES = new Set(['start', 'stop', 'restart', 'kill', 'pause', 'unpause', 'rename']);
+
 export interface ContainerParts {
   readonly cluster: ClassicCluster;
   readonly placer: ClassicPlacer;
@@ -38,7 +41,15 @@ export function containerRoutes({
   const passOn = async (call: ClassicCall): Promise<Reply> => {
     const { nodeId, id } = await places.ofContainer(call.ref);
     const tail = call.verb === '' ? '' : `/${call.verb}`;
-    return passTo(cluster.upstream(nodeId), call, `/containers/${id}${tail}`);
+    const passed = passTo(cluster.upstream(nodeId), call, `/containers/${id}${tail}`);
+    if (!CHANGES.has(call.verb)) return passed;
+    return {
+      kind: 'raw',
+      serve: async (request, response) => {
+        await passed.serve(request, response);
+        rescheduler.noteChange(id);
+      },
+    };
   };
   return [
     {
@@ -144,7 +155,11 @@ export function containerRoutes({
 export const PRUNE_MS_MAX = 120_000;
 
 /** The client's request goes on to the node, under this path. */
-export function passTo(upstream: Upstream, call: ClassicCall, path: string): Reply {
+export function passTo(
+  upstream: Upstream,
+  call: ClassicCall,
+  path: string,
+): Extract<Reply, { readonly kind: 'raw' }> {
   return {
     kind: 'raw',
     serve: async (request, response) => {

@@ -9,7 +9,7 @@ import type { ClassicPlacer } from './placer.js';
 const LOOK_MS = 30_000;
 /** The managers' word of a node is looked at so often. */
 const ALERT_MS = 1_000;
-/** One that does not lead lets the leader, which may have an endpoint too, act first. */
+/** Whoever is not first lets the endpoint of the leading manager, if it has one, act. */
 const DEFERENCE_MS = 15_000;
 /** And looks on for so long. */
 const ALERT_AFTER_MS = 5_000;
@@ -18,7 +18,7 @@ const ALERT_AFTER_MS = 5_000;
 export class Rescheduler {
   readonly #cluster: ClassicCluster;
   readonly #placer: ClassicPlacer;
-  readonly #isLeader: () => boolean;
+  readonly #isFirst: () => boolean;
   readonly #log: Logger;
   readonly #closing: AbortSignal;
   readonly #timer: NodeJS.Timeout;
@@ -33,13 +33,13 @@ export class Rescheduler {
   constructor(
     cluster: ClassicCluster,
     placer: ClassicPlacer,
-    isLeader: () => boolean,
+    isFirst: () => boolean,
     log: Logger,
     closing: AbortSignal,
   ) {
     this.#cluster = cluster;
     this.#placer = placer;
-    this.#isLeader = isLeader;
+    this.#isFirst = isFirst;
     this.#log = log;
     this.#closing = closing;
     this.#timer = setInterval(() => void this.#tick(), ALERT_MS);
@@ -47,9 +47,14 @@ export class Rescheduler {
     closing.addEventListener('abort', () => clearInterval(this.#timer), { once: true });
   }
 
-  /** A container with a policy was made: it is to be known before its node fails. */
+  /** A container with a policy was made, or changed: it is to be known before its node fails. */
   lookSoon(): void {
     this.#lastLookMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** After something was done to a container. */
+  noteChange(id: string): void {
+    if (this.#cluster.hasPolicy(id)) this.lookSoon();
   }
 
   async #tick(): Promise<void> {
@@ -84,7 +89,7 @@ export class Rescheduler {
   }
 
   async #act(nodes: readonly SeenNode[], nowMs: number): Promise<void> {
-    const waitMs = this.#isLeader() ? 0 : DEFERENCE_MS;
+    const waitMs = this.#isFirst() ? 0 : DEFERENCE_MS;
     const { move, remove } = rescheduleOf(
       nodes,
       ({ id, hasFailed }) => hasFailed && nowMs - (this.#failedSinceMs.get(id) ?? nowMs) >= waitMs,

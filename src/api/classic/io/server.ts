@@ -72,9 +72,9 @@ export class ClassicServer {
     const placer = new ClassicPlacer(cluster, strategy, prng);
     this.#cluster = cluster;
     this.#places = places;
-    const isLeader = () => backend.isLeader();
+    const isFirst = () => backend.isFirst();
     const closing = this.#closing.signal;
-    const rescheduler = new Rescheduler(cluster, placer, isLeader, log, closing);
+    const rescheduler = new Rescheduler(cluster, placer, isFirst, log, closing);
     this.#routes = [
       ...systemRoutes(cluster, backend, strategy),
       ...containerRoutes({ cluster, placer, places, rescheduler }),

@@ -106,7 +106,7 @@ async function cluster(t: Test, strategy: ClassicStrategy = 'spread') {
         return socket;
       },
     }),
-    isLeader: () => true,
+    isFirst: () => true,
     facts: () => ({
       ...{ id: 'i', name: 'node1', version: 'swarm/1', kernelVersion: '', operatingSystem: '' },
       ...{ architecture: '', swarm: {}, role: 'primary' },
