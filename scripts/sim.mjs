@@ -27,6 +27,7 @@ function gossip(seeds) {
   const files = [
     'test/sim/swim.test.ts',
     'test/sim/records-convergence.test.ts',
+    'test/sim/acknowledgements.test.ts',
     'test/gossip/core/scenarios.test.ts',
   ];
   const tap = join(root, 'node_modules/tap/dist/esm/run.mjs');

@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { root, setup } from '../setup.mjs';
+import { ask, closeConnections } from './api.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const PORT = 8080;
@@ -251,6 +252,19 @@ const RECOVER = {
   'kill-node': (lab) => lab.heal(),
 };
 
+/** How flows have ended on each node, apart from those in good order. */
+async function endsOf(lab) {
+  const ends = {};
+  for (const { name, socket } of lab.nodes) {
+    const { value } = await ask(socket, 'GET', '/shoal/v1/status', { timeoutMs: 10_000 }).catch(
+      () => ({}),
+    );
+    for (const [end, count] of Object.entries(value?.ingress?.ports?.[0]?.ends ?? {}))
+      if (end !== 'closed' && count > 0) ends[`${name} ${end}`] = count;
+  }
+  return ends;
+}
+
 const failedIn = (told) => Object.values(told).reduce((sum, { failed }) => sum + failed, 0);
 
 async function lossless(name, service, lab, flags) {
@@ -265,7 +279,8 @@ async function lossless(name, service, lab, flags) {
   await delay(1_000);
   const told = await load.stop();
   const failed = failedIn(told);
-  return { name, tookMs, told, failed, isGood: failed === 0 && problem === undefined, problem };
+  const isGood = failed === 0 && problem === undefined;
+  return { name, tookMs, told, failed, isGood, problem, ends: await endsOf(lab) };
 }
 
 async function killed(name, service, lab, flags) {
@@ -291,7 +306,7 @@ async function killed(name, service, lab, flags) {
   };
 }
 
-function show({ name, tookMs, told, failed, outageMs, isGood, problem }) {
+function show({ name, tookMs, told, failed, outageMs, isGood, problem, ends = {} }) {
   const kinds = Object.entries(told).map(
     ([kind, { count, p50Ms, p99Ms, maxMs, failed: lost }]) =>
       `${kind} ${count} (failed ${lost}, p50 ${p50Ms} p99 ${p99Ms} max ${maxMs} ms)`,
@@ -301,6 +316,8 @@ function show({ name, tookMs, told, failed, outageMs, isGood, problem }) {
     `${isGood ? 'ok  ' : 'FAIL'} ${name.padEnd(12)} failed ${failed}, ${end}: ${kinds.join('; ')}`,
   ];
   if (problem !== undefined) lines.push(`       ${problem}`);
+  if (!isGood && Object.keys(ends).length > 0)
+    lines.push(`       ends so far: ${JSON.stringify(ends)}`);
   for (const { failures } of Object.values(told))
     lines.push(...failures.slice(0, 8).map((line) => `       ${line}`));
   process.stdout.write(`${lines.join('\n')}\n`);
@@ -318,6 +335,7 @@ export async function ingress(argv) {
   let ending;
   const end = () => {
     ending ??= (async () => {
+      closeConnections();
       if (flags.keep) process.stderr.write(`chaos: kept: ${lab.dir}\n`);
       else {
         await lab.down();

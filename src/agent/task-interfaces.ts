@@ -35,6 +35,8 @@ export interface TaskInterfacesDependencies {
 }
 
 interface Wired {
+  /** What was announced before must not be taken back by what is slower. */
+  isDraining: boolean;
   readonly serviceId: string;
   readonly netns: string;
   readonly attachments: readonly string[];
@@ -54,6 +56,7 @@ export class TaskInterfaces implements TaskNetworks {
   /** The same names of interfaces every time: one that an agent before this one left is taken over. */
   async wire(task: TaskObject, netns: string, endpoint: EndpointState): Promise<void> {
     const wired: Wired = {
+      isDraining: false,
       serviceId: task.serviceId,
       netns,
       attachments: task.networks.map(({ attachmentId }) => attachmentId),
@@ -89,7 +92,10 @@ export class TaskInterfaces implements TaskNetworks {
    * so it gets none before it listens; one that never does gets them all the same.
    */
   async announce(id: string): Promise<void> {
+    const wired = this.#wired.get(id);
     await this.#listening(id);
+    // It may be stopped by now, or be another.
+    if (wired === undefined || wired.isDraining || this.#wired.get(id) !== wired) return;
     this.#setEndpoint(id, 'ready');
     await this.#published(id);
   }
@@ -99,6 +105,8 @@ export class TaskInterfaces implements TaskNetworks {
    * its program has taken a connection is seen by an answer only, so the end of flows is what counts.
    */
   async drain(id: string): Promise<void> {
+    const wired = this.#wired.get(id);
+    if (wired !== undefined) wired.isDraining = true;
     this.#setEndpoint(id, 'draining');
     await this.#published(id);
     const { acknowledgements, drainMs } = this.#deps;
@@ -116,7 +124,7 @@ export class TaskInterfaces implements TaskNetworks {
     if (wired === undefined) return;
     const ports = this.#deps.portsOf(wired.serviceId);
     const endMs = performance.now() + LISTENING_MS_MAX;
-    while (this.#wired.get(id) === wired && performance.now() < endMs) {
+    while (this.#wired.get(id) === wired && !wired.isDraining && performance.now() < endMs) {
       if (this.#listensAt(wired, ports)) return;
       await delay(LISTENING_POLL_MS);
     }

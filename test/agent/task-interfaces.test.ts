@@ -68,6 +68,14 @@ t.test('one whose namespace is gone is not waited for', async (t) => {
   t.strictSame(told, ['a1 is ready', 'all know n1']);
 });
 
+t.test('one that is stopped before it listens gets no work after all', async (t) => {
+  const { made, told, id } = await wired(t, () => new Set());
+  const announced = made.announce(id);
+  await made.drain(id);
+  await announced;
+  t.notMatch(told, ['a1 is ready']);
+});
+
 t.test('a task that is to stop leaves the others first, and then its connections', async (t) => {
   const { made, told, id } = await wired(t, () => new Set());
   await made.drain(id);

@@ -95,6 +95,8 @@ t.test(
     await t.test(
       'its agent is killed and comes back: the same task, the same process',
       async (t) => {
+        // With the manager, which would replace the tasks of a node that it has found down.
+        await lab.lab.signalAgent('node1', 'SIGKILL');
         await lab.lab.signalAgent('node2', 'SIGKILL');
         process.kill(pid, 0);
         await lab.lab.startAgent('node2');
@@ -103,6 +105,12 @@ t.test(
           SOON_MS,
           async () => (await inside(pid, 'python3', '-c', FETCH)).code === 0,
         );
+        await lab.lab.startAgent('node1');
+        await until('the manager knows', SOON_MS, async () => {
+          // It is none before its log is open.
+          const seen = await states(lab, 'web').catch(() => ['']);
+          return seen.every((line) => line.startsWith('Running Running'));
+        });
         t.match(journal(lab, 'node2').get(id), before ?? {});
       },
     );

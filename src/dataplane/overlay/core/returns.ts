@@ -44,8 +44,11 @@ const SILENT_MS_MAX = 150_000;
 
 const FREE = 0;
 const OPEN = 1;
-/** One side has ended it: another node may take over its addresses and ports. */
-const ENDING = 2;
+/** Which side has ended it, besides `OPEN`. */
+const CLIENT_DONE = 2;
+const TASK_DONE = 4;
+/** Both have: another node may take over its addresses and ports. */
+const ENDED = OPEN | CLIENT_DONE | TASK_DONE;
 
 /** What a packet towards a task does to what is remembered. */
 export type Noted = 'noted' | 'conflict' | 'other';
@@ -86,14 +89,14 @@ export class Returns {
     let at = this.#find();
     if (at !== -1 && !(this.#macLow[at] === macLow && this.#macHigh[at] === macHigh)) {
       const isTaken =
-        this.#state[at] === OPEN && nowMs - (this.#lastMs[at] as number) < SILENT_MS_MAX;
+        this.#state[at] !== ENDED && nowMs - (this.#lastMs[at] as number) < SILENT_MS_MAX;
       if (isTaken) return 'conflict';
     }
     if (at === -1) at = this.#claim();
     this.#macHigh[at] = macHigh;
     this.#macLow[at] = macLow;
     this.#lastMs[at] = nowMs;
-    this.#follow(at);
+    this.#follow(at, CLIENT_DONE);
     return 'noted';
   }
 
@@ -105,7 +108,7 @@ export class Returns {
     if (at === -1) return false;
     view.setUint16(frame, this.#macHigh[at] as number);
     view.setInt32(frame + 2, this.#macLow[at] as number);
-    this.#follow(at);
+    this.#follow(at, TASK_DONE);
     return true;
   }
 
@@ -127,9 +130,11 @@ export class Returns {
     return (this.#flags & (TCP_SYN | TCP_ACK | TCP_RST)) === TCP_SYN;
   }
 
-  #follow(at: number): void {
-    if ((this.#flags & (TCP_FIN | TCP_RST)) !== 0) this.#state[at] = ENDING;
-    else if ((this.#flags & TCP_SYN) !== 0) this.#state[at] = OPEN;
+  #follow(at: number, done: number): void {
+    const state = this.#state[at] as number;
+    if ((this.#flags & TCP_RST) !== 0) this.#state[at] = ENDED;
+    else if ((this.#flags & TCP_FIN) !== 0) this.#state[at] = state | done;
+    else if (this.isSyn) this.#state[at] = OPEN;
   }
 
   /** @param isBack From the task; the key is that of the way towards it. */

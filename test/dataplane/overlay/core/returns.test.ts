@@ -119,6 +119,12 @@ t.test(
     );
 
     vtep.egress('port-5', answer({ flags: FIN | ACK }));
+    t.match(
+      one(vtep.ingress('192.0.2.99', inward(4))),
+      { flags: RST | ACK },
+      'one side is not both',
+    );
+    vtep.ingress('192.0.2.98', inward(3, { flags: FIN | ACK }));
     t.equal(one(vtep.ingress('192.0.2.99', inward(4))).place, 'port-5');
     t.equal(one(vtep.egress('port-5', answer())).place, '192.0.2.99');
   },
