@@ -68,12 +68,13 @@ async function openDnat(where: Where, port: number): Promise<ProxyPath | string>
   const file = join(dir, 'dnat.nft');
   const map = (to: number) =>
     `numgen inc mod ${hosts.backends.length} map { ${hosts.backends.map((a, i) => `${i} : ${a} . ${to}`).join(', ')} }`;
+  // The echo answers from its host's first address, whichever it was asked at: it is one backend, for all.
   writeFileSync(
     file,
     `table ip bench {
   chain before { type nat hook prerouting priority -100;
     ip daddr ${hosts.nodeAddress} tcp dport ${port} dnat ip to ${map(tcpPort)}
-    ip daddr ${hosts.nodeAddress} udp dport ${port} dnat ip to ${map(udpPort)}
+    ip daddr ${hosts.nodeAddress} udp dport ${port} dnat ip to ${hosts.backends[0]}:${udpPort}
   }
 }
 `,
@@ -153,7 +154,7 @@ stream {
 ${servers(where.tcpPort)}
   }
   upstream udp {
-${servers(where.udpPort)}
+    server ${where.hosts.backends[0]}:${where.udpPort};
   }
   server { listen [::]:${port} ipv6only=off backlog=4096; proxy_pass tcp; }
   server { listen [::]:${port} udp ipv6only=off; proxy_pass udp; }

@@ -45,28 +45,27 @@ const ingress = new Ingress({
   holderOf: () => 'somebody',
 });
 
-const endpoints: IngressEndpoint[] = addresses.split(',').map((address) => ({
-  serviceId: 's1',
-  taskId: address,
-  slot: 1,
-  addresses: [address],
-  state: 'ready',
-  isLocal: false,
-}));
+const endpointsOf = (serviceId: string): IngressEndpoint[] =>
+  addresses.split(',').map((address) => ({
+    serviceId,
+    taskId: address,
+    slot: 1,
+    addresses: [address],
+    state: 'ready',
+    isLocal: false,
+  }));
+
+const serviceOf = (id: string, protocol: string, targetPort: string | undefined) => ({
+  id,
+  name: id,
+  labels: {},
+  ports: [{ protocol, publishedPort: Number(port), targetPort: Number(targetPort) }],
+});
 
 ingress.update({
-  services: [
-    {
-      id: 's1',
-      name: 'bench',
-      labels: {},
-      ports: [
-        { protocol: 'tcp', publishedPort: Number(port), targetPort: Number(tcpTarget) },
-        { protocol: 'udp', publishedPort: Number(port), targetPort: Number(udpTarget) },
-      ],
-    },
-  ],
-  endpoints,
+  services: [serviceOf('tcp', 'tcp', tcpTarget), serviceOf('udp', 'udp', udpTarget)],
+  // The echo answers from its host's first address, whichever it was asked at.
+  endpoints: [...endpointsOf('tcp'), ...endpointsOf('udp').slice(0, 1)],
   hostPorts: [],
 });
 process.once('SIGTERM', () => void ingress.close().then(() => process.exit(0)));
