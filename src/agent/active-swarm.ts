@@ -319,6 +319,8 @@ export class ActiveSwarm {
       this.gossip.onMembers(() => this.#onMembers()),
       this.gossip.records.onChange(() => this.#schedule()),
     );
+    // Members too may be known already: whoever is not, is not asked to acknowledge.
+    this.#onMembers();
     // Others may have come while the ports were opened, which takes seconds on a busy host.
     this.#onAssignments(this.session.assignments() ?? this.#assignments);
   }
