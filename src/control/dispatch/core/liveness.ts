@@ -275,7 +275,9 @@ export class Liveness implements Core<LivenessInput, LivenessReady> {
     watched.lostSinceMs ??=
       charge === 'own' && served?.number === ifSession ? served.heardMs : nowMs;
     const downAtMs = watched.lostSinceMs + MISSED_HEARTBEATS_MAX * this.#heartbeatMs;
-    const goneAtMs = (watched.suspectSinceMs ?? Number.POSITIVE_INFINITY) + SUSPECT_MS;
+    // A manager that has only just started has no session of its own to go by, and what it hears may be old.
+    const suspectSinceMs = served?.number === ifSession ? watched.suspectSinceMs : undefined;
+    const goneAtMs = (suspectSinceMs ?? Number.POSITIVE_INFINITY) + SUSPECT_MS;
     if (this.#isDead(nodeId) || nowMs >= goneAtMs)
       this.#report({ nodeId, state: 'down', message: GONE, ifSession }, watched, nowMs);
     else if (nowMs >= downAtMs)
