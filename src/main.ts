@@ -1,4 +1,6 @@
-import { reportBug, runCli } from './cli/program.js';
+// Before anything else is loaded, which would be in vain.
+if (process.argv[2] === 'agent') await (await import('./base/io/lean-process.js')).becomeLean();
+const { reportBug, runCli } = await import('./cli/program.js');
 
 /** What nobody caught is a bug: it is shown, and the process ends. */
 function onUncaught(error: unknown): void {

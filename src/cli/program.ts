@@ -139,7 +139,6 @@ async function addAgentCommand(
 ): Promise<void> {
   const agent = program.command('agent').description('run the agent of this host');
   if (!argv.includes('agent')) return;
-  if (argv[0] === 'agent') (await import('../base/io/lean-process.js')).becomeLean();
   const { addAgentFlags, runAgentCommand } = await import('../agent/command.js');
   addAgentFlags(agent)
     .addHelpText(

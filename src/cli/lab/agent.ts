@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { LEAN_ENVIRONMENT, LEAN_FLAGS } from '../../base/io/lean-process.js';
 import { AgentClient } from '../agent-client.js';
 import { CliError } from '../error.js';
 import { builtProgram } from '../paths.js';
@@ -46,7 +47,7 @@ function outputFileOf(node: LabNode): string {
 export function startAgent(node: LabNode, options: LabAgentOptions): ProcessRecord {
   mkdirSync(node.dataDir, { recursive: true });
   mkdirSync(dirname(node.socket), { recursive: true });
-  const command = options.command ?? [process.execPath, builtMain()];
+  const command = options.command ?? [process.execPath, ...LEAN_FLAGS, builtMain()];
   const [program, ...args] = [
     'nsenter',
     `--net=${netnsPath(node.netns)}`,
@@ -66,7 +67,7 @@ export function startAgent(node: LabNode, options: LabAgentOptions): ProcessReco
     const child = spawn(program, args, {
       detached: true,
       stdio: ['ignore', output, output],
-      env,
+      env: { ...env, ...LEAN_ENVIRONMENT },
     });
     child.on('error', () => {});
     child.unref();
