@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, release, tmpdir, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { packageRoot } from '../src/base/io/package-root.js';
 import { openHosts } from './ingress/hosts.js';
 import {
   DIRECT_UDP_OFFSET,
@@ -125,12 +125,6 @@ function readOptions() {
     idle: Math.ceil(positive(values['idle'], 'idle')),
     flags: values['proxy-flag'] as string[],
   };
-}
-
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
 }
 
 /** Compiles a load program into the build folder. */

@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, release, tmpdir, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { packageRoot } from '../src/base/io/package-root.js';
 import { idlePercent, measureRound, type Round, UNITS } from './overlay/measure.js';
 import { bareVeth, type DataPath, kernelVxlan } from './overlay/paths.js';
 import { shoalPath } from './overlay/shoal-path.js';
@@ -120,12 +120,6 @@ function readOptions(): Options {
     wires: listOf(String(values['wires']), Object.keys(WIRES) as WireName[], 'wires'),
     agentFlags: values['agent-flag'] as string[],
   };
-}
-
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
 }
 
 /** Compiles the UDP load program into the build folder, unless it is there. */

@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, release, tmpdir, totalmem } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { packageRoot } from '../src/base/io/package-root.js';
 import type { Cluster, Load } from './raft/cluster.js';
 import { fillMegabytes } from './raft/cluster.js';
 import { measureDisk } from './raft/disk.js';
@@ -132,12 +132,6 @@ function readOptions(): Options {
     dir: text('dir') ?? tmpdir(),
     prof: text('prof'),
   };
-}
-
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
 }
 
 function versionsOf(tools: EtcdTools | undefined) {

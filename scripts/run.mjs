@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { root, setup } from './setup.mjs';
 
 setup();
-const child = spawn(process.execPath, [join(root, 'dist/src/main.js'), ...process.argv.slice(2)], {
+const child = spawn(process.execPath, [join(root, 'dist/main.js'), ...process.argv.slice(2)], {
   stdio: 'inherit',
 });
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));

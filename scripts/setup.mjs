@@ -14,6 +14,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -93,6 +94,53 @@ function buildTypeScript() {
     '-p',
     'tsconfig.build.json',
   ]);
+  writeFileSync(stampFile, stamp);
+}
+
+/**
+ * `dist/main.js`: the program in few files, which starts in half the time of the thousand modules it is made of.
+ * Its workers lie beside it, where it looks for them.
+ */
+function bundle() {
+  const main = join(root, 'dist', 'main.js');
+  const stampFile = join(root, 'dist', '.bundle-stamp');
+  const stamp = readFileSync(join(root, 'dist', '.stamp'), 'utf8');
+  if (isFresh(stampFile, stamp) && existsSync(main)) return;
+  try {
+    const { buildSync } = createRequire(import.meta.url)('esbuild');
+    buildSync({
+      absWorkingDir: join(root, 'dist'),
+      entryPoints: ['main.js', 'agent/dataplane-worker.js', 'gossip/io/swim-worker.js'].map(
+        (path) => join('src', path),
+      ),
+      entryNames: '[name]',
+      chunkNames: 'chunk-[hash]',
+      outdir: '.',
+      bundle: true,
+      splitting: true,
+      platform: 'node',
+      // A dynamic import of what is no ES module would have no named exports.
+      mainFields: ['module', 'main'],
+      format: 'esm',
+      target: `node${NODE_MINIMUM[0]}`,
+      // It finds its binary by its own place.
+      external: ['koffi'],
+      // For packages that are no ES modules, and require Node's.
+      banner: {
+        js: "import { createRequire as createRequireOfBundle } from 'node:module';\nconst require = createRequireOfBundle(import.meta.url);",
+      },
+      logLevel: 'error',
+    });
+  } catch (error) {
+    say(`the program is not bundled, and starts slower: ${error.message}`);
+    writeFileSync(main, "import './src/main.js';\n");
+  }
+  // An agent that runs may yet load its own: those of today stay.
+  const oldest = Date.now() - 24 * 60 * 60 * 1000;
+  for (const name of readdirSync(join(root, 'dist'))) {
+    const path = join(root, 'dist', name);
+    if (name.startsWith('chunk-') && statSync(path).mtimeMs < oldest) rmSync(path);
+  }
   writeFileSync(stampFile, stamp);
 }
 
@@ -210,7 +258,10 @@ export function setup({ native = true, typescript = true } = {}) {
   checkNode();
   withLock(() => {
     installDependencies();
-    if (typescript) buildTypeScript();
+    if (typescript) {
+      buildTypeScript();
+      bundle();
+    }
     if (native) for (const part of NATIVE) buildNative(part);
   });
 }

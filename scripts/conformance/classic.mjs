@@ -10,7 +10,7 @@ import { must, mustMatch, oneLine, until } from './expect.mjs';
 import { run } from './target.mjs';
 
 const NODES = ['node1', 'node2', 'node3'];
-const MAIN = join(root, 'dist/src/main.js');
+const MAIN = join(root, 'dist/main.js');
 
 /** Three nodes with an engine each; node1 is the manager, with the endpoint on 3376. */
 export async function classicTarget() {

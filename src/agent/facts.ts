@@ -2,23 +2,14 @@ import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { arch, availableParallelism, networkInterfaces, release, totalmem } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { HostFacts } from '../api/index.js';
 import { writeFileAtomically } from '../base/io/atomic-file.js';
+import { packageRoot } from '../base/io/package-root.js';
 import { OUTSIDE_BRIDGE } from '../dataplane/io/index.js';
 import type { HostAddress } from './addresses.js';
 import type { AgentConfig } from './config.js';
-
-const here = dirname(fileURLToPath(import.meta.url));
-
-/** The folder that holds package.json: two levels up from src, three from dist/src. */
-export function packageRoot(): string {
-  for (let folder = here; folder !== '/'; folder = dirname(folder)) {
-    if (existsSync(join(folder, 'package.json'))) return folder;
-  }
-  return here;
-}
 
 export function agentVersion(): string {
   const text = readFileSync(join(packageRoot(), 'package.json'), 'utf8');

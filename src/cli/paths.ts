@@ -1,17 +1,8 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from '../base/io/package-root.js';
 
-/** The folder of the package, whether this runs from `src` or from `dist/src`. */
-export function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json')) && folder !== dirname(folder)) {
-    folder = dirname(folder);
-  }
-  return folder;
-}
-
-/** A built program of the package, `src/main.js` or `bench/overlay.js`. */
+/** A built program of the package, `main.js` or `bench/overlay.js`. */
 export function builtProgram(name: string): string {
   return join(packageRoot(), 'dist', name);
 }

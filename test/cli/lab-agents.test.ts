@@ -7,7 +7,7 @@ import { netnsNames } from '../../src/cli/lab/tools.js';
 import { cannotMakeNamespaces, makeNetns } from '../dataplane/sys/netns-fixture.js';
 import { type Finished, root, scratch, shoal, startShoal, until } from './shoal.js';
 
-const isBuilt = existsSync(join(root, 'dist/src/main.js'));
+const isBuilt = existsSync(join(root, 'dist/main.js'));
 const skip = cannotMakeNamespaces || (isBuilt ? false : 'needs a build');
 
 t.test('real agents: attach a namespace, run a process beside it, by name', { skip }, async (t) => {
@@ -24,7 +24,7 @@ t.test('real agents: attach a namespace, run a process beside it, by name', { sk
       dir,
       '--',
       process.execPath,
-      join(root, 'dist/src/main.js'),
+      join(root, 'dist/main.js'),
       ...command,
     ]);
   const post = (path: string, body: unknown) =>

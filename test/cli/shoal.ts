@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 export const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
-const built = join(root, 'dist/src/main.js');
+const built = join(root, 'dist/main.js');
 
 /** The command as built; without a build from its source, which takes a second longer each time. */
 export const shoalCommand: readonly string[] = existsSync(built)

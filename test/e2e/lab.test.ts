@@ -157,8 +157,8 @@ t.test('exec, env, status, partition and heal', { skip }, async (t) => {
 });
 
 /** Starts `lab up` and waits until it says what it is at. */
-async function upUntil(t: Teardown, dir: string, said: RegExp): Promise<Running> {
-  const upping = start(t, [...shoalArgv, 'lab', 'up', '--nodes', '2', '--dir', dir]);
+async function upUntil(t: Teardown, dir: string, said: RegExp, nodes = 1): Promise<Running> {
+  const upping = start(t, [...shoalArgv, 'lab', 'up', '--nodes', `${nodes}`, '--dir', dir]);
   await until(`lab up says ${said}`, 20_000, () => said.test(upping.output()));
   return upping;
 }
@@ -181,7 +181,7 @@ t.test('down after lab up was killed, at every moment', { skip }, async (t) => {
 
 t.test('lab up goes on where a killed one stopped', { skip }, async (t) => {
   const dir = labFolder(t);
-  const upping = await upUntil(t, dir, /starting the agent of node2/);
+  const upping = await upUntil(t, dir, /starting the agent of node2/, 2);
   await upping.stop('SIGKILL');
   const status = statusOf(await lab(dir, 'up', '--nodes', '2', '--json'));
   t.match(status.nodes, [{ state: 'ready' }, { state: 'ready' }]);

@@ -80,7 +80,7 @@ export function startAgent(node: LabNode, options: LabAgentOptions): ProcessReco
 }
 
 function builtMain(): string {
-  const path = builtProgram('src/main.js');
+  const path = builtProgram('main.js');
   if (existsSync(path)) return path;
   const message = `the program is not built (${path} is missing): run 'npm run build'`;
   throw new CliError({ code: 'CLI_TOOL_FAILED', tool: 'shoal' }, message);

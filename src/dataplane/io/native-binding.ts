@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { packageRoot } from '../../base/io/package-root.js';
 import type { PacketBatch } from '../core/batch.js';
 import type { ProxyBinding } from '../core/proxy-binding.js';
 
@@ -57,17 +57,6 @@ const ADDON = 'build/shoal-native.node';
 let loaded: NativeBinding | undefined;
 let reason = '';
 
-/** The folder of package.json: this module runs from `src` in tests and from `dist/src` otherwise. */
-function packageRoot(): string | undefined {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) {
-    const parent = dirname(folder);
-    if (parent === folder) return undefined;
-    folder = parent;
-  }
-  return folder;
-}
-
 /** The addon, or `undefined` where it cannot be had; `nativeUnavailableReason` then says why. */
 export function loadNative(): NativeBinding | undefined {
   if (loaded !== undefined) return loaded;
@@ -75,9 +64,8 @@ export function loadNative(): NativeBinding | undefined {
     reason = `the native packet driver is for Linux, not ${process.platform}`;
     return undefined;
   }
-  const root = packageRoot();
-  const path = join(root ?? '.', ADDON);
-  if (root === undefined || !existsSync(path)) {
+  const path = join(packageRoot(), ADDON);
+  if (!existsSync(path)) {
     reason = `the native packet driver is not built: ${ADDON} is missing (needs a C++ compiler when set up)`;
     return undefined;
   }

@@ -10,7 +10,7 @@ import { Netns } from './netns.js';
 import { type Finished, hasTool, must, run, type Teardown, until } from './process.js';
 
 const root = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
-const program = join(root, 'dist/src/main.js');
+const program = join(root, 'dist/main.js');
 
 /** The built `shoal`. */
 export const shoalArgv: readonly string[] = [process.execPath, program];

@@ -1,23 +1,14 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../../base/io/package-root.js';
 import { RuntimeError } from '../../core/runtime-error.js';
 
 const NATIVE_SHIM = 'build/shoal-shim';
 const PORTABLE_SHIM = 'dist/src/runtime/host/io/portable-shim.js';
 /** Bytes of a supervisor's answer. */
 const ANSWER_BYTES_MAX = 4096;
-
-/** The folder of package.json: this module runs from `src` in tests and from `dist/src` otherwise. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) {
-    folder = dirname(folder);
-  }
-  return folder;
-}
 
 /** The program that stands by a task, and runs further commands inside one. */
 export interface Shim {
