@@ -21,6 +21,7 @@ let passed = 0;
 let failed = 0;
 const skipped = [];
 let file = '';
+let isTelling = false;
 for await (const line of createInterface({ input: child.stdout })) {
   const assertion = /^(?<indent> *)(?<not>not )?ok \d+(?: - (?<name>.*))?$/.exec(line);
   const subtest = /^# Subtest: (.*)$/.exec(line);
@@ -35,8 +36,12 @@ for await (const line of createInterface({ input: child.stdout })) {
       else passed += 1;
     }
     if (not) process.stdout.write(`${line}\n`);
-  } else if (/^ +(---|\.\.\.|[a-zA-Z]+:|[-+@] |at )/.test(line) && failed > 0)
+    isTelling = Boolean(not);
+  } else if (isTelling) {
+    // What tap says about what is not ok, up to the end of its block.
     process.stdout.write(`${line}\n`);
+    if (/^ *\.\.\.$/.test(line)) isTelling = false;
+  }
 }
 const code = await new Promise((resolve) => {
   if (child.exitCode !== null) resolve(child.exitCode);
