@@ -64,7 +64,10 @@ export function addAgentFlags(command: Command): Command {
     .option('--classic-discovery <token://…>', 'only the nodes of this group (default: all)')
     .option('--gossip-port <port>', 'UDP and TCP port of the gossip (default: 7946)')
     .option('--gossip-profile <profile>', 'lan, wan or local (default: lan)')
-    .option('--busy-poll-micros <n>', 'polling after the last packet before sleeping (default: 50)')
+    .option(
+      '--busy-poll-micros <n>',
+      'polling after the last packet before sleeping (default: 50); the native driver stretches it up to 5 times for what keeps coming just after',
+    )
     .option('--source-ports <n>', 'outer source ports that flows are spread over (default: 4)')
     .option('--receive-buffer-bytes <n>', 'kernel buffer of the VXLAN socket (default: 16777216)')
     .option(

@@ -32,6 +32,10 @@ constexpr int kTrainsWantedMin = 8;
 constexpr uint32_t kWatchTurns = 32;
 /** A descriptor that was silent for so long is watched again, however busy the others are. */
 constexpr int64_t kHotMicros = 2000;
+/** How far polling may stretch, in multiples of what was configured. */
+constexpr int64_t kStretchMax = 5;
+/** Reads that found something between two sleeps: more of them are no question and answer. */
+constexpr int kTalkReadsMax = 8;
 constexpr int kPriority = -10;
 /** Inner packet of a super-frame whose segment size is unknown: as over an MTU of 1500. */
 constexpr uint32_t kAssumedInnerMtu = 1450;
@@ -65,6 +69,7 @@ void writeSender(uint8_t* at, const sockaddr_storage* sender) {
 Driver::Driver(const DriverConfig& config, const BatchMemory& egress, const BatchMemory& ingress,
                double* stats)
     : config_(config), egress_(egress), ingress_(ingress), stats_(stats), coalescer_(this) {
+  pollMicros_ = config.busyPollMicros;
   rows_.resize(std::max(egress.rowsMax, ingress.rowsMax));
   headerBlocks_.resize(kHeaderBlocksMax * kHeaderBlockBytes);
 }
@@ -141,6 +146,7 @@ bool Driver::watch(int fd, uint32_t tag) {
  */
 void Driver::heatPort(int index) {
   Port& port = ports_[index];
+  stretch();
   port.usedMicros = lastPacketMicros_ = turnMicros_;
   if (port.hot || config_.busyPollMicros == 0) return;
   epoll_ctl(epoll_, EPOLL_CTL_DEL, port.fd, nullptr);
@@ -149,16 +155,33 @@ void Driver::heatPort(int index) {
 }
 
 void Driver::heatReceiver(int which) {
+  stretch();
   receiverUsedMicros_[which] = lastPacketMicros_ = turnMicros_;
   if (receiverHot_[which] || config_.busyPollMicros == 0) return;
   epoll_ctl(epoll_, EPOLL_CTL_DEL, receivers_[which]->fd(), nullptr);
   receiverHot_[which] = true;
 }
 
+/**
+ * How long to poll after the last packet: what is asked and answered comes back after the time that wakes
+ * somebody elsewhere, which differs a lot between machines. Whoever falls asleep just before pays for a wake-up
+ * of its own with every packet. A stream that pauses does not: there polling only takes time from the ends.
+ */
+void Driver::stretch() {
+  ++readsSinceSleep_;
+  if (isHot()) return;
+  const int64_t longest = kStretchMax * config_.busyPollMicros;
+  const bool wasTalk = readsSinceSleep_ <= kTalkReadsMax;
+  const bool wasMissed = wasTalk && turnMicros_ - lastPacketMicros_ <= longest;
+  readsSinceSleep_ = 0;
+  pollMicros_ = wasMissed ? std::min(longest, 2 * pollMicros_)
+                          : std::max(config_.busyPollMicros, pollMicros_ / 2);
+}
+
 /** Gives back to epoll what has been silent; it reports at once what came meanwhile. */
 void Driver::coolIdle() {
   // Packets go to and fro: while any descriptor is busy, the others wait for their next one.
-  const bool idle = turnMicros_ - lastPacketMicros_ > config_.busyPollMicros;
+  const bool idle = turnMicros_ - lastPacketMicros_ > pollMicros_;
   const int64_t silentSince = idle ? INT64_MAX : turnMicros_ - kHotMicros;
   for (size_t i = 0; i < hotPorts_.size();) {
     const int index = hotPorts_[i];

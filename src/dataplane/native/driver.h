@@ -122,6 +122,7 @@ class Driver final : FrameSink {
   bool watch(int fd, uint32_t tag);
   void heatPort(int index);
   void heatReceiver(int which);
+  void stretch();
   void coolIdle();
   bool isHot() const { return !hotPorts_.empty() || receiverHot_[0] || receiverHot_[1]; }
 
@@ -146,6 +147,9 @@ class Driver final : FrameSink {
   /** When the turn began, for all that happens in it. */
   int64_t turnMicros_ = 0;
   int64_t lastPacketMicros_ = 0;
+  /** `config_.busyPollMicros`, stretched. */
+  int64_t pollMicros_ = 0;
+  int readsSinceSleep_ = 0;
   bool turnFound_ = false;
   uint32_t turns_ = 0;
   int64_t wokenMicros_ = 0;
