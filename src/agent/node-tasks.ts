@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { TaskObject } from '../base/service-model.js';
 import type { TaskId } from '../base/swarm-model.js';
+import type { NodeFacts } from '../base/templates.js';
 import type { Assignments, ManagerSession } from '../control/index.js';
 import {
   chooseRuntime,
@@ -14,7 +15,6 @@ import {
 } from '../runtime/index.js';
 import type { Log } from './log.js';
 import { lackOf, runtimeTaskOf } from './runtime-task.js';
-import type { NodeFacts } from './task-templates.js';
 
 export interface NodeTasksOptions {
   readonly dataDir: string;

@@ -1,6 +1,7 @@
 import { type TaskObject, taskName } from '../base/service-model.js';
+import { expandContainer, type NodeFacts } from '../base/templates.js';
 import type { RuntimeTask } from '../runtime/index.js';
-import { type Blobs, expandBlobs, expandContainer, type NodeFacts } from './task-templates.js';
+import { type Blobs, expandBlobs } from './task-templates.js';
 
 /** Networks that every node has of its own; their names are in the place of an id. */
 const OF_THE_NODE = new Set(['host', 'bridge', 'none']);

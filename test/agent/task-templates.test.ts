@@ -1,7 +1,7 @@
 import t from 'tap';
 import { lackOf, runtimeTaskOf } from '../../src/agent/runtime-task.js';
-import { expandContainer } from '../../src/agent/task-templates.js';
 import type { ConfigId, SecretId } from '../../src/base/swarm-model.js';
+import { expandContainer } from '../../src/base/templates.js';
 import { MESH, type TaskWish, taskId, taskObject } from '../support/tasks.js';
 
 const NODE = { id: 'n1', hostname: 'alpha', os: 'linux', architecture: 'x86_64' };

@@ -386,3 +386,21 @@ t.test('a network shows its services, their addresses and tasks', async (t) => {
   });
   t.match(shown.Containers, { cc: { Name: name, IPv4Address: '10.0.1.5/24' } });
 });
+
+t.test(
+  'a template that is not understood is refused when the service is made or changed',
+  async (t) => {
+    const { call, service } = await withWeb(t);
+    const wrong = {
+      ...BODY,
+      TaskTemplate: { ContainerSpec: { Image: 'host', Hostname: '{{.Node.Colour}}' } },
+    };
+    const refusal = {
+      status: 400,
+      body: { message: /desc = expanding hostname failed: there is no field \.Node\.Colour$/ },
+    };
+    t.match(await call('POST', '/services/create', { ...wrong, Name: 'other' }), refusal);
+    const at = `/services/${service.id}/update?version=${service.version}`;
+    t.match(await call('POST', at, wrong), refusal);
+  },
+);

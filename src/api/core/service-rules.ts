@@ -1,17 +1,24 @@
 import { parseConstraints } from '../../base/constraint.js';
 import type { ContainerSpec, ServiceSpec } from '../../base/service-model.js';
+import { checkTemplates } from '../../base/templates.js';
 import { controlRefusal } from '../wire/errors.js';
 
 /**
  * What is wrong with a service's spec and concerns the engine's grammar alone. All else is judged by the
  * store, in the words of Docker's control plane as here.
  */
-export function checkServiceSpec({ task, update, rollback }: ServiceSpec): void {
+export function checkServiceSpec(spec: ServiceSpec): void {
+  const { task, update, rollback } = spec;
   const constraints = parseConstraints(task.placement?.constraints ?? []);
   if (typeof constraints === 'string') throw controlRefusal('Unknown', constraints);
   checkCredentialSpec(task.container);
   if ((update?.parallelism ?? 0) < 0 || (rollback?.parallelism ?? 0) < 0)
     throw controlRefusal('InvalidArgument', 'TaskSpec: update-parallelism cannot be negative');
+  try {
+    checkTemplates(spec);
+  } catch (error) {
+    throw controlRefusal('InvalidArgument', (error as Error).message);
+  }
 }
 
 function checkCredentialSpec({ configs = [], privileges }: ContainerSpec): void {

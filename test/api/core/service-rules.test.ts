@@ -35,6 +35,26 @@ const cases: readonly (readonly [string, ServiceSpec, string])[] = [
     { ...task({}), update: { parallelism: -1 } },
     'TaskSpec: update-parallelism cannot be negative',
   ],
+  [
+    'a host name with a field that is none',
+    task({}, { hostname: '{{.Node.Colour}}' }),
+    'expanding hostname failed: there is no field .Node.Colour',
+  ],
+  [
+    'a variable whose template has no end',
+    task({}, { env: ['GOOD={{.Task.Slot}}', 'BAD={{.Task.Slot'] }),
+    'expanding env failed: {{ is never closed by }}',
+  ],
+  [
+    'a mount with what is no field',
+    task({}, { mounts: [{ type: 'volume', source: '{{end}}', target: '/x' }] }),
+    'expanding mounts failed: {{end}} is not understood: fields such as {{.Task.Slot}} and {{index .Service.Labels "key"}} are',
+  ],
+  [
+    'a text with a mark of its own',
+    task({}, { hostname: '{{"\\x41"}}' }),
+    'expanding hostname failed: the text "\\x41" is not understood: `…` takes all characters as they are',
+  ],
 ];
 
 for (const [name, wrong, words] of cases) {
@@ -62,4 +82,10 @@ t.test('what Docker takes is taken, and wishes too', async (t) => {
   const privileges = { CredentialSpec: { Config: 'c' } };
   const configs = [{ configId: 'c', configName: 'c', runtime: true }];
   t.doesNotThrow(() => checkServiceSpec(task({}, { privileges, configs })));
+  const templates = {
+    hostname: '{{.Node.Hostname}}-{{.Service.Name}}.{{.Task.Slot}}',
+    env: ['A={{index .Service.Labels "none"}}{{.Service.Labels.none}}', '{{=x', 'PLAIN'],
+    mounts: [{ type: 'volume', source: '{{.Task.ID}}', target: '/{{.Node.Platform.OS}}' }],
+  };
+  t.doesNotThrow(() => checkServiceSpec(task({}, templates)));
 });
