@@ -154,6 +154,45 @@ export function proxyConformance(t: Test, driver: OpenDriver): void {
     });
   });
 
+  t.test(
+    'a task that takes connections and says nothing is passed over, and taken back',
+    async (t) => {
+      const [published, target] = [await freePort(), await freePort()];
+      let isStuck = true;
+      let met = 0;
+      await backend(t, NAMES[0], target, (socket) =>
+        socket.once('data', () => socket.end('quick')),
+      );
+      await backend(t, NAMES[1], target, (socket) => {
+        met += 1;
+        if (!isStuck) socket.once('data', () => socket.end('again'));
+      });
+      const ingress = openIngress(t, driver);
+      const endpoints = [endpoint(NAMES[0]), endpoint(NAMES[1])];
+      const labels = { 'shoal.outlier.ejection': '300ms', 'shoal.outlier.failures': '3' };
+      ingress.update(inputs('tcp', published, target, endpoints, labels));
+      const answers: string[] = [];
+      const ask = async () => {
+        const socket = await client(t, published);
+        socket.write('x');
+        void readAll(socket).then((answer) => answers.push(answer));
+      };
+      const asking = setInterval(() => void ask(), 20);
+      t.teardown(() => clearInterval(asking));
+      const isEjected = () => {
+        const { known, ready, ejected } = ingress.stats().ports[0]?.backends ?? {};
+        return known === 2 && ready === 2 && ejected === 1;
+      };
+      await until(isEjected);
+      const before = met;
+      answers.length = 0;
+      await until(() => answers.length >= 4);
+      t.ok(met - before <= 1, 'one on probation at most');
+      isStuck = false;
+      await until(() => answers.includes('again'));
+    },
+  );
+
   t.test('what drains keeps its connections until it is gone, and gets no more', async (t) => {
     const [published, target] = [await freePort(), await freePort()];
     for (const name of NAMES)

@@ -31,6 +31,8 @@ export const TOLD = {
   ended: 6,
   /** Half of the choices that were given ahead are taken. */
   low: 7,
+  /** It was sent something, and sent nothing for `silenceMillis`. Once for each flow, whose later answer is not told. */
+  silent: 8,
 } as const;
 
 export interface ProxyOptions {
@@ -42,6 +44,8 @@ export interface ProxyOptions {
   /** Bytes at a stretch after which a direction is spliced; 0: never. */
   readonly spliceAfterBytes: number;
   readonly busyPollMicros: number;
+  /** How long a backend may take for its first byte until that is told. */
+  readonly silenceMillis: number;
   /** There is something to take. */
   readonly onWake: () => void;
 }

@@ -56,7 +56,7 @@ std::string textOf(napi_env env, napi_value value) {
   return std::string(text, length);
 }
 
-/** proxyOpen({threads, flowsMax, backendsMax, backlog, spliceAfterBytes, busyPollMicros, onWake}) */
+/** proxyOpen({threads, flowsMax, backendsMax, backlog, spliceAfterBytes, busyPollMicros, silenceMillis, onWake}) */
 napi_value proxyOpen(napi_env env, napi_callback_info info) {
   Arguments args(env, info);
   napi_value options = args.values[0];
@@ -77,6 +77,7 @@ napi_value proxyOpen(napi_env env, napi_callback_info info) {
   config.backlog = static_cast<int>(get("backlog"));
   config.spliceAfterBytes = static_cast<uint32_t>(get("spliceAfterBytes"));
   config.busyPollNanos = get("busyPollMicros") * 1000;
+  config.silenceNanos = get("silenceMillis") * 1'000'000;
   config.wake = [context] {
     napi_call_threadsafe_function(context->wake, nullptr, napi_tsfn_nonblocking);
   };

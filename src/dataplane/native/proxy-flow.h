@@ -23,6 +23,8 @@ enum class Told : int32_t {
   kEnded = 6,
   /** Few of the choices that were made ahead are left. */
   kLow = 7,
+  /** The backend was sent something, and sent nothing for as long as `silenceNanos`. */
+  kSilent = 8,
 };
 
 /** How a flow ended: the index in FLOW_ENDS of proxy-driver.ts. */
@@ -99,6 +101,9 @@ struct Flow {
   FlowState state = FlowState::kFree;
   bool hasAnswer = false;
   bool isBreaking = false;
+  /** The backend was sent something, and its answer is waited for. */
+  bool isAsked = false;
+  bool wasSilent = false;
   bool wasRefused = false;
   /** The connection that is being made is from the client's address. */
   bool asClient = false;
@@ -115,7 +120,8 @@ struct Flow {
   Endpoint client;
   int64_t startedNanos = 0;
   int64_t connectByNanos = 0;
-  /** Among those that connect. */
+  int64_t askedNanos = 0;
+  /** Among those that connect, and then among those whose answer is waited for. */
   int32_t before = -1;
   int32_t after = -1;
 };

@@ -104,7 +104,10 @@ ProxyThread::Step ProxyThread::copy(Flow* flow, int which) {
     direction.isOver = true;
     return Step::kMoved;
   }
-  if (which == kDown) noteAnswer(flow);
+  if (which == kDown)
+    noteAnswer(flow);
+  else
+    noteAsked(flow);
   const uint32_t count = static_cast<uint32_t>(got);
   direction.bytes += count;
   if (count < kCopyBytes) {
@@ -142,7 +145,10 @@ ProxyThread::Step ProxyThread::splice(Flow* flow, int which) {
     direction.isOver = true;
     return Step::kMoved;
   }
-  if (which == kDown) noteAnswer(flow);
+  if (which == kDown)
+    noteAnswer(flow);
+  else
+    noteAsked(flow);
   direction.bytes += static_cast<uint64_t>(got);
   direction.pipeBytes = static_cast<uint32_t>(got);
   if (got >= kSmallSpliceBytes) {
@@ -222,10 +228,48 @@ void ProxyThread::wantOut(Flow* flow, int side) {
         EPOLL_CTL_MOD);
 }
 
+void ProxyThread::noteAsked(Flow* flow) {
+  if (flow->hasAnswer || flow->isAsked || flow->wasSilent) return;
+  flow->isAsked = true;
+  flow->askedNanos = nowNanos_;
+  flow->before = lastAsked_;
+  flow->after = -1;
+  if (lastAsked_ >= 0)
+    at(lastAsked_)->after = flow->slot;
+  else
+    firstAsked_ = flow->slot;
+  lastAsked_ = flow->slot;
+}
+
 void ProxyThread::noteAnswer(Flow* flow) {
   if (flow->hasAnswer) return;
   flow->hasAnswer = true;
-  tell(Told::kAnswered, *flow);
+  if (flow->isAsked) unqueueAsked(flow);
+  // It comes late, and was counted as none.
+  if (!flow->wasSilent) tell(Told::kAnswered, *flow);
+}
+
+void ProxyThread::unqueueAsked(Flow* flow) {
+  if (flow->before >= 0)
+    at(flow->before)->after = flow->after;
+  else
+    firstAsked_ = flow->after;
+  if (flow->after >= 0)
+    at(flow->after)->before = flow->before;
+  else
+    lastAsked_ = flow->before;
+  flow->before = flow->after = -1;
+  flow->isAsked = false;
+}
+
+void ProxyThread::tellSilent() {
+  while (firstAsked_ >= 0) {
+    Flow* flow = at(firstAsked_);
+    if (nowNanos_ - flow->askedNanos < proxy_->config().silenceNanos) return;
+    unqueueAsked(flow);
+    flow->wasSilent = true;
+    tell(Told::kSilent, *flow);
+  }
 }
 
 }  // namespace shoal

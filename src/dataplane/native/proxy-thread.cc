@@ -18,7 +18,6 @@ constexpr int kEventsMax = 256;
 constexpr uint32_t kAllEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 /** Connections accepted from one port before the flows have their turn. */
 constexpr int kAcceptsPerTurn = 32;
-constexpr int kFlowsPerChunk = 1024;
 /** What happened is told at once where somebody waits, and otherwise together, after so long. */
 constexpr int64_t kReportNanos = 10'000'000;
 /** So many reports are taken at once however young they are. */
@@ -159,6 +158,7 @@ void ProxyThread::run() {
     goOn();
     if (isNudged_.load(std::memory_order_acquire)) runCommands();
     expire(nowNanos_);
+    tellSilent();
     publish();
   }
   // Connections that another thread has left to this one.
@@ -185,6 +185,8 @@ int ProxyThread::timeoutMillis(int64_t nowNanos) const {
   if (publishedCount_.load(std::memory_order_relaxed) > 0 && !proxy_->isWaking())
     due = publishedSinceNanos_ + kReportNanos;
   due = std::min(due, expireNanos_);
+  if (firstAsked_ >= 0)
+    due = std::min(due, at(firstAsked_)->askedNanos + proxy_->config().silenceNanos);
   if (due == INT64_MAX) return -1;
   return static_cast<int>(std::clamp<int64_t>((due - nowNanos + 999'999) / 1'000'000, 0, 60'000));
 }
@@ -358,7 +360,7 @@ Flow* ProxyThread::newFlow() {
   }
   const int32_t slot = freeSlots_.back();
   freeSlots_.pop_back();
-  Flow* flow = &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
+  Flow* flow = at(slot);
   const uint32_t generation = flow->generation + 1;
   *flow = Flow();
   flow->slot = slot;
@@ -370,7 +372,7 @@ Flow* ProxyThread::newFlow() {
 
 Flow* ProxyThread::flowAt(int32_t slot, uint32_t generation) {
   if (slot < 0 || static_cast<size_t>(slot) >= chunks_.size() * kFlowsPerChunk) return nullptr;
-  Flow* flow = &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
+  Flow* flow = at(slot);
   return flow->state != FlowState::kFree && flow->generation == generation ? flow : nullptr;
 }
 
@@ -487,13 +489,12 @@ void ProxyThread::queueConnecting(Flow* flow) {
   flow->before = -1;
   flow->after = firstConnecting_;
   if (firstConnecting_ >= 0)
-    chunks_[firstConnecting_ / kFlowsPerChunk][firstConnecting_ % kFlowsPerChunk].before = flow->slot;
+    at(firstConnecting_)->before = flow->slot;
   firstConnecting_ = flow->slot;
   expireNanos_ = std::min(expireNanos_, flow->connectByNanos);
 }
 
 void ProxyThread::unqueueConnecting(Flow* flow) {
-  auto at = [this](int32_t slot) { return &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk]; };
   if (flow->before >= 0)
     at(flow->before)->after = flow->after;
   else
@@ -508,7 +509,7 @@ void ProxyThread::expire(int64_t nowNanos) {
   if (nowNanos < expireNanos_) return;
   int64_t nextNanos = INT64_MAX;
   for (int32_t slot = firstConnecting_; slot >= 0;) {
-    Flow* flow = &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
+    Flow* flow = at(slot);
     slot = flow->after;
     if (flow->connectByNanos <= nowNanos)
       onRefused(flow);
@@ -522,7 +523,7 @@ void ProxyThread::expire(int64_t nowNanos) {
 
 /** Ends the flow with a reset to both sides. */
 void ProxyThread::reset(Flow* flow, FlowEnd end) {
-  if (end == FlowEnd::kBackendReset && !flow->hasAnswer) tell(Told::kFailed, *flow);
+  if (end == FlowEnd::kBackendReset && !flow->hasAnswer && !flow->wasSilent) tell(Told::kFailed, *flow);
   if (flow->state == FlowState::kConnecting) {
     unqueueConnecting(flow);
     if (flow->sides[kBackend].fd >= 0) close(flow->sides[kBackend].fd);
@@ -549,6 +550,7 @@ bool ProxyThread::finishIfDone(Flow* flow) {
 }
 
 void ProxyThread::finish(Flow* flow, FlowEnd end) {
+  if (flow->isAsked) unqueueAsked(flow);
   Report* report = tell(Told::kEnded, *flow);
   report->detail = static_cast<int32_t>(end);
   report->numbers[0] = static_cast<double>(flow->directions[kUp].bytes);

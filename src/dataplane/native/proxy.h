@@ -16,6 +16,8 @@
 
 namespace shoal {
 
+constexpr int kFlowsPerChunk = 1024;
+
 struct ProxyConfig {
   int threads = 1;
   int flowsMax = 1024;
@@ -24,6 +26,7 @@ struct ProxyConfig {
   /** Bytes that one flow has moved at a stretch before they are spliced; 0: never. */
   uint32_t spliceAfterBytes = 0;
   int64_t busyPollNanos = 0;
+  int64_t silenceNanos = 0;
   /** Called from any thread when JavaScript should come and `take`. */
   std::function<void()> wake;
 };
@@ -101,6 +104,9 @@ class ProxyThread {
   void refuseOne(int listenerFd, int number);
   void begin(int fd, int32_t listener, const Endpoint& client, Listener* from);
   Flow* newFlow();
+  Flow* at(int32_t slot) const {
+    return &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
+  }
   Flow* flowAt(int32_t slot, uint32_t generation);
   void ask(Flow* flow);
   void connectTo(Flow* flow, int32_t backend, int32_t connectMillis);
@@ -123,7 +129,10 @@ class ProxyThread {
   bool takePipe(Direction* direction);
   void givePipe(Direction* direction);
   void wantOut(Flow* flow, int side);
+  void noteAsked(Flow* flow);
   void noteAnswer(Flow* flow);
+  void unqueueAsked(Flow* flow);
+  void tellSilent();
   void introduce(Flow* flow);
   bool finishIfDone(Flow* flow);
   void reset(Flow* flow, FlowEnd end);
@@ -149,7 +158,10 @@ class ProxyThread {
   std::vector<int32_t> freeSlots_;
   std::atomic<int> flowCount_{0};
   int32_t firstConnecting_ = -1;
-  /** No later than the first of them is to be looked at. */
+  /** In the order in which they were asked, so that the first has been silent for longest. */
+  int32_t firstAsked_ = -1;
+  int32_t lastAsked_ = -1;
+  /** No later than the first of those that connect is to be looked at. */
   int64_t expireNanos_ = INT64_MAX;
   /** Flows that had more than one turn's worth: slot and generation. */
   std::vector<std::pair<int32_t, uint32_t>> again_;

@@ -189,9 +189,15 @@ export class Balancer {
   }
 
   /** The backend answers, or has ended a flow in good order. */
-  succeeded(ticket: Ticket): void {
+  succeeded(ticket: Ticket, nowMs: number): void {
     const slot = this.#set.slotOf(ticket);
-    if (slot !== -1) this.#outliers.succeeded(slot);
+    if (slot !== -1) this.#outliers.succeeded(slot, nowMs);
+  }
+
+  /** It lets a client wait; which says something of it only where others do not. */
+  silent(ticket: Ticket, nowMs: number): void {
+    const slot = this.#set.slotOf(ticket);
+    if (slot !== -1) this.#outliers.silent(slot, this.#set.ready.length, nowMs);
   }
 
   /** It took the flow, and how long that took. */

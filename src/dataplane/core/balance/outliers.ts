@@ -1,6 +1,9 @@
 import { grown } from './backend-set.js';
 import { EJECTION_MS_MAX, type OutlierConfig } from './config.js';
 
+/** Another backend that answered so lately shows that the service does answer. */
+const ANSWERED_LATELY_MS = 1000;
+
 /**
  * Which backends fail where others do not: ejected for a time, then let in with one flow on
  * probation, whose end decides. By slot of a `BackendSet`.
@@ -14,6 +17,10 @@ export class Outliers {
   #ejectedUntilMs = new Float64Array(0);
   #isOnTrial = new Uint8Array(0);
   #ejectedCount = 0;
+  /** Of the two backends that answered last, the later one first. */
+  #answeredSlot = -1;
+  #answeredMs = Number.NEGATIVE_INFINITY;
+  #otherAnsweredMs = Number.NEGATIVE_INFINITY;
   /** Since the start. */
   ejectionsTotal = 0;
 
@@ -50,9 +57,23 @@ export class Outliers {
   }
 
   /** It answered. */
-  succeeded(slot: number): void {
+  succeeded(slot: number, nowMs: number): void {
+    if (slot !== this.#answeredSlot) {
+      this.#otherAnsweredMs = this.#answeredMs;
+      this.#answeredSlot = slot;
+    }
+    this.#answeredMs = nowMs;
     this.#failures[slot] = 0;
     if (this.#ejectedUntilMs[slot] !== 0) this.forget(slot);
+  }
+
+  /**
+   * It lets a client wait for its first byte. A failure while others answer; where none does, that is how the
+   * service is.
+   */
+  silent(slot: number, readyCount: number, nowMs: number): void {
+    const othersMs = slot === this.#answeredSlot ? this.#otherAnsweredMs : this.#answeredMs;
+    if (nowMs - othersMs <= ANSWERED_LATELY_MS) this.failed(slot, readyCount, nowMs);
   }
 
   /** A flow ended that says nothing about the backend. */

@@ -184,8 +184,12 @@ export class IngressCore {
     listener.balancer.connected(ticket, latencyMs);
   }
 
-  answered(number: number, ticket: Ticket): void {
-    this.#byNumber.get(number)?.balancer.succeeded(ticket);
+  answered(number: number, ticket: Ticket, nowMs: number): void {
+    this.#byNumber.get(number)?.balancer.succeeded(ticket, nowMs);
+  }
+
+  silent(number: number, ticket: Ticket, nowMs: number): void {
+    this.#byNumber.get(number)?.balancer.silent(ticket, nowMs);
   }
 
   failed(number: number, ticket: Ticket, nowMs: number): void {

@@ -41,6 +41,9 @@ export class ListenFailed extends Error {
   }
 }
 
+/** For how long a backend may let a client wait for its first byte (TCP). */
+export const SILENCE_MS = 1000;
+
 /** Where a flow goes. */
 export interface Upstream {
   readonly ticket: Ticket;
@@ -111,6 +114,11 @@ export interface ProxyPolicy {
   connected(listener: number, ticket: Ticket, latencyMs: number): void;
   /** The backend sent its first byte, or ended the flow in good order. */
   answered(listener: number, ticket: Ticket): void;
+  /**
+   * It was sent something, and sent nothing for `SILENCE_MS`: told once of a flow, and what it may answer later
+   * is not.
+   */
+  silent(listener: number, ticket: Ticket): void;
   /** It refused, timed out, or broke off before it sent a byte. */
   failed(listener: number, ticket: Ticket): void;
   /** The flow does not use the backend any more. */

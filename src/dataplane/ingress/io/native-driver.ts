@@ -16,6 +16,7 @@ import {
   ListenFailed,
   type ProxyDriver,
   type ProxyPolicy,
+  SILENCE_MS,
   type Upstream,
 } from '../core/proxy-driver.js';
 import type { PortProtocol } from '../core/published-ports.js';
@@ -116,6 +117,7 @@ export class NativeProxyDriver implements ProxyDriver {
       backlog: BACKLOG,
       spliceAfterBytes: options.spliceAfterBytes ?? SPLICE_AFTER_BYTES,
       busyPollMicros: options.busyPollMicros ?? 0,
+      silenceMillis: SILENCE_MS,
       onWake: () => this.tell(),
     });
     this.#udp = new UdpProxy({
@@ -206,6 +208,9 @@ export class NativeProxyDriver implements ProxyDriver {
       case TOLD.answered:
         if (known !== undefined) this.#policy.answered(listener, known.ticket);
         return;
+      case TOLD.silent:
+        if (known !== undefined) this.#onSilent(known);
+        return;
       case TOLD.failed:
         if (known !== undefined) this.#onFailed(known, at);
         return;
@@ -264,7 +269,16 @@ export class NativeProxyDriver implements ProxyDriver {
       else tried.push(known.ticket);
       this.#release(known);
     }
-    // It may be passed over from now on.
+    this.#withdrawIfUnforeseen(known);
+  }
+
+  #onSilent(known: Known): void {
+    this.#policy.silent(known.listener, known.ticket);
+    this.#withdrawIfUnforeseen(known);
+  }
+
+  /** A backend that failed may be passed over from now on. */
+  #withdrawIfUnforeseen(known: Known): void {
     if (!this.#policy.foresees(known.listener)) this.#withdraw(known.listener);
   }
 

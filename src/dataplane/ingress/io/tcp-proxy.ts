@@ -6,6 +6,7 @@ import {
   type FlowEnd,
   ListenFailed,
   type ProxyPolicy,
+  SILENCE_MS,
   type Upstream,
 } from '../core/proxy-driver.js';
 import { type FlowAddress, proxyHeader } from '../wire/proxy-protocol.js';
@@ -108,6 +109,8 @@ class TcpFlow {
   #ticket: Ticket | undefined;
   #isConnected = false;
   #hasAnswer = false;
+  #wasSilent = false;
+  #silence: NodeJS.Timeout | undefined;
   /** Not from the client's address any more. */
   #isPlain = false;
   #end: FlowEnd | undefined;
@@ -180,7 +183,12 @@ class TcpFlow {
   /** Ends the flow with a reset to both sides. */
   reset(end: FlowEnd): void {
     if (this.#end !== undefined) return;
-    if (end === 'backend_reset' && !this.#hasAnswer && this.#ticket !== undefined)
+    if (
+      end === 'backend_reset' &&
+      !this.#hasAnswer &&
+      !this.#wasSilent &&
+      this.#ticket !== undefined
+    )
       this.#deps.policy.failed(this.#listener, this.#ticket);
     this.#finish(end);
     destroyHard(this.#downstream);
@@ -232,6 +240,7 @@ class TcpFlow {
     this.#isConnected = true;
     if (proxyProtocol !== undefined)
       upstream.write(proxyHeader(proxyProtocol, 'tcp', ...this.#ends()));
+    this.#downstream.once('data', () => this.#onAsked());
     upstream.once('data', () => this.#onAnswer());
     pump(this.#downstream, upstream);
     pump(upstream, this.#downstream);
@@ -246,9 +255,21 @@ class TcpFlow {
     ];
   }
 
+  #onAsked(): void {
+    if (this.#hasAnswer) return;
+    this.#silence = setTimeout(() => {
+      this.#wasSilent = true;
+      if (this.#ticket !== undefined) this.#deps.policy.silent(this.#listener, this.#ticket);
+    }, SILENCE_MS);
+  }
+
   #onAnswer(): void {
+    if (this.#hasAnswer) return;
     this.#hasAnswer = true;
-    if (this.#ticket !== undefined) this.#deps.policy.answered(this.#listener, this.#ticket);
+    clearTimeout(this.#silence);
+    // One that comes late was counted as none.
+    if (!this.#wasSilent && this.#ticket !== undefined)
+      this.#deps.policy.answered(this.#listener, this.#ticket);
   }
 
   /** A side is closed: the flow is over when both are. */
@@ -265,13 +286,13 @@ class TcpFlow {
       if (other !== undefined && other.writableEnded !== true) other.end();
       return;
     }
-    if (!this.#hasAnswer && this.#ticket !== undefined)
-      this.#deps.policy.answered(this.#listener, this.#ticket);
+    this.#onAnswer();
     this.#finish('closed');
   }
 
   #finish(end: FlowEnd): void {
     this.#end = end;
+    clearTimeout(this.#silence);
     this.#forget();
     const { policy } = this.#deps;
     if (this.#ticket !== undefined) policy.released(this.#listener, this.#ticket);

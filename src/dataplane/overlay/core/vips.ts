@@ -505,7 +505,7 @@ export class VipPlane {
     const service = this.#services[flows.service[flow] as number];
     const ticket = flows.ticket[flow] as number;
     if (this.#protocol !== PROTOCOL_TCP) {
-      if (!isUp) service?.balancer.succeeded(ticket);
+      if (!isUp) service?.balancer.succeeded(ticket, this.#nowMs);
       return;
     }
     const header = decodeTcpHeader(view, this.#transport, this.#end);
@@ -529,7 +529,7 @@ export class VipPlane {
     if (!isUp && state === TCP_OPENING && (flags & (TCP_SYN | TCP_ACK)) === (TCP_SYN | TCP_ACK)) {
       flows.state[flow] = TCP_OPEN;
       service?.balancer.connected(ticket, this.#nowMs - (flows.openedMs[flow] as number));
-      service?.balancer.succeeded(ticket);
+      service?.balancer.succeeded(ticket, this.#nowMs);
     }
     if ((flags & TCP_FIN) !== 0) {
       flows.fins[flow] = (flows.fins[flow] as number) | (isUp ? 1 : 2);

@@ -261,7 +261,7 @@ t.test(
         const ticket = balancer.choose(client(1), 0, nowMs);
         if (balancer.keyOf(ticket) === 'task1') met += 1;
         if (balancer.keyOf(ticket) === 'task1' && !works) balancer.failed(ticket, nowMs);
-        else balancer.succeeded(ticket);
+        else balancer.succeeded(ticket, nowMs);
         balancer.ended(ticket);
       }
       return met;
@@ -275,6 +275,24 @@ t.test(
     t.notOk(balancer.isEjected('task1'));
   },
 );
+
+t.test('silence is a failure where others answer, and only there', async (t) => {
+  const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5 };
+  const rounds = (quick: readonly string[], stepMs: number) => {
+    const balancer = balancerOf({ outlier }, entries(4));
+    for (let i = 0; i < 40; i++) {
+      const ticket = balancer.choose(client(1), 0, i * stepMs);
+      if (quick.includes(balancer.keyOf(ticket) ?? '')) balancer.succeeded(ticket, i * stepMs);
+      else balancer.silent(ticket, i * stepMs);
+      balancer.ended(ticket);
+    }
+    return ['task0', 'task1', 'task2', 'task3'].filter((key) => balancer.isEjected(key));
+  };
+  t.strictSame(rounds(['task0', 'task2', 'task3'], 10), ['task1']);
+  t.strictSame(rounds([], 10), [], 'a service that answers nobody');
+  t.strictSame(rounds(['task0'], 2000), [], 'the others answered too long ago to tell');
+  t.strictSame(rounds(['task0'], 10).length, 2, 'no more than the ceiling');
+});
 
 t.test('while one flow is on probation no other goes there', async (t) => {
   const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5 };

@@ -73,7 +73,7 @@ t.test('everything is counted by port', async (t) => {
   core.released(listener, flow);
   const again = core.choose(listener, '2001:db8::1', 1, [flow], 0)?.ticket ?? -1;
   core.connected(listener, again, 4);
-  core.answered(listener, again);
+  core.answered(listener, again, 0);
   core.released(listener, again);
   core.accepted(listener);
   core.ended(listener, 'closed', 10, 20);

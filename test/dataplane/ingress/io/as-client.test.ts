@@ -17,6 +17,7 @@ function keptPolicy(address: string, port: number): ProxyPolicy {
     isLive: () => true,
     connected: () => undefined,
     answered: () => undefined,
+    silent: () => undefined,
     failed: () => undefined,
     released: () => undefined,
     ended: () => undefined,
