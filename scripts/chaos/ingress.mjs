@@ -2,7 +2,8 @@
 // nodes, a service behind a published port, and a load in an open loop at every node: new connections,
 // connections that stay, long downloads. Then the service is updated, scaled, drained off a node (not
 // one request may fail), and its tasks, agents and nodes are killed (requests that were under way there
-// may fail, and others for less than a second). Exit codes: 1 a request too many failed, 2 wrong flags.
+// may fail, and others for less than a second), and one of them hangs (for less than two).
+// Exit codes: 1 a request too many failed, 2 wrong flags.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -17,8 +18,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 const PORT = 8080;
 const REPLICAS = 6;
 const CONVERGED_MS_MAX = 120_000;
-/** New connections through nodes that live on may fail for so long after a kill. */
+/** New connections through nodes that live on may fail for so long after a kill, and where a task hangs. */
 const OUTAGE_MS_MAX = 1_000;
+const HANG_MS_MAX = 2_000;
 
 function refuse(text) {
   process.stderr.write(`chaos: ${text}\n`);
@@ -179,7 +181,7 @@ class Service {
 }
 
 /** Load at these nodes from node1, until it is told to stop. */
-async function loadOn(lab, targets, flags) {
+async function loadOn(lab, targets, flags, timeoutMs = 10_000) {
   const wish = {
     targets: targets.map((name) => `${lab.node(name).address}:${PORT}`),
     rate: flags.rate,
@@ -187,6 +189,7 @@ async function loadOn(lab, targets, flags) {
     keepAliveRate: 10,
     downloads: 6,
     downloadMs: 3_000,
+    timeoutMs,
   };
   const argv = lab.commandIn('node1', [
     process.execPath,
@@ -231,12 +234,22 @@ const LOSSLESS = {
   },
 };
 
-/** What is killed; requests that were under way there may be lost. */
+/** The process of the task that is stopped. */
+let hanging;
+
+/** What is killed or hangs; requests that were under way there may be lost. */
 const KILLS = {
   'kill-task': async (service) => {
     const pids = await service.pidsOn('node2');
     if (pids.length === 0) throw new Error('no task runs on node2');
     process.kill(pids[0], 'SIGKILL');
+  },
+  // Its kernel takes connections, and it says nothing.
+  'hang-task': async (service) => {
+    const [pid] = await service.pidsOn('node2');
+    if (pid === undefined) throw new Error('no task runs on node2');
+    hanging = pid;
+    process.kill(pid, 'SIGSTOP');
   },
   'kill-agent': async (_service, lab) => {
     await lab.signalAgent('node3', 'SIGKILL');
@@ -248,6 +261,7 @@ const KILLS = {
 
 const RECOVER = {
   'kill-task': async () => undefined,
+  'hang-task': async () => process.kill(hanging, 'SIGCONT'),
   'kill-agent': (lab) => lab.startAgent('node3'),
   'kill-node': (lab) => lab.heal(),
 };
@@ -285,8 +299,9 @@ async function lossless(name, service, lab, flags) {
 
 async function killed(name, service, lab, flags) {
   // At nodes that live on.
-  const targets = name === 'kill-task' ? NODES : ['node1', 'node2'];
-  const load = await loadOn(lab, targets, flags);
+  const targets = name.endsWith('-task') ? NODES : ['node1', 'node2'];
+  // Where nothing breaks, clients have to give up before the load ends.
+  const load = await loadOn(lab, targets, flags, name === 'hang-task' ? 4_000 : undefined);
   await delay(2_000);
   const atMs = load.sinceMs();
   await KILLS[name](service, lab);
@@ -302,7 +317,7 @@ async function killed(name, service, lab, flags) {
     told,
     failed: failedIn(told),
     outageMs,
-    isGood: outageMs < OUTAGE_MS_MAX,
+    isGood: outageMs < (name === 'hang-task' ? HANG_MS_MAX : OUTAGE_MS_MAX),
   };
 }
 
