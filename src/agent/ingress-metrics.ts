@@ -102,6 +102,14 @@ export function addIngressMetrics(metrics: Metrics, ingress: () => NodeIngress |
     read: () => ports((port) => [[{}, port.refusedBackends]]),
   });
   metrics.add({
+    name: 'shoal_ingress_refused_flows_total',
+    help: 'Flows that labels of the service do not let in, by which.',
+    kind: 'counter',
+    labelNames: [...labelNames, 'reason'],
+    read: () =>
+      ports((port) => Object.entries(port.refusals).map(([reason, count]) => [{ reason }, count])),
+  });
+  metrics.add({
     name: 'shoal_ingress_port_open',
     help: '1 while a published port is open on this node, 0 while somebody else has it.',
     kind: 'gauge',

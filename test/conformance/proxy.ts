@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import type { Test } from 'tap';
 import { proxyHeader } from '../../src/dataplane/ingress/wire/proxy-protocol.js';
 import {
@@ -302,6 +302,47 @@ export function proxyConformance(t: Test, driver: OpenDriver): void {
       [NAMES[2], 6],
     ]);
     t.equal((await counts({ 'shoal.balance': 'sh' }, 6)).size, 1, 'one client, one task');
+  });
+
+  t.test('clients that labels do not let in are reset, from the next connection on', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, NAMES[0], target, (socket) => socket.pipe(socket));
+    const ingress = openIngress(t, driver);
+    const label = (labels: Readonly<Record<string, string>>) =>
+      ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])], labels));
+    const echo = async (socket: Socket) => {
+      socket.write('x');
+      return String((await once(socket, 'data'))[0]);
+    };
+    label({});
+    const old = await client(t, published);
+    t.equal(await echo(old), 'x');
+    label({ 'shoal.allow-from': '127.0.0.9/32' });
+    for (let i = 0; i < 3; i++) t.equal(await refusal(published), 'ECONNRESET');
+    const other = connect({ port: published, host: '127.0.0.1', localAddress: '127.0.0.9' });
+    t.teardown(() => other.destroy());
+    t.equal(await echo(other), 'x');
+    t.equal(await echo(old), 'x', 'open connections go on');
+
+    label({ 'shoal.connections-max': '3' });
+    const third = await client(t, published);
+    t.equal(await echo(third), 'x');
+    t.equal(await refusal(published), 'ECONNRESET');
+    third.destroy();
+    await until(() => ingress.stats().ports[0]?.active === 2);
+    t.equal(await echo(await client(t, published)), 'x');
+
+    label({ 'shoal.rate': '1/s', 'shoal.allow-from': '127.0.0.0/8' });
+    t.equal(await echo(await client(t, published)), 'x');
+    t.equal(await refusal(published), 'ECONNRESET');
+    await until(() => ingress.stats().ports[0]?.ends.refused === 5);
+    t.strictSame(ingress.stats().ports[0]?.refusals, {
+      allow_from: 3,
+      connections_max: 1,
+      rate: 1,
+    });
+    label({});
+    for (let i = 0; i < 3; i++) t.equal(await echo(await client(t, published)), 'x');
   });
 
   t.test('whoever speaks first is heard, and all is counted', async (t) => {

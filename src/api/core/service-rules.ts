@@ -1,3 +1,4 @@
+import { readAccess } from '../../base/access-labels.js';
 import { parseConstraints } from '../../base/constraint.js';
 import type { ContainerSpec, ServiceSpec } from '../../base/service-model.js';
 import { checkTemplates } from '../../base/templates.js';
@@ -8,7 +9,9 @@ import { controlRefusal } from '../wire/errors.js';
  * store, in the words of Docker's control plane as here.
  */
 export function checkServiceSpec(spec: ServiceSpec): void {
-  const { task, update, rollback } = spec;
+  const { labels, task, update, rollback } = spec;
+  const [problem] = readAccess(labels).problems;
+  if (problem !== undefined) throw controlRefusal('InvalidArgument', problem);
   const constraints = parseConstraints(task.placement?.constraints ?? []);
   if (typeof constraints === 'string') throw controlRefusal('Unknown', constraints);
   checkCredentialSpec(task.container);

@@ -27,7 +27,7 @@ enum class Told : int32_t {
   kSilent = 8,
 };
 
-/** How a flow ended: the index in FLOW_ENDS of proxy-driver.ts. */
+/** How a flow ended: the index in FLOW_ENDS of proxy-driver.ts, which has one more, told apart there. */
 enum class FlowEnd : int32_t {
   kClosed = 0,
   kClientReset = 1,

@@ -9,6 +9,11 @@ const task = (over: object, container: object = {}): ServiceSpec => ({
   task: { container: { image: 'host', ...container } as ContainerSpec, ...over },
 });
 
+const labelled = (labels: Readonly<Record<string, string>>): ServiceSpec => ({
+  ...task({}),
+  labels,
+});
+
 const cases: readonly (readonly [string, ServiceSpec, string])[] = [
   [
     'a constraint without an operator',
@@ -29,6 +34,16 @@ const cases: readonly (readonly [string, ServiceSpec, string])[] = [
     'a credential spec that is not there',
     task({}, { privileges: { CredentialSpec: { Config: 'c' } } }),
     "CredentialSpec references config 'c', but that config isn't in config references with RuntimeTarget",
+  ],
+  [
+    'an allow-list that is none',
+    labelled({ 'shoal.allow-from': '10.0.0.0/8,office' }),
+    'label shoal.allow-from=10.0.0.0/8,office is not valid: it must be 1 to 256 addresses and CIDRs, as in 10.0.0.0/8,2001:db8::/32',
+  ],
+  [
+    'a rate without its time',
+    labelled({ 'shoal.rate': '5' }),
+    'label shoal.rate=5 is not valid: it must be new flows per second as N/s, with N from 1 up to 999999',
   ],
   [
     'fewer than no tasks at a time',

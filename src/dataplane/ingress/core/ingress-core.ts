@@ -1,9 +1,11 @@
 import ipaddr from 'ipaddr.js';
+import { type Access, rangesInclude } from '../../../base/access-labels.js';
 import { NO_BACKEND, type Ticket } from '../../core/balance/backend-set.js';
 import { Balancer } from '../../core/balance/balancer.js';
 import { hashText } from '../../core/balance/hash.js';
 import { parseAddress } from '../../wire/address.js';
 import type { ProxyProtocol } from '../wire/proxy-protocol.js';
+import { ClientRates } from './client-rates.js';
 import { FLOW_ENDS, type FlowEnd, type Upstream } from './proxy-driver.js';
 import type { PortBackend, PublishedPort } from './published-ports.js';
 
@@ -26,6 +28,10 @@ const CLIENT_RANGES: ReadonlySet<string> = new Set([
   'amt',
 ]);
 
+/** Why a client is refused, by the labels of the service. */
+const REFUSALS = ['allow_from', 'connections_max', 'rate'] as const;
+type Refusal = (typeof REFUSALS)[number];
+
 /** Of one published port, since it is open. */
 export interface PortStats {
   readonly key: string;
@@ -42,6 +48,7 @@ export interface PortStats {
   readonly connectMsTotal: number;
   readonly ejections: number;
   readonly refusedBackends: number;
+  readonly refusals: Readonly<Record<Refusal, number>>;
   readonly backends: { readonly known: number; readonly ready: number; readonly ejected: number };
 }
 
@@ -64,6 +71,10 @@ interface Listener {
   connects: number;
   connectMsTotal: number;
   readonly ends: Record<FlowEnd, number>;
+  readonly refusals: Record<Refusal, number>;
+  /** Tickets that flows, or choices made ahead, hold. */
+  held: number;
+  rates: ClientRates | undefined;
 }
 
 /**
@@ -113,6 +124,10 @@ export class IngressCore {
       }
       listener.port = port;
       listener.backends = new Map(port.backends.map((backend) => [backend.key, backend]));
+      const { perSecond } = port.access;
+      if (listener.rates?.perSecond !== perSecond)
+        listener.rates =
+          perSecond === 0 ? undefined : new ClientRates(perSecond, hashText(port.key, this.#seed));
       listener.balancer.configure(port.balance);
       listener.balancer.replace(port.backends, nowMs);
     }
@@ -132,17 +147,24 @@ export class IngressCore {
     clientPort: number,
     tried: readonly Ticket[],
     nowMs: number,
-  ): Upstream | undefined {
+  ): Upstream | 'refused' | undefined {
     const listener = this.#byNumber.get(number);
     if (listener === undefined || tried.length >= ATTEMPTS_MAX) return undefined;
     this.#readClient(clientAddress);
     const { balancer, port } = listener;
+    // A flow that has been let in goes on until it has a backend, or none is left.
+    const refusal = tried.length === 0 ? this.#refusalOf(listener, nowMs) : undefined;
+    if (refusal !== undefined) {
+      listener.refusals[refusal] += 1;
+      return 'refused';
+    }
     const ports = (clientPort << 16) | port.port;
     const ticket = balancer.choose(this.#client, ports, nowMs, tried);
     if (ticket === NO_BACKEND) return undefined;
     const backend = listener.backends.get(balancer.keyOf(ticket) ?? '');
     if (backend === undefined) return undefined;
     const { address, netns } = backend;
+    listener.held += 1;
     const isLast = balancer.counts.ready <= tried.length + 1;
     const connectMs = isLast ? CONNECT_MS : Math.min(CONNECT_ELSE_MS << tried.length, CONNECT_MS);
     const proxyProtocol = proxyProtocolOf(port);
@@ -159,11 +181,16 @@ export class IngressCore {
   }
 
   foresees(number: number, nowMs: number): boolean {
-    return this.#byNumber.get(number)?.balancer.foresees(nowMs) ?? false;
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined || isLimited(listener.port.access)) return false;
+    return listener.balancer.foresees(nowMs);
   }
 
   withdrawn(number: number, ticket: Ticket): void {
-    this.#byNumber.get(number)?.balancer.withdraw(ticket);
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return;
+    listener.held -= 1;
+    listener.balancer.withdraw(ticket);
   }
 
   /** A closed listener hears of no changes any more: its flows are left to end by themselves. */
@@ -200,7 +227,10 @@ export class IngressCore {
   }
 
   released(number: number, ticket: Ticket): void {
-    this.#byNumber.get(number)?.balancer.ended(ticket);
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return;
+    listener.held -= 1;
+    listener.balancer.ended(ticket);
   }
 
   ended(number: number, end: FlowEnd, bytesUp: number, bytesDown: number): void {
@@ -224,7 +254,7 @@ export class IngressCore {
   }
 
   stats(): readonly PortStats[] {
-    return [...this.#byKey.values()].map(({ port, balancer, ends, ...listener }) => ({
+    return [...this.#byKey.values()].map(({ port, balancer, ends, refusals, ...listener }) => ({
       key: port.key,
       serviceId: port.serviceId,
       serviceName: port.serviceName,
@@ -232,6 +262,7 @@ export class IngressCore {
       accepted: listener.accepted,
       active: listener.active,
       ends: { ...ends },
+      refusals: { ...refusals },
       bytesUp: listener.bytesUp,
       bytesDown: listener.bytesDown,
       connectFailures: listener.connectFailures,
@@ -260,11 +291,21 @@ export class IngressCore {
       connectFailures: 0,
       connects: 0,
       connectMsTotal: 0,
-      ends: Object.fromEntries(FLOW_ENDS.map((end) => [end, 0])) as Record<FlowEnd, number>,
+      ends: zeros(FLOW_ENDS),
+      refusals: zeros(REFUSALS),
+      held: 0,
+      rates: undefined,
     };
     this.#byKey.set(port.key, listener);
     this.#byNumber.set(number, listener);
     return listener;
+  }
+
+  #refusalOf({ port, rates, held }: Listener, nowMs: number): Refusal | undefined {
+    const { allowFrom, mostOpen } = port.access;
+    if (allowFrom !== undefined && !rangesInclude(allowFrom, this.#client)) return 'allow_from';
+    if (mostOpen > 0 && held >= mostOpen) return 'connections_max';
+    return rates?.take(this.#client, nowMs) === false ? 'rate' : undefined;
   }
 
   /** Whether what a task at `address` answers to a client would find back here. */
@@ -294,6 +335,15 @@ export class IngressCore {
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     for (let word = 0; word < 4; word++) this.#client[word] = view.getInt32(word * 4);
   }
+}
+
+/** Whether it matters who comes, or how many: then nothing can be chosen ahead. */
+function isLimited({ allowFrom, mostOpen, perSecond }: Access): boolean {
+  return allowFrom !== undefined || mostOpen > 0 || perSecond > 0;
+}
+
+function zeros<Word extends string>(words: readonly Word[]): Record<Word, number> {
+  return Object.fromEntries(words.map((word) => [word, 0])) as Record<Word, number>;
 }
 
 function isPreserved({ clientAddress, protocol, mode }: PublishedPort): boolean {

@@ -75,6 +75,7 @@ export interface Upstream {
  * - `backend_gone`: the task is no more, and had not ended the flow.
  * - `no_backend`: no task is ready. `unreachable`: none of those tried took it.
  * - `limit`: the node has as many flows as it may.
+ * - `refused`: the service does not let this client in, or not so many flows.
  */
 export const FLOW_ENDS = [
   'closed',
@@ -84,6 +85,7 @@ export const FLOW_ENDS = [
   'no_backend',
   'unreachable',
   'limit',
+  'refused',
 ] as const;
 export type FlowEnd = (typeof FLOW_ENDS)[number];
 
@@ -94,14 +96,14 @@ export interface ProxyPolicy {
    * Where a flow of this client goes; the ticket is given back by `released`.
    *
    * @param tried Tickets of this flow that failed.
-   * @returns `undefined` where no backend is left.
+   * @returns `undefined` where no backend is left; `refused`: the flow is to end so.
    */
   choose(
     listener: number,
     clientAddress: string,
     clientPort: number,
     tried: readonly Ticket[],
-  ): Upstream | undefined;
+  ): Upstream | 'refused' | undefined;
   /**
    * Whether the next choices depend neither on the client nor on what flows do meanwhile, so that they
    * may be made ahead.

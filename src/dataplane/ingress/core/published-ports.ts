@@ -1,3 +1,4 @@
+import { type Access, OPEN_ACCESS, readAccess } from '../../../base/access-labels.js';
 import type { BackendEntry, BackendState } from '../../core/balance/backend-set.js';
 import { BACKENDS_MAX } from '../../core/balance/backend-set.js';
 import type { BalanceConfig } from '../../core/balance/config.js';
@@ -74,6 +75,7 @@ export interface PublishedPort {
   readonly serviceName: string;
   readonly balance: BalanceConfig;
   readonly clientAddress: ClientAddressWay;
+  readonly access: Access;
   readonly backends: readonly PortBackend[];
   /** Tasks that are too many for one set. */
   readonly refusedCount: number;
@@ -105,8 +107,12 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
       );
     else ports.set(port.key, port);
   };
+  const accesses = new Map<string, Access>();
   const byService = groupByService(inputs.endpoints);
   for (const service of [...inputs.services].sort((a, b) => compare(a.id, b.id))) {
+    const { access, problems: refused } = readAccess(service.labels);
+    accesses.set(service.id, access);
+    problems.push(...refused.map((label) => `service ${service.name}: ${label}`));
     if (service.ports.length === 0) continue;
     const { balance, clientAddress, problems: labels } = balanceOfLabels(service.labels);
     problems.push(...labels.map((label) => `service ${service.name}: ${label}`));
@@ -134,13 +140,14 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
         serviceName: service.name,
         balance,
         clientAddress,
+        access,
         backends,
         refusedCount,
       });
     }
   }
   for (const host of [...inputs.hostPorts].sort((a, b) => compare(a.taskId, b.taskId))) {
-    const port = hostPortOf(host);
+    const port = hostPortOf(host, accesses.get(host.serviceId) ?? OPEN_ACCESS);
     if (port !== undefined) add(port);
   }
   return { ports: [...ports.values()], problems };
@@ -173,7 +180,7 @@ function backendsOf(
     .sort((a, b) => compare(a.key, b.key));
 }
 
-function hostPortOf(host: HostPort): PublishedPort | undefined {
+function hostPortOf(host: HostPort, access: Access): PublishedPort | undefined {
   const { protocol, publishedPort, targetPort, taskId, serviceId, serviceName, state } = host;
   if (!isProtocol(protocol)) return undefined;
   const netns = host.netns === undefined ? {} : { netns: host.netns };
@@ -188,6 +195,7 @@ function hostPortOf(host: HostPort): PublishedPort | undefined {
     serviceName,
     balance: balanceOfLabels({}).balance,
     clientAddress: 'snat',
+    access,
     backends: [backend],
     refusedCount: 0,
   };

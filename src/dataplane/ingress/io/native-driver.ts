@@ -13,6 +13,7 @@ import {
 import { formatAddress, parseAddress } from '../../wire/address.js';
 import {
   FLOW_ENDS,
+  type FlowEnd,
   ListenFailed,
   type ProxyDriver,
   type ProxyPolicy,
@@ -99,6 +100,8 @@ export class NativeProxyDriver implements ProxyDriver {
   #answerCount = 0;
   /** Of flows that were refused and are not connected yet. */
   readonly #tried = new Map<number, Ticket[]>();
+  /** Flows that the policy does not want, until they have ended. */
+  readonly #refused = new Set<number>();
   #connectMs = 0;
   readonly #wanting = new Set<number>();
   readonly #chosen = new Int32Array(AHEAD_MAX);
@@ -219,7 +222,7 @@ export class NativeProxyDriver implements ProxyDriver {
         if (known !== undefined) this.#release(known);
         this.#policy.ended(
           listener,
-          FLOW_ENDS[reports[at + REPORT.detail] as number] ?? 'closed',
+          this.#endAt(at),
           this.#numberAt(index, 0),
           this.#numberAt(index, 1),
         );
@@ -230,6 +233,11 @@ export class NativeProxyDriver implements ProxyDriver {
       default:
         return;
     }
+  }
+
+  #endAt(at: number): FlowEnd {
+    if (this.#refused.delete(this.#reports[at + REPORT.flow] as number)) return 'refused';
+    return FLOW_ENDS[this.#reports[at + REPORT.detail] as number] ?? 'closed';
   }
 
   #numberAt(index: number, which: number): number {
@@ -250,7 +258,8 @@ export class NativeProxyDriver implements ProxyDriver {
     this.#answers[row] = flow;
     this.#answers[row + 1] = reports[at + REPORT.generation] as number;
     const known = this.#choose(listener, client, port, tried);
-    this.#answers[row + 2] = known?.id ?? 0;
+    if (known === 'refused') this.#refused.add(flow);
+    this.#answers[row + 2] = typeof known === 'object' ? known.id : 0;
     this.#answers[row + 3] = this.#connectMs;
     this.#answerCount += 1;
     const ahead = this.#ahead.get(listener);
@@ -304,7 +313,7 @@ export class NativeProxyDriver implements ProxyDriver {
     let count = 0;
     while (count < Math.min(ahead.size, this.#aheadMax)) {
       const known = this.#choose(listener, '', 0, []);
-      if (known === undefined) break;
+      if (typeof known !== 'object') break;
       this.#chosen[count] = known.id;
       count += 1;
     }
@@ -347,9 +356,9 @@ export class NativeProxyDriver implements ProxyDriver {
     client: string,
     port: number,
     tried: readonly Ticket[],
-  ): Known | undefined {
+  ): Known | 'refused' | undefined {
     const upstream = this.#policy.choose(listener, client, port, tried);
-    if (upstream === undefined) return undefined;
+    if (upstream === undefined || upstream === 'refused') return upstream;
     this.#connectMs = upstream.connectMs;
     const known = this.#knownOf(listener, upstream);
     if (known === undefined) this.#policy.released(listener, upstream.ticket);

@@ -135,8 +135,8 @@ class TcpFlow {
     const { policy } = this.#deps;
     const { remoteAddress = '', remotePort = 0 } = this.#downstream;
     const upstream = policy.choose(this.#listener, remoteAddress, remotePort, this.#tried);
-    if (upstream === undefined) {
-      this.reset(this.#tried.length === 0 ? 'no_backend' : 'unreachable');
+    if (upstream === 'refused' || upstream === undefined) {
+      this.reset(upstream ?? (this.#tried.length === 0 ? 'no_backend' : 'unreachable'));
       return;
     }
     this.#ticket = upstream.ticket;

@@ -100,7 +100,8 @@ export class UdpProxy {
       this.#flows.set(key, flow);
     }
     flow.lastMs = performance.now();
-    if (!flow.send(datagram)) this.#drop(key, flow, 'no_backend');
+    const failed = flow.send(datagram);
+    if (failed !== undefined) this.#drop(key, flow, failed);
   }
 
   #sweep(): void {
@@ -141,13 +142,14 @@ class UdpFlow {
     this.#downstream = downstream;
   }
 
-  /** @returns False where there is no backend for it. */
-  send(datagram: Buffer): boolean {
-    if (!this.isLive() && !this.#open([])) return false;
+  /** @returns How it ends where there is no backend for it. */
+  send(datagram: Buffer): FlowEnd | undefined {
+    const failed = this.isLive() ? undefined : this.#open([]);
+    if (failed !== undefined) return failed;
     this.bytesUp += datagram.length;
     if (this.#isReady) this.#sendUp(datagram);
     else if (this.#waiting.length < WAITING_MAX) this.#waiting.push(datagram);
-    return true;
+    return undefined;
   }
 
   /** Whether its backend still is one; else the flow lets go of it. */
@@ -172,14 +174,14 @@ class UdpFlow {
     this.#upstream = undefined;
   }
 
-  #open(tried: readonly Ticket[]): boolean {
+  #open(tried: readonly Ticket[]): FlowEnd | undefined {
     const { policy } = this.#deps;
     const { address, port } = this.#client;
     const where = policy.choose(this.listener, address, port, tried);
-    if (where === undefined) return false;
+    if (where === undefined || where === 'refused') return where ?? 'no_backend';
     this.#where = where;
     void this.#connect(where);
-    return true;
+    return undefined;
   }
 
   async #connect(where: Upstream): Promise<void> {
@@ -246,7 +248,7 @@ class UdpFlow {
     policy.failed(this.listener, where.ticket);
     const waiting = this.#waiting;
     this.#letGo();
-    if (!this.#open([where.ticket])) return;
+    if (this.#open([where.ticket]) !== undefined) return;
     this.#waiting = waiting;
   }
 }

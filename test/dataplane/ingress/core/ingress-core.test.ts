@@ -1,4 +1,5 @@
 import t from 'tap';
+import { OPEN_ACCESS, readAccess } from '../../../../src/base/access-labels.js';
 import { DEFAULT_BALANCE } from '../../../../src/dataplane/core/balance/config.js';
 import { IngressCore } from '../../../../src/dataplane/ingress/core/ingress-core.js';
 import type { PublishedPort } from '../../../../src/dataplane/ingress/core/published-ports.js';
@@ -14,6 +15,7 @@ function port(extra: Partial<PublishedPort> = {}, tasks: readonly string[] = ['a
     serviceName: 'web',
     balance: DEFAULT_BALANCE,
     clientAddress: 'snat' as const,
+    access: OPEN_ACCESS,
     refusedCount: 0,
     backends: tasks.map((key, i) => ({
       key,
@@ -26,15 +28,21 @@ function port(extra: Partial<PublishedPort> = {}, tasks: readonly string[] = ['a
   };
 }
 
+/** Of a flow that is let in. */
+function chosen(core: IngressCore, ...flow: Parameters<IngressCore['choose']>) {
+  const upstream = core.choose(...flow);
+  return upstream === 'refused' ? undefined : upstream;
+}
+
 t.test('a listener stays while its service has the port, and turns go on', async (t) => {
   const core = new IngressCore(1);
   const first = core.apply([port()], 0);
   t.strictSame(first.closed, []);
   const listener = first.opened[0]?.listener ?? 0;
-  const one = core.choose(listener, '::ffff:192.0.2.1', 4000, [], 0);
+  const one = chosen(core, listener, '::ffff:192.0.2.1', 4000, [], 0);
   t.match(one, { port: 8080 });
   t.strictSame(core.apply([port()], 1), { closed: [], opened: [] });
-  const two = core.choose(listener, '192.0.2.1', 4001, [], 1);
+  const two = chosen(core, listener, '192.0.2.1', 4001, [], 1);
   t.strictSame(new Set([one?.address, two?.address]), new Set(['10.0.0.1', '10.0.0.2']));
 });
 
@@ -42,7 +50,7 @@ t.test('another service on the same port is another listener', async (t) => {
   const core = new IngressCore(1);
   const listener = core.apply([port()], 0).opened[0]?.listener ?? 0;
   core.accepted(listener);
-  const flow = core.choose(listener, '192.0.2.1', 1, [], 0);
+  const flow = chosen(core, listener, '192.0.2.1', 1, [], 0);
   const swapped = core.apply([port({ serviceId: 's2' }, ['c'])], 1);
   t.strictSame(swapped.closed, [listener]);
   t.not(swapped.opened[0]?.listener, listener);
@@ -55,11 +63,11 @@ t.test('a flow lives while its task drains, and not when that is gone', async (t
   const core = new IngressCore(1);
   const listener = core.apply([port({}, ['a'])], 0).opened[0]?.listener ?? 0;
   core.accepted(listener);
-  const flow = core.choose(listener, '192.0.2.1', 1, [], 0)?.ticket ?? -1;
+  const flow = chosen(core, listener, '192.0.2.1', 1, [], 0)?.ticket ?? -1;
   const [backend] = port({}, ['a']).backends;
   core.apply([port({ backends: backend ? [{ ...backend, state: 'draining' }] : [] })], 1);
   t.ok(core.isLive(listener, flow));
-  t.equal(core.choose(listener, '192.0.2.1', 2, [], 1), undefined, 'nobody takes new ones');
+  t.equal(chosen(core, listener, '192.0.2.1', 2, [], 1), undefined, 'nobody takes new ones');
   core.apply([port({ backends: [] })], 2);
   t.notOk(core.isLive(listener, flow));
 });
@@ -68,10 +76,10 @@ t.test('everything is counted by port', async (t) => {
   const core = new IngressCore(1);
   const listener = core.apply([port()], 0).opened[0]?.listener ?? 0;
   core.accepted(listener);
-  const flow = core.choose(listener, '2001:db8::1', 1, [], 0)?.ticket ?? -1;
+  const flow = chosen(core, listener, '2001:db8::1', 1, [], 0)?.ticket ?? -1;
   core.failed(listener, flow, 0);
   core.released(listener, flow);
-  const again = core.choose(listener, '2001:db8::1', 1, [flow], 0)?.ticket ?? -1;
+  const again = chosen(core, listener, '2001:db8::1', 1, [flow], 0)?.ticket ?? -1;
   core.connected(listener, again, 4);
   core.answered(listener, again, 0);
   core.released(listener, again);
@@ -100,7 +108,7 @@ t.test('a silent task is left sooner while there are others, and each gets its t
   const tried: number[] = [];
   const waits: number[] = [];
   for (;;) {
-    const where = core.choose(listener, '192.0.2.1', 4000, tried, 0);
+    const where = chosen(core, listener, '192.0.2.1', 4000, tried, 0);
     if (where === undefined) break;
     tried.push(where.ticket);
     waits.push(where.connectMs);
@@ -110,7 +118,7 @@ t.test('a silent task is left sooner while there are others, and each gets its t
 
   const only = new IngressCore(1);
   const one = only.apply([port({}, ['a'])], 0).opened[0]?.listener ?? 0;
-  t.equal(only.choose(one, '192.0.2.1', 1, [], 0)?.connectMs, 3500, 'there is nobody else');
+  t.equal(chosen(only, one, '192.0.2.1', 1, [], 0)?.connectMs, 3500, 'there is nobody else');
 });
 
 t.test('connections to a task are counted from the try on, through closed ports too', async (t) => {
@@ -119,7 +127,7 @@ t.test('connections to a task are counted from the try on, through closed ports 
   const [tcp, udp] = core.apply(ports, 0).opened.map(({ listener }) => listener);
   for (const listener of [tcp ?? 0, udp ?? 0]) {
     core.accepted(listener);
-    core.choose(listener, '192.0.2.1', 1, [], 0);
+    chosen(core, listener, '192.0.2.1', 1, [], 0);
   }
   t.equal(core.flowsTo('a'), 1, 'datagrams have no end');
   core.apply([], 1);
@@ -144,7 +152,7 @@ t.test('a client’s address is kept where a task’s answer to it finds back', 
     )
     .opened.map(({ listener }) => listener);
   const keeps = (which: number, client: string) =>
-    core.choose(listeners[which] ?? 0, client, 4000, [], 0)?.asClient ?? false;
+    chosen(core, listeners[which] ?? 0, client, 4000, [], 0)?.asClient ?? false;
   t.notOk(keeps(0, '192.0.2.1'), 'not before this node takes what comes back');
   core.setIngressSubnets(['10.0.0.0/24', 'fd00::/64', 'nonsense']);
   const cases: readonly [which: number, client: string, want: boolean, why: string][] = [
@@ -166,4 +174,49 @@ t.test('a client’s address is kept where a task’s answer to it finds back', 
   for (const [which, client, want, why] of cases) t.equal(keeps(which, client), want, why);
   core.setIngressSubnets(undefined);
   t.notOk(keeps(0, '198.51.101.1'));
+});
+
+t.test('labels say who is let in, and how often; each refusal is counted', async (t) => {
+  const core = new IngressCore(1);
+  const limited = (labels: Readonly<Record<string, string>>) =>
+    core.apply([port({ access: readAccess(labels).access })], 0).opened[0]?.listener;
+  const listener = limited({}) ?? 0;
+  t.ok(core.foresees(listener, 0));
+  const come = (client: string, nowMs: number) => core.choose(listener, client, 4000, [], nowMs);
+
+  limited({ 'shoal.allow-from': '192.0.2.0/25, 2600::/16' });
+  t.notOk(core.foresees(listener, 0), 'nothing is chosen ahead');
+  for (const [client, isIn] of [
+    ['192.0.2.127', true],
+    ['::ffff:192.0.2.1', true],
+    ['192.0.2.128', false],
+    ['2600:1::1', true],
+    ['2601::1', false],
+    ['fe80::1%eth0', false],
+    ['nonsense', false],
+  ] as const)
+    t.equal(come(client, 0) !== 'refused', isIn, client);
+
+  limited({ 'shoal.connections-max': '5' });
+  const held = [come('192.0.2.1', 0), come('192.0.2.2', 0), come('192.0.2.3', 0)].map((flow) =>
+    typeof flow === 'object' ? flow.ticket : -1,
+  );
+  t.equal(held[2], -1, 'those from before count too');
+  core.released(listener, held[0] ?? -1);
+  const again = come('192.0.2.1', 0);
+  t.not(again, 'refused');
+  const ticket = typeof again === 'object' ? again.ticket : -1;
+  core.released(listener, ticket);
+  come('192.0.2.1', 0);
+  t.not(core.choose(listener, '192.0.2.1', 1, [ticket], 0), 'refused', 'who is in tries on');
+
+  limited({ 'shoal.rate': '2/s' });
+  const takes = [0, 0, 0, 499, 500, 500].map((nowMs) => come('192.0.2.9', nowMs) !== 'refused');
+  t.strictSame(takes, [true, true, false, false, true, false]);
+  t.not(come('192.0.2.10', 500), 'refused', 'another client');
+  const refused = { allow_from: 4, connections_max: 1, rate: 3 };
+  t.strictSame(core.stats()[0]?.refusals, refused);
+  limited({});
+  t.ok(core.foresees(listener, 0));
+  t.not(come('192.0.2.9', 500), 'refused');
 });

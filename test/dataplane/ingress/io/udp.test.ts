@@ -46,6 +46,28 @@ t.test('a flow keeps its task, and flows are spread', async (t) => {
   t.equal(ingress.stats().flows, 3);
 });
 
+t.test('datagrams of clients that labels do not let in are dropped', async (t) => {
+  const [published, target] = [await freePort(), await freePort()];
+  await udpBackend(t, NAMES[0], target);
+  const ingress = openIngress(t);
+  const label = (labels: Readonly<Record<string, string>>) =>
+    ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])], labels));
+  label({});
+  const old = await udpClient(t);
+  t.equal(await askUdp(old, 'a', published), `${NAMES[0]} a`);
+  label({ 'shoal.allow-from': '127.0.0.9' });
+  const stranger = await udpClient(t);
+  stranger.on('message', () => t.fail('answered'));
+  stranger.send('a', published, '127.0.0.1');
+  const friend = createSocket('udp4');
+  friend.bind(0, '127.0.0.9');
+  await once(friend, 'listening');
+  t.teardown(() => friend.close());
+  t.equal(await askUdp(friend, 'b', published), `${NAMES[0]} b`);
+  t.equal(await askUdp(old, 'c', published), `${NAMES[0]} c`, 'open flows go on');
+  t.match(ingress.stats().ports, [{ ends: { refused: 1 }, refusals: { allow_from: 1 } }]);
+});
+
 t.test('each datagram tells of its client, where the service wants it', async (t) => {
   const [published, target] = [await freePort(), await freePort()];
   await udpBackend(t, NAMES[0], target);
