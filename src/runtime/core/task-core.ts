@@ -20,8 +20,10 @@ import {
   isOverdue,
   isToRun,
   isUnwanted,
+  portKey,
   statusOf,
   type TaskEntry,
+  unnumberedPorts,
 } from './task-entry.js';
 import type {
   AssignedTask,
@@ -61,6 +63,7 @@ const CANCEL_MS_MAX = 10_000;
 const WIRE_MS_MAX = 30_000;
 /** How long a start that nobody wants any more is waited for. */
 const START_MS_MAX = 10_000;
+const CHOOSE_MS_MAX = 10_000;
 /** Longer than the shell's own bound: what hangs there must not hang its task. */
 const ANNOUNCE_MS_MAX = 15_000;
 /** Likewise, with the longest time that a service's connections may be given. */
@@ -382,6 +385,12 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
       case 'started':
         this.#onStarted(entry, outcome, nowMs);
         return;
+      case 'chosen':
+        entry.retries = 0;
+        entry.error = undefined;
+        entry.knownPorts = [...entry.knownPorts, ...outcome.ports];
+        if (entry.state === 'running') this.#report(entry);
+        return;
       default:
         break;
     }
@@ -436,6 +445,9 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
         if (!isGone) this.#kept.add(entry.id);
         if (isGone && entry.restartsMs.length > 0) this.#say(entry, 'preparing', 'preparing');
         else this.#fail(entry, `starting container failed: ${error}`, nowMs, exitCode);
+        return;
+      case 'choose':
+        this.#retryLater(entry, error, nowMs);
         return;
       case 'announce':
         entry.isAnnounced = true;
@@ -492,6 +504,9 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
         // Nobody wants it, and whether it runs is not known: it is stopped as if it did.
         entry.presence = 'live';
         entry.abandonedAction = action;
+        return;
+      case 'choose':
+        this.#retryLater(entry, undefined, nowMs);
         return;
       case 'announce':
         entry.isAnnounced = true;
@@ -557,6 +572,7 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
     entry.state = state;
     entry.error = error;
     entry.pid = 0;
+    entry.knownPorts = [];
     if (state === 'complete') entry.message = 'finished';
     if (state === 'shutdown') entry.message = 'shutdown';
     entry.isAcknowledged = false;
@@ -593,7 +609,8 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
   /** Something is under way; it may not be wanted any more. */
   #reconsider(entry: TaskEntry, pending: NonNullable<TaskEntry['pending']>, nowMs: number): void {
     const isToGo = isUnwanted(entry) || isEnded(entry);
-    if (pending.kind === 'announce' && (isToGo || entry.isUnhealthy)) {
+    const isIdle = pending.kind === 'announce' || pending.kind === 'choose';
+    if (isIdle && (isToGo || entry.isUnhealthy)) {
       // Its answer would change nothing any more.
       entry.pending = undefined;
       this.#advance(entry, nowMs);
@@ -619,11 +636,25 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
       if (entry.retryAtMs === undefined) this.#wire(entry, nowMs);
       return;
     }
+    const ports = unnumberedPorts(entry);
+    if (ports.length > 0) {
+      if (entry.retryAtMs === undefined)
+        this.#act(
+          entry,
+          { kind: 'choose', ports, taken: this.#takenPorts() },
+          nowMs + CHOOSE_MS_MAX,
+        );
+      return;
+    }
     if (!isBefore(entry, 'running') || entry.health === 'starting') return;
     // It counts as running when it is of use everywhere: whatever waits for that may go on then.
     if (entry.isWired && !entry.isAnnounced)
       this.#act(entry, { kind: 'announce' }, nowMs + ANNOUNCE_MS_MAX);
     else this.#say(entry, 'running', 'started');
+  }
+
+  #takenPorts(): ReadonlySet<string> {
+    return new Set([...this.#entries.values()].flatMap((entry) => hostPorts(entry).map(portKey)));
   }
 
   #bringDown(entry: TaskEntry, nowMs: number): void {
@@ -776,10 +807,14 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
 }
 
 /** Takes up what is known of a task from elsewhere. */
-function recall(entry: TaskEntry, { state, message, error, container }: RememberedTask): void {
+function recall(
+  entry: TaskEntry,
+  { state, message, error, container, ports = [] }: RememberedTask,
+): void {
   entry.state = state;
   entry.message = message;
   entry.error = error;
+  entry.knownPorts = isTerminal(state) ? [] : ports;
   if (container === undefined) return;
   entry.containerId = container.id;
   entry.pid = container.pid;

@@ -2,6 +2,7 @@ import {
   compareTaskStates,
   type Health,
   isTerminal,
+  type PortConfig,
   type TaskState,
 } from '../../base/service-model.js';
 import type { TaskId } from '../../base/swarm-model.js';
@@ -15,12 +16,23 @@ type Presence = 'unknown' | 'none' | 'debris' | 'made' | 'live' | 'ended';
 
 /** What is under way; `exit`: it was stopped, and its exit code is still to come. */
 interface Pending {
-  readonly kind: 'prepare' | 'wire' | 'start' | 'announce' | 'drain' | 'stop' | 'remove' | 'exit';
+  readonly kind:
+    | 'prepare'
+    | 'wire'
+    | 'start'
+    | 'choose'
+    | 'announce'
+    | 'drain'
+    | 'stop'
+    | 'remove'
+    | 'exit';
   readonly action: number;
   /** When it counts as failed; absent: it may take as long as it takes. */
   deadlineMs: number | undefined;
   isCancelled: boolean;
 }
+
+export type HostPorts = NonNullable<TaskStatusDraft['ports']>;
 
 /** All that the worker knows of one task. */
 export interface TaskEntry {
@@ -43,6 +55,8 @@ export interface TaskEntry {
   isUnhealthy: boolean;
   /** It did not end in its time of grace. */
   isStubborn: boolean;
+  /** Those that were chosen for ports without a number are among them. */
+  knownPorts: HostPorts;
   /** There are too many that have ended: it goes although it is still assigned. */
   isSurplus: boolean;
 
@@ -84,6 +98,7 @@ export function createEntry(id: TaskId, runtime: RuntimeKind): TaskEntry {
     isDrained: false,
     isUnhealthy: false,
     isStubborn: false,
+    knownPorts: [],
     isSurplus: false,
     state: 'new',
     message: '',
@@ -147,14 +162,48 @@ export function statusOf(entry: TaskEntry): TaskStatusDraft {
   };
 }
 
-/** The ports of the node itself that lead to it. */
-export function hostPorts({ assigned }: TaskEntry): NonNullable<TaskStatusDraft['ports']> {
-  return (assigned?.task.ports ?? []).flatMap((port) => {
-    const { publishMode, publishedPort } = port;
-    return publishMode === 'host' && publishedPort !== undefined && publishedPort > 0
-      ? [{ ...port, publishedPort }]
-      : [];
+/** The ports of the node itself that lead to it; without those for which a number is still to be chosen. */
+export function hostPorts(entry: TaskEntry): HostPorts {
+  const left = chosenPorts(entry);
+  return wishes(entry).flatMap((port) => {
+    const { publishedPort = 0, protocol, targetPort } = port;
+    if (publishedPort > 0) return [{ ...port, publishedPort }];
+    const at = left.findIndex((c) => c.protocol === protocol && c.targetPort === targetPort);
+    if (at >= 0)
+      return left.splice(at, 1).map((c) => ({ ...port, publishedPort: c.publishedPort }));
+    // With the host's own network it is the node's port already.
+    return isOfHost(entry) ? [{ ...port, publishedPort: targetPort }] : [];
   });
+}
+
+/** Ports that lead to it once they have a number. */
+export function unnumberedPorts(entry: TaskEntry): readonly PortConfig[] {
+  if (isOfHost(entry)) return [];
+  const left = chosenPorts(entry);
+  return wishes(entry).filter(({ publishedPort = 0, protocol, targetPort }) => {
+    if (publishedPort > 0 || protocol === 'sctp') return false;
+    const at = left.findIndex((c) => c.protocol === protocol && c.targetPort === targetPort);
+    if (at >= 0) left.splice(at, 1);
+    return at < 0;
+  });
+}
+
+/** `tcp/80`: one of each is open on a node. */
+export function portKey(port: Pick<PortConfig, 'protocol' | 'publishedPort'>): string {
+  return `${port.protocol}/${port.publishedPort ?? 0}`;
+}
+
+function wishes({ assigned }: TaskEntry): readonly PortConfig[] {
+  return (assigned?.task.ports ?? []).filter(({ publishMode }) => publishMode === 'host');
+}
+
+function chosenPorts(entry: TaskEntry): HostPorts[number][] {
+  const named = new Set(wishes(entry).map(portKey));
+  return entry.knownPorts.filter((port) => !named.has(portKey(port)));
+}
+
+function isOfHost({ presence, netns }: TaskEntry): boolean {
+  return (presence === 'made' || presence === 'live') && netns === undefined;
 }
 
 /** Deadlines of what is under way: what hangs must not hang its task for ever. */

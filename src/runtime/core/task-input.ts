@@ -1,4 +1,10 @@
-import type { Health, TaskObject, TaskState, TaskStatus } from '../../base/service-model.js';
+import type {
+  Health,
+  PortConfig,
+  TaskObject,
+  TaskState,
+  TaskStatus,
+} from '../../base/service-model.js';
 import type { TaskId } from '../../base/swarm-model.js';
 import type { KnownTask, Runtime } from './runtime.js';
 
@@ -23,6 +29,7 @@ export interface RememberedTask {
   readonly message: string;
   readonly error?: string;
   readonly container?: NonNullable<TaskStatus['container']>;
+  readonly ports?: NonNullable<TaskStatus['ports']>;
 }
 
 export type TaskInput =
@@ -66,6 +73,7 @@ export type Outcome =
       readonly pid: number;
       readonly health: Health;
     }
+  | { readonly kind: 'chosen'; readonly ports: NonNullable<TaskStatus['ports']> }
   /** Of `wire`, `announce`, `drain`, `stop`, `remove`. */
   | { readonly kind: 'done' }
   | {
@@ -109,6 +117,12 @@ export type TaskAction =
       readonly endpoint: EndpointState;
     })
   | (Action & { readonly kind: 'start' })
+  /** Find free ports of the node for these, other than those that are taken (`tcp/80`). */
+  | (Action & {
+      readonly kind: 'choose';
+      readonly ports: readonly PortConfig[];
+      readonly taken: ReadonlySet<string>;
+    })
   /** Let the others know that it takes work, and wait for a short while until they do. */
   | (Action & { readonly kind: 'announce' })
   /** Let the others know that it gets no new work, and wait for a short while until they do. */

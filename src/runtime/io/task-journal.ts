@@ -8,13 +8,24 @@ import type { RuntimeLogger } from './worker.js';
 /** States that follow each other this quickly are one write. */
 const WRITE_DELAY_MS = 200;
 
-const status = z.object({
+const status: z.ZodType<TaskStatus> = z.object({
   state: z.enum(TASK_STATES),
   atMs: z.number(),
   message: z.string(),
   error: z.string().exactOptional(),
   container: z
     .object({ id: z.string(), pid: z.number(), exitCode: z.number().exactOptional() })
+    .exactOptional(),
+  ports: z
+    .array(
+      z.object({
+        name: z.string().exactOptional(),
+        protocol: z.enum(['tcp', 'udp', 'sctp']),
+        targetPort: z.number(),
+        publishedPort: z.number(),
+        publishMode: z.enum(['ingress', 'host']),
+      }),
+    )
     .exactOptional(),
 });
 
@@ -61,7 +72,7 @@ export class TaskJournal {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const tasks = Object.fromEntries(
-      [...this.#statuses].map(([id, { state, atMs, message, error, container }]) => [
+      [...this.#statuses].map(([id, { state, atMs, message, error, container, ports }]) => [
         id,
         {
           state,
@@ -69,6 +80,7 @@ export class TaskJournal {
           message,
           ...(error !== undefined && { error }),
           ...(container && { container }),
+          ...(ports && { ports }),
         },
       ]),
     );

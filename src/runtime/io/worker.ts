@@ -17,6 +17,7 @@ import type {
   TaskInput,
   TaskReady,
 } from '../core/task-input.js';
+import { FreePorts } from './free-ports.js';
 import { TaskJournal } from './task-journal.js';
 
 /** The part of pino's Logger that runtimes use. */
@@ -90,8 +91,9 @@ export class TaskWorker {
   readonly #closing = new AbortController();
   /** Raised with everything that happens in a runtime, so that an old list is not taken for a new one. */
   readonly #activity = new Map<RuntimeKind, number>();
-  /** Tasks whose ports are open, and in which namespace. */
-  readonly #published = new Map<TaskId, string | undefined>();
+  /** Tasks whose ports are open: which, and in which namespace. */
+  readonly #published = new Map<TaskId, string>();
+  readonly #freePorts = new FreePorts();
   #reports = 0;
 
   private constructor(config: WorkerConfig, dependencies: WorkerDependencies) {
@@ -266,8 +268,10 @@ export class TaskWorker {
       publish(id, undefined);
     }
     for (const [id, one] of now) {
-      if (this.#published.has(id) && this.#published.get(id) === one.netns) continue;
-      this.#published.set(id, one.netns);
+      const ports = one.ports.map(({ protocol, publishedPort }) => `${protocol}/${publishedPort}`);
+      const place = [one.netns, ...ports].join(' ');
+      if (this.#published.get(id) === place) continue;
+      this.#published.set(id, place);
       publish(id, one);
     }
   }
@@ -322,6 +326,13 @@ export class TaskWorker {
       case 'start': {
         const { containerId, pid, health } = await runtime.start(action.id);
         return { kind: 'started', containerId, pid, health };
+      }
+      case 'choose': {
+        const ports = action.ports.map(async (port) => ({
+          ...port,
+          publishedPort: await this.#freePorts.take(port.protocol, action.taken),
+        }));
+        return { kind: 'chosen', ports: await Promise.all(ports) };
       }
       case 'announce':
         await networks.announce(action.id);

@@ -21,6 +21,8 @@ import { MESH, taskId, taskObject } from '../../support/tasks.js';
 
 const CONFIG = { preparesMax: 2, prepareSlotMs: 5000, silenceMs: 10_000 };
 const NAMES = ['a', 'b', 'c', 'd'];
+/** Of the first: it has no number yet. */
+const PORT = { protocol: 'tcp', targetPort: 80, publishMode: 'host' } as const;
 
 /** What a runtime really has of a task. */
 interface Real {
@@ -79,7 +81,12 @@ class World {
         const desiredState = isLater ? before.desiredState : command.desired;
         this.#assigned.set(
           id,
-          taskObject({ id: NAMES[command.at] ?? '', networks: MESH, desiredState }),
+          taskObject({
+            id: NAMES[command.at] ?? '',
+            networks: MESH,
+            desiredState,
+            ports: command.at === 0 ? [PORT] : [],
+          }),
         );
         this.#assign(true);
         break;
@@ -196,6 +203,8 @@ class World {
         throw new Error(`${id} went back from ${before} to ${status.state}`);
       if (isTerminal(before) && isTerminal(status.state) && before !== status.state)
         throw new Error(`${id} ended twice: ${before}, ${status.state}`);
+      if (status.state === 'running' && id === taskId(NAMES[0] ?? '') && status.ports === undefined)
+        throw new Error(`${id} runs, and its port has no number`);
       if (isTerminal(status.state) && this.#real.get(id)?.has === 'live')
         throw new Error(`${id} is told as ${status.state} and runs`);
       this.#told.set(id, status);
@@ -212,8 +221,9 @@ class World {
     }
     if (kind === 'cancel') return;
     const before = this.#pending.get(id);
-    // What brings a task down does not wait for ever for what hangs.
-    if (before !== undefined && kind !== 'remove' && kind !== 'stop' && kind !== 'drain')
+    // What brings a task down does not wait for ever for what hangs, nor does what may be done twice.
+    const isHarmless = ['remove', 'stop', 'drain', 'choose'].includes(kind);
+    if (before !== undefined && !isHarmless)
       throw new Error(`${id}: ${kind} while action ${before} is under way`);
     if (kind === 'start') {
       if (real.has === 'live') throw new Error(`${id} would run twice`);
@@ -262,6 +272,9 @@ class World {
         real.has = 'live';
         real.pid = this.#pids;
         return { kind: 'started', containerId: id, pid: real.pid, health: 'none' };
+      case 'choose':
+        if (isFailed) return { kind: 'failed', error: 'no free port' };
+        return { kind: 'chosen', ports: [{ ...PORT, publishedPort: 40_000 + this.#pids }] };
       case 'stop':
         if (isFailed) return { kind: 'failed', error: 'busy' };
         this.#die(id, 143);

@@ -527,6 +527,37 @@ t.test('ports of the node are told with the running task', async (t) => {
   t.strictSame(ports, [port]);
 });
 
+t.test('the node chooses the ports that have no number, and keeps them', async (t) => {
+  const wish = { protocol: 'tcp', targetPort: 80, publishedPort: 0, publishMode: 'host' } as const;
+  const named = { ...wish, targetPort: 81, publishedPort: 8081 };
+  const chosen = { ...wish, publishedPort: 40_000 };
+  const task = taskObject({ ports: [wish, named, { ...wish, publishMode: 'ingress' }] });
+  const driven = new Driven().assign(task).answer('prepare', PREPARED).answer('start', STARTED);
+  t.match(driven.actions.at(-1), { kind: 'choose', ports: [wish], taken: new Set(['tcp/8081']) });
+  t.notMatch(driven.told(), [/^running/], 'it is not of use before');
+  driven.answer('choose', failed('no free port')).pass(1000);
+  t.match(driven.told().at(-1), /^starting: .*no free port/);
+  driven.answer('choose', { kind: 'chosen', ports: [chosen] });
+  t.strictSame(driven.told(), ['running: started']);
+  t.strictSame(driven.core.published()[0]?.ports, [chosen, named]);
+
+  const status = { state: 'running', message: 'started', ports: [chosen, named] } as const;
+  const again = new Driven([running], new Map([[ID, status]])).assign(task);
+  t.strictSame(again.kinds(), [], 'another agent has nothing to choose');
+  t.strictSame(again.core.published()[0]?.ports, [chosen, named]);
+  const other = new Driven([running]).assign({ ...task, status: { ...status, atMs: 0 } });
+  t.strictSame(other.core.published()[0]?.ports, [chosen, named], 'a manager knows it as well');
+
+  const host = new Driven().assign(task).answer('prepare', { kind: 'prepared', containerId: 'c1' });
+  host.answer('start', STARTED);
+  t.strictSame(host.told().at(-1), 'running: started');
+  t.strictSame(
+    host.core.published()[0]?.ports,
+    [{ ...wish, publishedPort: 80 }, named],
+    "with the host's network its own port is the node's",
+  );
+});
+
 t.test('a node takes so many tasks, and keeps so many that have ended', async (t) => {
   const driven = new Driven();
   const tasks = Array.from({ length: TASKS_MAX + 1 }, (_, i) => taskObject({ id: `t${i}x` }));

@@ -130,6 +130,28 @@ t.test('a task is the same after the agent was killed', async (t) => {
   t.strictSame(second.network, ['wire web ready', 'unwire'], 'its interfaces were raised again');
 });
 
+t.test('ports without a number get free ones, which outlive the agent', async (t) => {
+  const { folder, runtime } = world(t);
+  const first = new Agent(folder, runtime);
+  const port = (protocol: 'tcp' | 'udp') =>
+    ({ protocol, targetPort: 80, publishedPort: 0, publishMode: 'host' }) as const;
+  const ports = [port('tcp'), port('tcp'), port('udp')];
+  const tasks = ['task', 'other'].map((id) => taskObject({ id, ports }));
+  first.assign(...tasks);
+  const ids = tasks.map(({ id }) => id);
+  const [a, b] = await Promise.all(ids.map(async (id) => (await first.told('running', id)).ports));
+  const keys = [...(a ?? []), ...(b ?? [])].map((p) => `${p.protocol}/${p.publishedPort}`);
+  t.equal(new Set(keys).size, 6, keys.join());
+  for (const { publishedPort } of a ?? []) t.ok(publishedPort >= 32_768 && publishedPort <= 60_999);
+  await first.worker.close();
+  const second = new Agent(folder, runtime);
+  t.teardown(() => second.worker.close());
+  second.assign(...tasks, taskObject({ id: 'third' }));
+  await second.told('running', taskId('third'));
+  for (const [at, ports] of [a, b].entries())
+    t.match(second.worker.status(taskId(at === 0 ? 'task' : 'other')), { state: 'running', ports });
+});
+
 t.test('what ended is remembered by the next agent, without a runtime that knows', async (t) => {
   const { folder, runtime } = world(t);
   const first = new Agent(folder, runtime);
