@@ -19,6 +19,7 @@ const SANDBOX = { 'com.docker.shoal.sandbox': 't1' };
 class FakeEngine {
   readonly asked: { readonly method: string; readonly url: string; readonly body: string }[] = [];
   readonly aborted: string[] = [];
+  readonly #lasting: Socket[] = [];
   readonly #server = createServer();
   readonly socketPath: string;
 
@@ -61,6 +62,11 @@ class FakeEngine {
       socket.write('HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');
       const chunks: Buffer[] = [head];
       socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+      // What goes on after its client's word is over.
+      if (request.url?.includes('/lasting/') === true) {
+        this.#lasting.push(socket);
+        return;
+      }
       socket.on('end', () => socket.end(`heard ${Buffer.concat(chunks)}`));
     });
   }
@@ -72,6 +78,7 @@ class FakeEngine {
   }
 
   close(): void {
+    for (const socket of this.#lasting) socket.destroy();
     this.#server.closeAllConnections();
     this.#server.close();
   }
@@ -145,11 +152,14 @@ async function open(t: Test, networks?: ContainerNetworks) {
   };
   const backend = FakeBackend.manager();
   const socketPath = join(temporaryFolder(t), 'api.sock');
-  const api = await ApiServer.listen({ socketPath }, { backend, log: silent, containers });
+  const api = await ApiServer.listen(
+    { socketPath, closeGraceMs: 50 },
+    { backend, log: silent, containers },
+  );
   t.teardown(() => api.close());
   const ask = (method: string, path: string, body?: unknown, headers?: Record<string, string>) =>
     call(socketPath, method, path, body, headers);
-  return { engine, node, socketPath, ask };
+  return { api, engine, node, socketPath, ask };
 }
 
 t.test("what is not the swarm's goes to the engine as it is, and comes back so", async (t) => {
@@ -233,6 +243,19 @@ t.test('hijacked connections carry both directions, each to its own end', async 
   t.match(text, /^HTTP\/1\.1 101 UPGRADED\r\n/);
   t.match(text, /heard \{\}input$/);
   t.equal(engine.asked.at(-1)?.url, '/v1.41/containers/c1/attach?stream=1');
+});
+
+t.test('one whose end never comes does not keep the server from closing', async (t) => {
+  const { api, socketPath } = await open(t);
+  const socket = connect({ path: socketPath, allowHalfOpen: true });
+  socket.end(
+    'POST /v1.41/containers/lasting/attach HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n',
+  );
+  const [head] = await once(socket, 'data');
+  t.match(String(head), /^HTTP\/1\.1 101 UPGRADED/);
+  const ended = once(socket, 'end');
+  await api.close();
+  await ended;
 });
 
 t.test('a container of another node is found there, and so are commands in it', async (t) => {

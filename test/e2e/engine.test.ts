@@ -197,7 +197,7 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     const ofNet1 = ['ps', '--filter', 'network=net1', '--format', '{{.Names}} {{.Networks}}'];
     // The CLI shuffles them.
     t.match(await must(...ofNet1), /^b1 (bridge,net1|net1,bridge)\nc1 (net1,mesh|mesh,net1)$/);
-    await running.stop();
+    t.equal((await running.stop()).code, 0, 'the agent stops in time');
     t.match(
       engine.docker('exec', 'c1', 'ip', '-o', 'addr', 'show', 'eth0'),
       /inet 10\.9\.1\./,

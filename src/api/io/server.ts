@@ -43,7 +43,6 @@ export const HEADERS_TIMEOUT_MS = 30_000;
 export const REQUEST_TIMEOUT_MS = 60_000;
 /** So long that no CLI, which polls each 200 ms, sends just as we close the connection. */
 export const KEEP_ALIVE_TIMEOUT_MS = 600_000;
-/** Time that running requests get when the server closes. */
 export const CLOSE_GRACE_MS = 2_000;
 /** Names of images with their registry are long. */
 const PARAM_LENGTH_MAX = 4096;
@@ -52,6 +51,8 @@ export interface ApiConfig {
   readonly socketPath: string;
   /** Group that may use the socket, if the host has it; `docker` if absent. */
   readonly group?: string;
+  /** Time that running requests get when the server closes. */
+  readonly closeGraceMs?: number;
 }
 
 export interface ApiDependencies {
@@ -82,6 +83,9 @@ export class ApiServer {
   readonly #events: EventStreams;
   readonly #gateway: Gateway;
   readonly #entrances: TcpEntrance[] = [];
+  /** Connections that speak another protocol now: Node's server counts them, but does not close them. */
+  readonly #hijacked = new Set<Duplex>();
+  readonly #closeGraceMs: number;
   readonly #closing = new AbortController();
   readonly #stats: ApiStats = {
     requests: 0,
@@ -91,7 +95,11 @@ export class ApiServer {
     malformed: 0,
   };
 
-  private constructor({ backend, log, containers }: ApiDependencies) {
+  private constructor(
+    { closeGraceMs = CLOSE_GRACE_MS }: ApiConfig,
+    { backend, log, containers }: ApiDependencies,
+  ) {
+    this.#closeGraceMs = closeGraceMs;
     this.#log = log;
     this.#backend = backend;
     this.#gateway = new Gateway(containers);
@@ -129,7 +137,7 @@ export class ApiServer {
 
   /** Throws ApiError API_SOCKET_TAKEN or API_SOCKET_REFUSED. */
   static async listen(config: ApiConfig, dependencies: ApiDependencies): Promise<ApiServer> {
-    const api = new ApiServer(dependencies);
+    const api = new ApiServer(config, dependencies);
     await listenOnSocket(
       api.#server,
       config.socketPath,
@@ -160,7 +168,7 @@ export class ApiServer {
     this.#server.emit('upgrade', request, socket, head);
   }
 
-  /** Ends the streams, lets running requests finish within `CLOSE_GRACE_MS`, removes the socket. */
+  /** Ends the streams, lets running requests and commands finish for a while, removes the socket. */
   async close(): Promise<void> {
     if (!this.#server.listening) return;
     this.#closing.abort();
@@ -170,7 +178,10 @@ export class ApiServer {
     });
     this.#server.closeIdleConnections();
     await Promise.all(this.#entrances.map((entrance) => entrance.close()));
-    const timer = setTimeout(() => this.#server.closeAllConnections(), CLOSE_GRACE_MS);
+    const timer = setTimeout(() => {
+      this.#server.closeAllConnections();
+      for (const socket of this.#hijacked) socket.destroy();
+    }, this.#closeGraceMs);
     await closed;
     clearTimeout(timer);
   }
@@ -211,6 +222,8 @@ export class ApiServer {
     });
     server.on('upgrade', (request, socket, head) => {
       this.#stats.requests += 1;
+      this.#hijacked.add(socket);
+      socket.once('close', () => this.#hijacked.delete(socket));
       this.#gateway.upgrade(request, socket, head).catch((error) => {
         this.#stats.refused += 1;
         const { status, message } = refusalOf(error, undefined) ?? unforeseen(error);
