@@ -40,7 +40,7 @@ const ingress = new Ingress({
   },
   driver: (policy) =>
     driver === 'native'
-      ? new NativeProxyDriver(policy, { binding: nativeBinding(), sockets, ...options })
+      ? new NativeProxyDriver(policy, { binding: nativeBinding(), ...options })
       : new PortableProxyDriver(policy, { sockets }),
   holderOf: () => 'somebody',
 });

@@ -26,7 +26,7 @@ export interface IngressDriverChoice {
 }
 
 const NAMES = {
-  native: 'native (TCP by threads of the addon, UDP by node:dgram)',
+  native: 'native (threads of the addon)',
   portable: 'portable (node:net and node:dgram)',
 } as const;
 
@@ -56,7 +56,7 @@ export function openIngressDriver(config: IngressDriverConfig): IngressOptions['
   return (policy) =>
     binding === undefined
       ? new PortableProxyDriver(policy, { sockets })
-      : new NativeProxyDriver(policy, { binding, sockets, threads });
+      : new NativeProxyDriver(policy, { binding, threads });
 }
 
 function tcpSocketIn(netns: string, address: string): Socket {

@@ -110,6 +110,17 @@ export function addIngressMetrics(metrics: Metrics, ingress: () => NodeIngress |
       ports((port) => Object.entries(port.refusals).map(([reason, count]) => [{ reason }, count])),
   });
   metrics.add({
+    name: 'shoal_ingress_datagram_drops_total',
+    help: 'Datagrams of published UDP ports that the native driver dropped, by reason.',
+    kind: 'counter',
+    labelNames: ['reason'],
+    read: () =>
+      Object.entries(ingress()?.stats().datagramDrops ?? {}).map(([reason, value]) => ({
+        labels: { reason },
+        value,
+      })),
+  });
+  metrics.add({
     name: 'shoal_ingress_port_open',
     help: '1 while a published port is open on this node, 0 while somebody else has it.',
     kind: 'gauge',

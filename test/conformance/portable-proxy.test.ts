@@ -1,5 +1,12 @@
 import t from 'tap';
-import { portable } from '../support/ingress-lab.js';
+import { PortableProxyDriver } from '../../src/dataplane/ingress/index.js';
+import { noNamespaces, portable } from '../support/ingress-lab.js';
 import { proxyConformance } from './proxy.js';
+import { datagramConformance } from './proxy-datagrams.js';
 
 proxyConformance(t, portable);
+datagramConformance(t, {
+  driver: (options) => (policy) =>
+    new PortableProxyDriver(policy, { sockets: noNamespaces, ...options }),
+  knowsTarget: false,
+});

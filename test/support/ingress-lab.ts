@@ -140,8 +140,12 @@ export async function udpBackend(t: Test, address: string, port: number): Promis
 }
 
 /** Asks until there is an answer, since datagrams are lost while a port opens. */
-export async function askUdp(socket: UdpSocket, text: string, port: number): Promise<string> {
-  const host = '127.0.0.1';
+export async function askUdp(
+  socket: UdpSocket,
+  text: string,
+  port: number,
+  host = '127.0.0.1',
+): Promise<string> {
   for (;;) {
     socket.send(text, port, host);
     const answer = await Promise.race([

@@ -33,12 +33,20 @@ export const TOLD = {
   low: 7,
   /** It was sent something, and sent nothing for `silenceMillis`. Once for each flow, whose later answer is not told. */
   silent: 8,
+  /** The flow does not use the backend any more, and lives on. */
+  left: 9,
 } as const;
+
+/** Why datagrams were dropped, in the order of `DatagramDrop` in proxy-datagrams.h. */
+export const DATAGRAM_DROPS = ['flows', 'waiting', 'full', 'refused', 'no_backend'] as const;
 
 export interface ProxyOptions {
   readonly threads: number;
   /** The kernel's limit of descriptors may allow fewer. */
   readonly flowsMax: number;
+  /** Of UDP, with one descriptor each. */
+  readonly datagramFlowsMax: number;
+  readonly datagramIdleMs: number;
   readonly backendsMax: number;
   readonly backlog: number;
   /** Bytes at a stretch after which a direction is spliced; 0: never. */
@@ -72,6 +80,8 @@ export interface ProxyBinding {
   proxyStop(handle: ProxyHandle): void;
   /** @returns 0, or a negative errno. */
   proxyListen(handle: ProxyHandle, listener: number, port: number): number;
+  /** The same for a UDP port, numbered among all. */
+  proxyListenDatagrams(handle: ProxyHandle, listener: number, port: number): number;
   /** @returns What was given ahead, and nobody took. */
   proxyUnlisten(handle: ProxyHandle, listener: number): Int32Array;
   /** Choices for the next flows, taken in this order; each has so long to connect. */
@@ -90,6 +100,10 @@ export interface ProxyBinding {
   proxyAnswer(handle: ProxyHandle, rows: Int32Array, count: number): void;
   /** Resets its flows. */
   proxyResetBackend(handle: ProxyHandle, id: number): void;
+  /** Its flows of datagrams ask for another with their next one. */
+  proxyLeaveBackend(handle: ProxyHandle, id: number): void;
+  /** @param counts As many as `DATAGRAM_DROPS`. */
+  proxyDatagramDrops(handle: ProxyHandle, counts: Float64Array): void;
   /** @returns How many reports were written. */
   proxyTake(handle: ProxyHandle, reports: Int32Array, most: number): number;
   proxyFlowCount(handle: ProxyHandle): number;

@@ -56,7 +56,8 @@ std::string textOf(napi_env env, napi_value value) {
   return std::string(text, length);
 }
 
-/** proxyOpen({threads, flowsMax, backendsMax, backlog, spliceAfterBytes, busyPollMicros, silenceMillis, onWake}) */
+/** proxyOpen({threads, flowsMax, datagramFlowsMax, datagramIdleMs, backendsMax, backlog,
+ * spliceAfterBytes, busyPollMicros, silenceMillis, onWake}) */
 napi_value proxyOpen(napi_env env, napi_callback_info info) {
   Arguments args(env, info);
   napi_value options = args.values[0];
@@ -73,6 +74,8 @@ napi_value proxyOpen(napi_env env, napi_callback_info info) {
   ProxyConfig config;
   config.threads = static_cast<int>(get("threads"));
   config.flowsMax = static_cast<int>(get("flowsMax"));
+  config.datagramFlowsMax = static_cast<int>(get("datagramFlowsMax"));
+  config.datagramIdleNanos = get("datagramIdleMs") * 1'000'000;
   config.backendsMax = static_cast<int>(get("backendsMax"));
   config.backlog = static_cast<int>(get("backlog"));
   config.spliceAfterBytes = static_cast<uint32_t>(get("spliceAfterBytes"));
@@ -120,6 +123,12 @@ napi_value proxyStop(napi_env env, napi_callback_info info) {
 PROXY_FUNCTION(proxyListen) {
   return integerValue(env, proxy->listen(integer32(env, args.values[1]),
                                          static_cast<uint16_t>(integer32(env, args.values[2]))));
+}
+
+PROXY_FUNCTION(proxyListenDatagrams) {
+  return integerValue(
+      env, proxy->listenDatagrams(integer32(env, args.values[1]),
+                                  static_cast<uint16_t>(integer32(env, args.values[2]))));
 }
 
 napi_value arrayOfBackends(napi_env env, const std::vector<int32_t>& backends) {
@@ -187,6 +196,21 @@ PROXY_FUNCTION(proxyResetBackend) {
   return nullptr;
 }
 
+PROXY_FUNCTION(proxyLeaveBackend) {
+  proxy->leaveBackend(integer32(env, args.values[1]));
+  return nullptr;
+}
+
+/** proxyDatagramDrops(handle, counts): by DatagramDrop. */
+PROXY_FUNCTION(proxyDatagramDrops) {
+  auto* counts =
+      static_cast<double*>(bytesOf(env, args.values[1], kDatagramDrops * sizeof(double)));
+  if (counts == nullptr) return fail(env, "EINVAL", "too little room for counts");
+  for (size_t i = 0; i < kDatagramDrops; ++i)
+    counts[i] = static_cast<double>(proxy->datagramDrops(i));
+  return nullptr;
+}
+
 /** proxyTake(handle, reports, most): how many were written. */
 PROXY_FUNCTION(proxyTake) {
   const uint32_t most = static_cast<uint32_t>(integer32(env, args.values[2]));
@@ -209,6 +233,7 @@ void exportProxy(napi_env env, napi_value exports) {
       {"proxyOpen", proxyOpen},
       {"proxyStop", proxyStop},
       {"proxyListen", proxyListen},
+      {"proxyListenDatagrams", proxyListenDatagrams},
       {"proxyUnlisten", proxyUnlisten},
       {"proxyGive", proxyGive},
       {"proxyWithdraw", proxyWithdraw},
@@ -216,6 +241,8 @@ void exportProxy(napi_env env, napi_value exports) {
       {"proxyRemoveBackend", proxyRemoveBackend},
       {"proxyAnswer", proxyAnswer},
       {"proxyResetBackend", proxyResetBackend},
+      {"proxyLeaveBackend", proxyLeaveBackend},
+      {"proxyDatagramDrops", proxyDatagramDrops},
       {"proxyTake", proxyTake},
       {"proxyFlowCount", proxyFlowCount},
   };

@@ -25,6 +25,8 @@ enum class Told : int32_t {
   kLow = 7,
   /** The backend was sent something, and sent nothing for as long as `silenceNanos`. */
   kSilent = 8,
+  /** The flow uses its backend no more, and lives on (datagrams). */
+  kLeft = 9,
 };
 
 /** How a flow ended: the index in FLOW_ENDS of proxy-driver.ts, which has one more, told apart there. */

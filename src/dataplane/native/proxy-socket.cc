@@ -12,6 +12,9 @@
 namespace shoal {
 namespace {
 
+/** Datagrams that wait in the kernel: of one published port, and of one flow's backend. */
+constexpr int kPortBufferBytes = 4 << 20;
+constexpr int kUpstreamBufferBytes = 512 << 10;
 constexpr uint8_t kMappedPrefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 bool setOption(int fd, int level, int name, int value) {
@@ -43,9 +46,29 @@ int listenOn(int family, uint16_t port, int backlog) {
   return fd;
 }
 
-int socketHere(int family) {
-  const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+int socketHere(int family, int type) {
+  const int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   return fd < 0 ? -errno : fd;
+}
+
+/** As many bytes of received datagrams as it takes: beyond the host's limit, with the right to. */
+void setReceiveBytes(int fd, int bytes) {
+  if (!setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes)) setOption(fd, SOL_SOCKET, SO_RCVBUF, bytes);
+}
+
+/** Without SO_REUSEADDR, which would let another program have the port as well. */
+int bindDatagrams(int family, uint16_t port) {
+  const int fd = socketHere(family, SOCK_DGRAM);
+  if (fd < 0) return fd;
+  Endpoint any;
+  any.any.sa_family = static_cast<sa_family_t>(family);
+  any.setPort(port);
+  const bool isSet = family == AF_INET6 ? setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) &&
+                                              setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+                                        : setOption(fd, IPPROTO_IP, IP_PKTINFO, 1);
+  setReceiveBytes(fd, kPortBufferBytes);
+  if (!isSet || bind(fd, &any.any, any.length()) != 0) return failed(fd);
+  return fd;
 }
 
 /** The namespace that all threads of the proxy are in, to come back to. */
@@ -54,7 +77,8 @@ int ownNamespace() {
   return fd;
 }
 
-int socketIn(const std::string& netns, int family) {
+int socketIn(const std::string& netns, int family, int type) {
+  if (netns.empty()) return socketHere(family, type);
   const int home = ownNamespace();
   if (home < 0) return -errno;
   const int there = open(netns.c_str(), O_RDONLY | O_CLOEXEC);
@@ -63,7 +87,7 @@ int socketIn(const std::string& netns, int family) {
   const int error = errno;
   close(there);
   if (!entered) return -error;
-  const int fd = socketHere(family);
+  const int fd = socketHere(family, type);
   // A thread that stayed there would serve everybody else from the wrong host.
   while (setns(home, CLONE_NEWNET) != 0) usleep(1000);
   return fd;
@@ -149,7 +173,7 @@ int listenAnywhere(uint16_t port, int backlog) {
 
 int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient) {
   const int family = backend.to.any.sa_family;
-  const int fd = backend.netns.empty() ? socketHere(family) : socketIn(backend.netns, family);
+  const int fd = socketIn(backend.netns, family, SOCK_STREAM);
   if (fd < 0) return fd;
   setTcpOptions(fd);
   // The handshake is acknowledged by the first bytes, which usually are there before it is over; see acknowledgeNow.
@@ -163,7 +187,24 @@ int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient)
   return beginConnect(backend, client, asClient);
 }
 
-uint32_t writeProxyHeader(uint8_t* at, int version, const Endpoint& client,
+int bindAnywhere(uint16_t port, int* family) {
+  *family = AF_INET6;
+  const int fd = bindDatagrams(AF_INET6, port);
+  if (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL) return fd;
+  *family = AF_INET;
+  return bindDatagrams(AF_INET, port);
+}
+
+int connectDatagrams(const Backend& backend) {
+  const int fd = socketIn(backend.netns, backend.to.any.sa_family, SOCK_DGRAM);
+  if (fd < 0) return fd;
+  setReceiveBytes(fd, kUpstreamBufferBytes);
+  bool asClient = false;
+  if (!bindAsTold(fd, backend, Endpoint(), &asClient)) return failed(fd);
+  return connect(fd, &backend.to.any, backend.to.length()) == 0 ? fd : failed(fd);
+}
+
+uint32_t writeProxyHeader(uint8_t* at, int version, int type, const Endpoint& client,
                           const Endpoint& target) {
   const int family = client.any.sa_family;
   const bool isKnown = family == target.any.sa_family && family != AF_UNSPEC;
@@ -194,7 +235,7 @@ uint32_t writeProxyHeader(uint8_t* at, int version, const Endpoint& client,
   const uint32_t length = isKnown ? 2 * addressBytes + 4 : 0;
   memcpy(at, signature, sizeof signature);
   at[12] = 0x21;
-  at[13] = !isKnown ? 0 : isV4 ? 0x11 : 0x21;
+  at[13] = static_cast<uint8_t>(!isKnown ? 0 : (isV4 ? 0x10 : 0x20) | (type == SOCK_DGRAM ? 2 : 1));
   at[14] = 0;
   at[15] = static_cast<uint8_t>(length);
   if (!isKnown) return 16;

@@ -52,9 +52,11 @@ constexpr uint32_t kProxyHeaderMax = 128;
 /**
  * What tells a backend who its client is: the same bytes as wire/proxy-protocol.ts makes.
  *
+ * @param type SOCK_STREAM or SOCK_DGRAM.
  * @returns Bytes written to `at`, which has room for `kProxyHeaderMax`.
  */
-uint32_t writeProxyHeader(uint8_t* at, int version, const Endpoint& client, const Endpoint& target);
+uint32_t writeProxyHeader(uint8_t* at, int version, int type, const Endpoint& client,
+                          const Endpoint& target);
 
 /** What a connection is left to the kernel with, when nothing is said for so long. */
 constexpr int kKeepaliveSeconds = 60;
@@ -75,6 +77,21 @@ int listenAnywhere(uint16_t port, int backlog);
  * @returns The descriptor, or a negative errno.
  */
 int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient);
+
+/**
+ * Binds a socket of datagrams to every address of the host, IPv4 and IPv6, or IPv4 alone on a host
+ * without the other. Each datagram tells which of them it was sent to.
+ *
+ * @returns The descriptor, or a negative errno.
+ */
+int bindAnywhere(uint16_t port, int* family);
+
+/**
+ * A socket whose datagrams go to a backend, and that hears of it when nobody is there; from this node's own address.
+ *
+ * @returns The descriptor, or a negative errno.
+ */
+int connectDatagrams(const Backend& backend);
 
 /** Has the kernel acknowledge the handshake of `beginConnect` now: there is nothing to send with it yet. */
 void acknowledgeNow(int fd);

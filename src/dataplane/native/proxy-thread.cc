@@ -18,15 +18,8 @@ constexpr int kEventsMax = 256;
 constexpr uint32_t kAllEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 /** Connections accepted from one port before the flows have their turn. */
 constexpr int kAcceptsPerTurn = 32;
-/** What happened is told at once where somebody waits, and otherwise together, after so long. */
-constexpr int64_t kReportNanos = 10'000'000;
-/** So many reports are taken at once however young they are. */
-constexpr uint32_t kReportsWanted = 2048;
 /** Connecting flows are looked at no more often. */
 constexpr int64_t kExpireNanos = 50'000'000;
-/** A report list that was longer once is not kept. */
-constexpr size_t kReportsKept = 8192;
-
 /**
  * Tags in epoll's data: the generation above; below, two bits of kind, one of side and 29 of the
  * flow's slot or the listener's number.
@@ -36,17 +29,11 @@ constexpr uint64_t kSideBit = 1u << 29;
 constexpr uint64_t kListenerBit = 1u << 30;
 constexpr uint64_t kWakeBit = 1u << 31;
 
-int64_t monotonicNanos() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1'000'000'000LL + t.tv_nsec;
-}
-
 int openSpare() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 }  // namespace
 
-ProxyThread::ProxyThread(Proxy* proxy, int index) : proxy_(proxy), index_(index) {}
+ProxyThread::ProxyThread(Proxy* proxy, int index) : proxy_(proxy), reports_(index) {}
 
 ProxyThread::~ProxyThread() {
   for (const auto& pipe : pipes_) {
@@ -124,23 +111,6 @@ void ProxyThread::nudge() {
   if (write(wakeFd_, &one, sizeof one) < 0) isNudged_.store(false);
 }
 
-uint32_t ProxyThread::take(Report* to, uint32_t most) {
-  if (publishedCount_.load(std::memory_order_acquire) == 0) return 0;
-  std::lock_guard<std::mutex> lock(publishedMutex_);
-  const size_t left = published_.size() - publishedTaken_;
-  const uint32_t count = static_cast<uint32_t>(std::min<size_t>(left, most));
-  memcpy(to, published_.data() + publishedTaken_, count * sizeof(Report));
-  publishedTaken_ += count;
-  if (publishedTaken_ == published_.size()) {
-    published_.clear();
-    publishedTaken_ = 0;
-    if (published_.capacity() > kReportsKept) published_.shrink_to_fit();
-  }
-  publishedCount_.store(static_cast<uint32_t>(published_.size() - publishedTaken_),
-                        std::memory_order_release);
-  return count;
-}
-
 // --- The loop ---
 
 void ProxyThread::run() {
@@ -181,9 +151,7 @@ void ProxyThread::goOn() {
 }
 
 int ProxyThread::timeoutMillis(int64_t nowNanos) const {
-  int64_t due = INT64_MAX;
-  if (publishedCount_.load(std::memory_order_relaxed) > 0 && !proxy_->isWaking())
-    due = publishedSinceNanos_ + kReportNanos;
+  int64_t due = proxy_->isWaking() ? INT64_MAX : reports_.dueNanos();
   due = std::min(due, expireNanos_);
   if (firstAsked_ >= 0)
     due = std::min(due, at(firstAsked_)->askedNanos + proxy_->config().silenceNanos);
@@ -254,31 +222,11 @@ void ProxyThread::obey(const Command& command) {
 }
 
 void ProxyThread::publish() {
-  if (!reports_.empty()) {
-    std::lock_guard<std::mutex> lock(publishedMutex_);
-    if (publishedTaken_ == published_.size()) publishedSinceNanos_ = nowNanos_;
-    published_.insert(published_.end(), reports_.begin(), reports_.end());
-    publishedCount_.store(static_cast<uint32_t>(published_.size() - publishedTaken_),
-                          std::memory_order_release);
-    reports_.clear();
-  }
-  const uint32_t count = publishedCount_.load(std::memory_order_relaxed);
-  if (count == 0) return;
-  if (isUrgent_ || count >= kReportsWanted || nowNanos_ - publishedSinceNanos_ >= kReportNanos)
-    proxy_->wake();
-  isUrgent_ = false;
+  if (reports_.publish(nowNanos_)) proxy_->wake();
 }
 
 Report* ProxyThread::tell(Told what, const Flow& flow) {
-  reports_.emplace_back();
-  Report* report = &reports_.back();
-  memset(static_cast<void*>(report), 0, sizeof *report);
-  report->what = what;
-  report->listener = flow.listener;
-  report->backend = flow.backend;
-  report->flow = static_cast<int32_t>(static_cast<uint32_t>(index_) << 26 | static_cast<uint32_t>(flow.slot));
-  report->generation = static_cast<int32_t>(flow.generation);
-  return report;
+  return reports_.add(what, flow.listener, flow.backend, flow.slot, flow.generation);
 }
 
 // --- A flow begins ---
@@ -341,7 +289,7 @@ void ProxyThread::begin(int fd, int32_t number, const Endpoint& client, Listener
       listener == nullptr ? 0 : listener->supply.take(&isLow, &connectMillis);
   if (isLow) {
     tell(Told::kLow, *flow);
-    isUrgent_ = true;
+    reports_.urge();
   }
   if (backend == 0)
     ask(flow);
@@ -383,7 +331,7 @@ void ProxyThread::ask(Flow* flow) {
   report->clientPort = flow->client.port();
   report->detail = flow->wasRefused ? 1 : 0;
   flow->client.writeAddress(report->client);
-  isUrgent_ = true;
+  reports_.urge();
 }
 
 // --- It is connected ---
@@ -481,7 +429,7 @@ void ProxyThread::introduce(Flow* flow) {
   getsockname(flow->sides[kClient].fd, reinterpret_cast<sockaddr*>(&own), &length);
   uint8_t header[kProxyHeaderMax];
   const uint32_t bytes =
-      writeProxyHeader(header, backend->proxyProtocol, flow->client, Endpoint::of(own));
+      writeProxyHeader(header, backend->proxyProtocol, SOCK_STREAM, flow->client, Endpoint::of(own));
   hold(&flow->directions[kUp], header, bytes);
 }
 

@@ -55,9 +55,15 @@ Proxy::~Proxy() { stop(); }
 bool Proxy::open() {
   rlimit descriptors;
   if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0 && descriptors.rlim_cur != RLIM_INFINITY) {
+    // Flows of datagrams have one each, connections two.
     const int64_t free = static_cast<int64_t>(descriptors.rlim_cur) - kDescriptorsKept;
-    config_.flowsMax = static_cast<int>(std::clamp<int64_t>(free / 2, 1, config_.flowsMax));
+    config_.datagramFlowsMax =
+        static_cast<int>(std::clamp<int64_t>(free / 4, 1, config_.datagramFlowsMax));
+    const int64_t left = free - config_.datagramFlowsMax;
+    config_.flowsMax = static_cast<int>(std::clamp<int64_t>(left / 2, 1, config_.flowsMax));
   }
+  datagrams_ = std::make_unique<DatagramRelay>(this, config_.threads, config_.datagramFlowsMax,
+                                               config_.datagramIdleNanos);
   for (int i = 0; i < config_.threads; ++i) {
     threads_.push_back(std::make_unique<ProxyThread>(this, i));
     if (!threads_.back()->open()) return false;
@@ -73,6 +79,7 @@ void Proxy::stop() {
   for (const auto& entry : listeners_) numbers.push_back(entry.first);
   for (int number : numbers) unlisten(number);
   for (auto& thread : threads_) thread->stop();
+  if (datagrams_ != nullptr) datagrams_->stop();
 }
 
 int Proxy::listen(int number, uint16_t port) {
@@ -95,7 +102,10 @@ int Proxy::listen(int number, uint16_t port) {
 std::vector<int32_t> Proxy::unlisten(int number) {
   std::unique_lock<std::shared_mutex> lock(listenersMutex_);
   const auto found = listeners_.find(number);
-  if (found == listeners_.end()) return {};
+  if (found == listeners_.end()) {
+    lock.unlock();
+    return datagrams_->unlisten(number);
+  }
   for (auto& thread : threads_) thread->forgetListener(*found->second);
   close(found->second->fd);
   std::vector<int32_t> left = found->second->supply.withdraw();
@@ -110,14 +120,19 @@ Listener* Proxy::listenerAt(int number) {
 
 void Proxy::give(int number, const int32_t* backends, uint32_t count, int32_t connectMillis) {
   std::shared_lock<std::shared_mutex> lock(listenersMutex_);
-  Listener* listener = listenerAt(number);
-  if (listener != nullptr) listener->supply.give(backends, count, connectMillis);
+  Supply* supply = supplyOf(number);
+  if (supply != nullptr) supply->give(backends, count, connectMillis);
 }
 
 std::vector<int32_t> Proxy::withdraw(int number) {
   std::shared_lock<std::shared_mutex> lock(listenersMutex_);
+  Supply* supply = supplyOf(number);
+  return supply == nullptr ? std::vector<int32_t>() : supply->withdraw();
+}
+
+Supply* Proxy::supplyOf(int number) {
   Listener* listener = listenerAt(number);
-  return listener == nullptr ? std::vector<int32_t>() : listener->supply.withdraw();
+  return listener == nullptr ? datagrams_->supplyOf(number) : &listener->supply;
 }
 
 bool Proxy::setBackend(int32_t id, Backend backend) {
@@ -142,13 +157,18 @@ void Proxy::answer(const int32_t* rows, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i, rows += 4) {
     const uint32_t flow = static_cast<uint32_t>(rows[0]);
     const size_t thread = flow >> 26;
-    if (thread >= threads_.size()) continue;
-    threads_[thread]->answer(static_cast<int32_t>(flow & ((1u << 26) - 1)),
-                             static_cast<uint32_t>(rows[1]), rows[2], rows[3]);
+    const int32_t slot = static_cast<int32_t>(flow & ((1u << 26) - 1));
+    const uint32_t generation = static_cast<uint32_t>(rows[1]);
+    if (thread > threads_.size()) continue;
+    if (thread == threads_.size())
+      datagrams_->answer(slot, generation, rows[2]);
+    else
+      threads_[thread]->answer(slot, generation, rows[2], rows[3]);
     nudged |= 1ull << thread;
   }
   for (size_t i = 0; i < threads_.size(); ++i)
     if (nudged & 1ull << i) threads_[i]->nudge();
+  if (nudged & 1ull << threads_.size()) datagrams_->nudge();
 }
 
 void Proxy::resetBackend(int32_t id) {
@@ -158,10 +178,16 @@ void Proxy::resetBackend(int32_t id) {
   }
 }
 
+void Proxy::leaveBackend(int32_t id) {
+  datagrams_->leaveBackend(id);
+  datagrams_->nudge();
+}
+
 uint32_t Proxy::take(Report* to, uint32_t most) {
   uint32_t count = 0;
   for (auto& thread : threads_)
     if (count < most) count += thread->take(to + count, most - count);
+  if (count < most) count += datagrams_->take(to + count, most - count);
   return count;
 }
 

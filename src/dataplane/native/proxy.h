@@ -1,4 +1,4 @@
-// The native TCP proxy: accepts, connects and relays on threads of its own; which backend, it is told.
+// The native proxy: accepts, connects and relays on threads of its own; which backend, it is told.
 #pragma once
 
 #include <atomic>
@@ -11,8 +11,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "proxy-datagrams.h"
 #include "proxy-flow.h"
+#include "proxy-reports.h"
 #include "proxy-socket.h"
+#include "proxy-supply.h"
 
 namespace shoal {
 
@@ -21,6 +24,8 @@ constexpr int kFlowsPerChunk = 1024;
 struct ProxyConfig {
   int threads = 1;
   int flowsMax = 1024;
+  int datagramFlowsMax = 1024;
+  int64_t datagramIdleNanos = 0;
   int backendsMax = 1024;
   int backlog = 4096;
   /** Bytes that one flow has moved at a stretch before they are spliced; 0: never. */
@@ -29,24 +34,6 @@ struct ProxyConfig {
   int64_t silenceNanos = 0;
   /** Called from any thread when JavaScript should come and `take`. */
   std::function<void()> wake;
-};
-
-/** Choices that were made ahead for one published port, taken in this order by all threads. */
-class Supply {
- public:
-  /** @param isLow Set once, when half of what was given is gone. @returns 0: there is none. */
-  int32_t take(bool* isLow, int32_t* connectMillis);
-  void give(const int32_t* backends, uint32_t count, int32_t connectMillis);
-  /** Takes back what nobody took. */
-  std::vector<int32_t> withdraw();
-
- private:
-  std::mutex mutex_;
-  std::vector<int32_t> backends_;
-  size_t next_ = 0;
-  size_t lowAt_ = 0;
-  int32_t connectMillis_ = 0;
-  bool isLow_ = true;
 };
 
 struct Listener {
@@ -78,7 +65,7 @@ class ProxyThread {
   /** Has it look at what it was told. */
   void nudge();
   /** Copies out what happened. @returns How many. */
-  uint32_t take(Report* to, uint32_t most);
+  uint32_t take(Report* to, uint32_t most) { return reports_.take(to, most); }
   int flowCount() const { return flowCount_.load(std::memory_order_relaxed); }
 
  private:
@@ -145,7 +132,6 @@ class ProxyThread {
   Report* tell(Told what, const Flow& flow);
 
   Proxy* proxy_;
-  int index_;
   int epoll_ = -1;
   int wakeFd_ = -1;
   /** Given up for a moment when no descriptor is left, to be able to refuse somebody. */
@@ -168,13 +154,7 @@ class ProxyThread {
   std::vector<std::pair<int, int>> pipes_;
   std::unique_ptr<uint8_t[]> buffer_;
 
-  std::vector<Report> reports_;
-  bool isUrgent_ = false;
-  std::mutex publishedMutex_;
-  std::vector<Report> published_;
-  size_t publishedTaken_ = 0;
-  std::atomic<uint32_t> publishedCount_{0};
-  int64_t publishedSinceNanos_ = 0;
+  ReportBox reports_;
 
   std::mutex commandsMutex_;
   std::vector<Command> commands_;
@@ -192,6 +172,8 @@ class Proxy {
 
   /** @returns 0 or a negative errno. */
   int listen(int number, uint16_t port);
+  /** A published UDP port, numbered among all ports. */
+  int listenDatagrams(int number, uint16_t port) { return datagrams_->listen(number, port); }
   /** No new flows. @returns What was chosen ahead for it and nobody took. */
   std::vector<int32_t> unlisten(int number);
   void give(int number, const int32_t* backends, uint32_t count, int32_t connectMillis);
@@ -202,8 +184,13 @@ class Proxy {
   /** `rows` of thread-and-slot, generation, backend (0: none), milliseconds to connect in. */
   void answer(const int32_t* rows, uint32_t count);
   void resetBackend(int32_t id);
+  /** Its flows of datagrams go elsewhere from their next one on. */
+  void leaveBackend(int32_t id);
   uint32_t take(Report* to, uint32_t most);
-  int flowCount() const { return flowCount_.load(std::memory_order_relaxed); }
+  int flowCount() const {
+    return flowCount_.load(std::memory_order_relaxed) + datagrams_->flowCount();
+  }
+  uint64_t datagramDrops(size_t reason) const { return datagrams_->drops(reason); }
 
   // For threads.
   const ProxyConfig& config() const { return config_; }
@@ -222,8 +209,12 @@ class Proxy {
   void awake() { isWaking_.store(false); }
 
  private:
+  /** Of a port of either kind. */
+  Supply* supplyOf(int number);
+
   ProxyConfig config_;
   std::vector<std::unique_ptr<ProxyThread>> threads_;
+  std::unique_ptr<DatagramRelay> datagrams_;
   std::shared_mutex listenersMutex_;
   std::unordered_map<int, std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<Backend>> backends_;

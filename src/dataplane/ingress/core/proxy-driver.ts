@@ -4,8 +4,8 @@ import type { PortProtocol } from './published-ports.js';
 
 /**
  * Accepts flows on listeners, connects them to backends, and moves their bytes. It decides nothing:
- * it asks `ProxyPolicy`. `portable` does it on `node:net` and `node:dgram`; one that is written
- * in C++ may do all of it on threads of its own, since numbers and addresses are all that crosses.
+ * it asks `ProxyPolicy`. `portable` does it on `node:net` and `node:dgram`; `native` on threads
+ * of its own, since numbers and addresses are all that crosses.
  */
 export interface ProxyDriver {
   readonly kind: 'portable' | 'native';
@@ -19,6 +19,10 @@ export interface ProxyDriver {
   open(listener: number, protocol: PortProtocol, port: number): Promise<void>;
   /** No new flows; those that are there live on (TCP) or end (UDP, which has no end of its own). */
   close(listener: number): void;
+  /** Datagrams whose backends are gone go elsewhere from the next one on. */
+  moveGone?(): void;
+  /** Datagrams that were dropped, by reason. */
+  datagramDrops?(): Readonly<Record<string, number>>;
   /** Resets the flows whose backends are gone. */
   resetGone(): void;
   /** Tells the policy what has happened and was not told yet. */

@@ -89,6 +89,7 @@ export class Ingress {
     this.#driver.giveBack();
     this.#core.setIngressSubnets(inputs.ingressSubnets);
     const { closed, opened } = this.#core.apply(ports, performance.now());
+    this.#driver.moveGone?.();
     for (const listener of closed) this.#close(listener);
     for (const { listener, port } of opened) {
       this.#wanted.set(listener, port);
@@ -121,6 +122,7 @@ export class Ingress {
   stats(): {
     readonly driver: string;
     readonly flows: number;
+    readonly datagramDrops: Readonly<Record<string, number>>;
     readonly ports: readonly (PortStats & { readonly open: boolean })[];
   } {
     this.#driver.tell();
@@ -128,6 +130,7 @@ export class Ingress {
     return {
       driver: this.#driver.kind,
       flows: this.#driver.flowCount,
+      datagramDrops: this.#driver.datagramDrops?.() ?? {},
       ports: this.#core.stats().map((port) => ({ ...port, open: !failed.has(port.key) })),
     };
   }

@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { getSystemErrorName } from 'node:util';
 import type { Ticket } from '../../core/balance/backend-set.js';
 import {
+  DATAGRAM_DROPS,
   type ProxyBinding,
   type ProxyHandle,
   REPORT,
@@ -21,11 +22,13 @@ import {
   type Upstream,
 } from '../core/proxy-driver.js';
 import type { PortProtocol } from '../core/published-ports.js';
-import type { NamespaceSockets } from './portable-driver.js';
-import { UdpProxy } from './udp-proxy.js';
 
 /** TCP flows that the native driver carries at a time; two descriptors each, of which the kernel may allow fewer. */
 const NATIVE_FLOWS_MAX = 65_536;
+/** UDP flows; one descriptor each, of which the kernel may allow fewer. */
+const NATIVE_UDP_FLOWS_MAX = 16_384;
+/** Silence after which a UDP flow is forgotten, as in the portable driver. */
+const UDP_IDLE_TIMEOUT_MS = 120_000;
 /** Backends that are known to the threads at a time, over all ports. */
 const NATIVE_BACKENDS_MAX = 16_384;
 /** Choices made ahead for one port: what it may get while this thread is busy, without asking. */
@@ -43,8 +46,7 @@ const SPLICE_AFTER_BYTES = 256 * 1024;
 
 export interface NativeDriverOptions {
   readonly binding: ProxyBinding;
-  /** For UDP, which this driver leaves to `node:dgram`. */
-  readonly sockets: NamespaceSockets;
+  readonly udpFlowsMax?: number;
   readonly udpIdleTimeoutMs?: number;
   readonly threads?: number;
   /** 0: never. */
@@ -85,10 +87,10 @@ export class NativeProxyDriver implements ProxyDriver {
   readonly #policy: ProxyPolicy;
   readonly #binding: ProxyBinding;
   readonly #handle: ProxyHandle;
-  readonly #udp: UdpProxy;
   readonly #aheadMax: number;
-  /** By TCP listener that is open. */
+  /** By listener that is open. */
   readonly #ahead = new Map<number, Ahead>();
+  readonly #udpListeners = new Set<number>();
   readonly #known = new Map<number, Map<Ticket, Known>>();
   /** Number 0 is nobody's. */
   readonly #byId: (Known | undefined)[] = [undefined];
@@ -109,13 +111,15 @@ export class NativeProxyDriver implements ProxyDriver {
 
   /** @throws Error when the threads cannot be started. */
   constructor(policy: ProxyPolicy, options: NativeDriverOptions) {
-    const { binding, sockets, udpIdleTimeoutMs } = options;
+    const { binding } = options;
     this.#policy = policy;
     this.#binding = binding;
     this.#aheadMax = Math.min(options.aheadMax ?? AHEAD_MAX, AHEAD_MAX);
     this.#handle = binding.proxyOpen({
       threads: options.threads ?? 1,
       flowsMax: NATIVE_FLOWS_MAX,
+      datagramFlowsMax: Math.min(options.udpFlowsMax ?? NATIVE_UDP_FLOWS_MAX, NATIVE_UDP_FLOWS_MAX),
+      datagramIdleMs: options.udpIdleTimeoutMs ?? UDP_IDLE_TIMEOUT_MS,
       backendsMax: NATIVE_BACKENDS_MAX,
       backlog: BACKLOG,
       spliceAfterBytes: options.spliceAfterBytes ?? SPLICE_AFTER_BYTES,
@@ -123,32 +127,42 @@ export class NativeProxyDriver implements ProxyDriver {
       silenceMillis: SILENCE_MS,
       onWake: () => this.tell(),
     });
-    this.#udp = new UdpProxy({
-      policy,
-      openIn: sockets.udp,
-      ...(udpIdleTimeoutMs === undefined ? {} : { idleTimeoutMs: udpIdleTimeoutMs }),
-    });
   }
 
   get flowCount(): number {
-    return this.#binding.proxyFlowCount(this.#handle) + this.#udp.flowCount;
+    return this.#binding.proxyFlowCount(this.#handle);
   }
 
   async open(listener: number, protocol: PortProtocol, port: number): Promise<void> {
-    if (protocol === 'udp') return this.#udp.open(listener, port);
-    const result = this.#binding.proxyListen(this.#handle, listener, port);
+    const result =
+      protocol === 'tcp'
+        ? this.#binding.proxyListen(this.#handle, listener, port)
+        : this.#binding.proxyListenDatagrams(this.#handle, listener, port);
     if (result !== 0) throw new ListenFailed(getSystemErrorName(result));
+    if (protocol === 'udp') this.#udpListeners.add(listener);
     this.#ahead.set(listener, { size: AHEAD_MIN, isGiven: false, atMs: Number.NEGATIVE_INFINITY });
   }
 
   close(listener: number): void {
-    this.#udp.close(listener);
+    this.#udpListeners.delete(listener);
     if (!this.#ahead.delete(listener)) return;
     this.#takeBack(listener, this.#binding.proxyUnlisten(this.#handle, listener));
   }
 
+  moveGone(): void {
+    for (const listener of this.#udpListeners)
+      for (const { id, ticket, held } of this.#known.get(listener)?.values() ?? [])
+        if (held > 0 && !this.#policy.isLive(listener, ticket))
+          this.#binding.proxyLeaveBackend(this.#handle, id);
+  }
+
+  datagramDrops(): Readonly<Record<string, number>> {
+    const counts = new Float64Array(DATAGRAM_DROPS.length);
+    this.#binding.proxyDatagramDrops(this.#handle, counts);
+    return Object.fromEntries(DATAGRAM_DROPS.map((reason, i) => [reason, counts[i] as number]));
+  }
+
   resetGone(): void {
-    this.#udp.resetGone();
     for (const [listener, backends] of this.#known) {
       for (const known of [...backends.values()]) {
         // Flows of a port that is closed are left to end by themselves.
@@ -176,7 +190,6 @@ export class NativeProxyDriver implements ProxyDriver {
   async stop(): Promise<void> {
     if (this.#isStopped) return;
     this.#isStopped = true;
-    this.#udp.stop();
     for (const listener of [...this.#ahead.keys()]) this.close(listener);
     this.#binding.proxyStop(this.#handle);
     this.tell();
@@ -209,6 +222,7 @@ export class NativeProxyDriver implements ProxyDriver {
           this.#policy.connected(listener, known.ticket, this.#numberAt(index, 0));
         return;
       case TOLD.answered:
+        this.#tried.delete(reports[at + REPORT.flow] as number);
         if (known !== undefined) this.#policy.answered(listener, known.ticket);
         return;
       case TOLD.silent:
@@ -226,6 +240,9 @@ export class NativeProxyDriver implements ProxyDriver {
           this.#numberAt(index, 0),
           this.#numberAt(index, 1),
         );
+        return;
+      case TOLD.left:
+        if (known !== undefined) this.#release(known);
         return;
       case TOLD.low:
         this.#onLow(listener);
@@ -251,6 +268,7 @@ export class NativeProxyDriver implements ProxyDriver {
     const tried = wasRefused ? (this.#tried.get(flow) ?? []) : [];
     // Whoever was refused goes on in turn, and not after all that was given ahead.
     if (wasRefused) this.#withdraw(listener);
+    else this.#tried.delete(flow);
     const byte = (at + REPORT.client) * 4;
     const client = formatAddress(this.#bytes.subarray(byte, byte + 16));
     const port = reports[at + REPORT.clientPort] as number;

@@ -4,14 +4,7 @@ import t from 'tap';
 import { NativeProxyDriver } from '../../../../src/dataplane/ingress/index.js';
 import { loadNative, nativeUnavailableReason } from '../../../../src/dataplane/io/index.js';
 import { isRoot } from '../../../support/driver-lab.js';
-import {
-  backend,
-  client,
-  freePort,
-  noNamespaces,
-  openIngress,
-  readAll,
-} from '../../../support/ingress-lab.js';
+import { backend, client, freePort, openIngress, readAll } from '../../../support/ingress-lab.js';
 
 const NETNS = `shi-${process.pid}`;
 const SERVER = `require('net').createServer((s) => s.end('there')).listen(80, '127.0.0.1', () => console.log('up'))`;
@@ -30,10 +23,7 @@ else
     await once(server.stdout, 'data');
     const [inside, outside, target] = [await freePort(), await freePort(), await freePort()];
     await backend(t, '127.0.0.2', target, (socket) => socket.end('here'));
-    const ingress = openIngress(
-      t,
-      (policy) => new NativeProxyDriver(policy, { binding, sockets: noNamespaces }),
-    );
+    const ingress = openIngress(t, (policy) => new NativeProxyDriver(policy, { binding }));
     const port = (publishedPort: number, targetPort: number, taskId: string) => ({
       protocol: 'tcp',
       publishedPort,

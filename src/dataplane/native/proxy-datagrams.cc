@@ -1,0 +1,405 @@
+// The relay's thread: its loop, and a flow's life from its first datagram to its silence.
+#include "proxy-datagrams.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "proxy.h"
+
+namespace shoal {
+namespace {
+
+constexpr int kEventsMax = 128;
+/** Tags in epoll's data: the generation above; below, a flow's slot or a port's number. */
+constexpr uint64_t kNumberMask = (1u << 29) - 1;
+constexpr uint64_t kPortBit = 1u << 30;
+constexpr uint64_t kWakeBit = 1u << 31;
+/** Silent flows are looked for no more often. */
+constexpr int64_t kExpireNanos = 20'000'000;
+
+uint64_t randomSeed() {
+  uint64_t seed = 0;
+  if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = static_cast<uint64_t>(monotonicNanos());
+  return seed;
+}
+
+bool watch(int epoll, int fd, uint64_t tag) {
+  epoll_event event;
+  event.events = EPOLLIN;
+  event.data.u64 = tag;
+  return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+}  // namespace
+
+size_t DatagramKeyHash::operator()(const DatagramKey& key) const {
+  uint64_t words[sizeof(DatagramKey) / sizeof(uint64_t)];
+  memcpy(words, static_cast<const void*>(&key), sizeof words);
+  uint64_t hash = seed;
+  for (uint64_t word : words) {
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+    hash ^= hash >> 29;
+  }
+  return hash ^ seed >> 32;
+}
+
+DatagramRelay::DatagramRelay(Proxy* proxy, int index, int flowsMax, int64_t idleNanos)
+    : proxy_(proxy),
+      flowsMax_(flowsMax),
+      idleNanos_(idleNanos),
+      flows_(16, DatagramKeyHash{randomSeed()}),
+      reports_(index) {}
+
+DatagramRelay::~DatagramRelay() {
+  for (int fd : {epoll_, wakeFd_})
+    if (fd >= 0) close(fd);
+}
+
+// --- From the main thread ---
+
+bool DatagramRelay::open() {
+  epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  wakeFd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (epoll_ < 0 || wakeFd_ < 0 || !watch(epoll_, wakeFd_, kWakeBit)) return false;
+  up_ = std::make_unique<Batch>();
+  down_ = std::make_unique<Batch>();
+  down_->arm(0, false);
+  thread_ = std::thread([this] { run(); });
+  return true;
+}
+
+int DatagramRelay::listen(int number, uint16_t port) {
+  if (!thread_.joinable() && (isStopping_ || !open())) return -errno;
+  auto opened = std::make_shared<DatagramPort>();
+  const int fd = bindAnywhere(port, &opened->family);
+  if (fd < 0) return fd;
+  opened->number = number;
+  opened->fd = fd;
+  opened->port = port;
+  opened_[number] = opened;
+  Command told{Command::kListen};
+  told.port = std::move(opened);
+  command(std::move(told));
+  nudge();
+  return 0;
+}
+
+std::vector<int32_t> DatagramRelay::unlisten(int number) {
+  const auto found = opened_.find(number);
+  if (found == opened_.end()) return {};
+  std::promise<void> done;
+  Command told{Command::kUnlisten, number};
+  told.done = &done;
+  command(std::move(told));
+  nudge();
+  // The port is to be free afterwards; a turn of the thread's loop is short.
+  done.get_future().wait();
+  std::vector<int32_t> left = found->second->supply.withdraw();
+  opened_.erase(found);
+  return left;
+}
+
+Supply* DatagramRelay::supplyOf(int number) {
+  const auto found = opened_.find(number);
+  return found == opened_.end() ? nullptr : &found->second->supply;
+}
+
+void DatagramRelay::answer(int32_t slot, uint32_t generation, int32_t backend) {
+  command({Command::kAnswer, slot, generation, backend});
+}
+
+void DatagramRelay::leaveBackend(int32_t backend) { command({Command::kLeave, 0, 0, backend}); }
+
+void DatagramRelay::command(Command command) {
+  std::lock_guard<std::mutex> lock(commandsMutex_);
+  commands_.push_back(std::move(command));
+}
+
+void DatagramRelay::nudge() {
+  if (wakeFd_ < 0 || isNudged_.exchange(true)) return;
+  const uint64_t one = 1;
+  if (write(wakeFd_, &one, sizeof one) < 0) isNudged_.store(false);
+}
+
+void DatagramRelay::stop() {
+  if (!thread_.joinable()) return;
+  while (!opened_.empty()) unlisten(opened_.begin()->first);
+  command({Command::kStop});
+  nudge();
+  thread_.join();
+}
+
+// --- The loop ---
+
+void DatagramRelay::run() {
+  epoll_event events[kEventsMax];
+  while (!isStopping_) {
+    nowNanos_ = monotonicNanos();
+    const int count = epoll_wait(epoll_, events, kEventsMax, timeoutMillis());
+    nowNanos_ = monotonicNanos();
+    for (int i = 0; i < count; ++i) {
+      const uint64_t tag = events[i].data.u64;
+      const int32_t number = static_cast<int32_t>(tag & kNumberMask);
+      if (tag & kWakeBit) {
+        uint64_t ignored;
+        while (read(wakeFd_, &ignored, sizeof ignored) > 0) {
+        }
+      } else if (tag & kPortBit) {
+        const auto port = ports_.find(number);
+        if (port != ports_.end()) receive(port->second.get());
+      } else {
+        DatagramFlow* flow = flowAt(number, static_cast<uint32_t>(tag >> 32));
+        if (flow != nullptr && flow->state == DatagramState::kOpen) takeReplies(flow);
+      }
+    }
+    sendReplies();
+    if (isNudged_.load(std::memory_order_acquire)) runCommands();
+    expire();
+    if (reports_.publish(nowNanos_)) proxy_->wake();
+  }
+}
+
+int DatagramRelay::timeoutMillis() const {
+  int64_t due = proxy_->isWaking() ? INT64_MAX : reports_.dueNanos();
+  if (oldest_ >= 0) {
+    const DatagramFlow& flow = (*chunks_[oldest_ / kChunk])[oldest_ % kChunk];
+    due = std::min(due, std::max(flow.lastNanos + idleNanos_, nowNanos_ + kExpireNanos));
+  }
+  if (due == INT64_MAX) return -1;
+  return static_cast<int>(std::clamp<int64_t>((due - nowNanos_ + 999'999) / 1'000'000, 0, 60'000));
+}
+
+void DatagramRelay::runCommands() {
+  isNudged_.store(false);
+  std::vector<Command> commands;
+  {
+    std::lock_guard<std::mutex> lock(commandsMutex_);
+    commands.swap(commands_);
+  }
+  for (Command& command : commands) obey(command);
+}
+
+void DatagramRelay::obey(Command& command) {
+  switch (command.kind) {
+    case Command::kListen: {
+      DatagramPort* port = command.port.get();
+      ports_[port->number] = std::move(command.port);
+      watch(epoll_, port->fd, kPortBit | static_cast<uint32_t>(port->number));
+      return;
+    }
+    case Command::kUnlisten:
+      forgetPort(command.number);
+      // What its flows were is told together with their end.
+      if (reports_.publish(nowNanos_)) proxy_->wake();
+      command.done->set_value();
+      return;
+    case Command::kAnswer: {
+      DatagramFlow* flow = flowAt(command.number, command.generation);
+      if (flow == nullptr || flow->state != DatagramState::kAsking) {
+        if (command.backend != 0) reports_.add(Told::kLeft, 0, command.backend, 0, 0);
+        return;
+      }
+      if (command.backend != 0)
+        connectTo(flow, command.backend);
+      else
+        finish(flow, flow->wasRefused ? FlowEnd::kUnreachable : FlowEnd::kNoBackend);
+      return;
+    }
+    case Command::kLeave:
+      for (int32_t slot = oldest_; slot >= 0; slot = at(slot)->after)
+        if (at(slot)->backend == command.backend) leave(at(slot));
+      return;
+    case Command::kStop:
+      isStopping_ = true;
+      return;
+  }
+}
+
+void DatagramRelay::forgetPort(int number) {
+  const auto found = ports_.find(number);
+  if (found == ports_.end()) return;
+  for (int32_t slot = oldest_; slot >= 0;) {
+    DatagramFlow* flow = at(slot);
+    slot = flow->after;
+    if (flow->key.port == number) finish(flow, FlowEnd::kClosed);
+  }
+  close(found->second->fd);
+  ports_.erase(found);
+}
+
+// --- A flow begins ---
+
+DatagramFlow* DatagramRelay::find(DatagramPort* port, const DatagramKey& key) {
+  const auto found = flows_.find(key);
+  if (found != flows_.end()) return at(found->second);
+  DatagramFlow* flow = newFlow(key);
+  if (flow != nullptr) {
+    tell(Told::kAccepted, *flow);
+    return flow;
+  }
+  reports_.add(Told::kAccepted, port->number, 0, 0, 0);
+  reports_.add(Told::kEnded, port->number, 0, 0, 0)->detail = static_cast<int32_t>(FlowEnd::kLimit);
+  return nullptr;
+}
+
+DatagramFlow* DatagramRelay::newFlow(const DatagramKey& key) {
+  if (flowCount_.load(std::memory_order_relaxed) >= flowsMax_) return nullptr;
+  if (freeSlots_.empty()) {
+    const int32_t first = static_cast<int32_t>(chunks_.size()) * kChunk;
+    chunks_.push_back(std::make_unique<std::array<DatagramFlow, kChunk>>());
+    for (int i = kChunk - 1; i >= 0; --i) freeSlots_.push_back(first + i);
+  }
+  const int32_t slot = freeSlots_.back();
+  freeSlots_.pop_back();
+  DatagramFlow* flow = at(slot);
+  const uint32_t generation = flow->generation + 1;
+  *flow = DatagramFlow();
+  flow->slot = slot;
+  flow->generation = generation;
+  flow->state = DatagramState::kIdle;
+  flow->key = key;
+  flows_[key] = slot;
+  flowCount_.fetch_add(1, std::memory_order_relaxed);
+  touch(flow);
+  return flow;
+}
+
+DatagramFlow* DatagramRelay::flowAt(int32_t slot, uint32_t generation) {
+  if (slot < 0 || static_cast<size_t>(slot) >= chunks_.size() * kChunk) return nullptr;
+  DatagramFlow* flow = at(slot);
+  return flow->state != DatagramState::kFree && flow->generation == generation ? flow : nullptr;
+}
+
+void DatagramRelay::choose(DatagramFlow* flow, DatagramPort* port) {
+  bool isLow = false;
+  int32_t ignored = 0;
+  const int32_t backend = port->supply.take(&isLow, &ignored);
+  if (isLow) {
+    tell(Told::kLow, *flow);
+    reports_.urge();
+  }
+  if (backend == 0)
+    ask(flow);
+  else
+    connectTo(flow, backend);
+}
+
+void DatagramRelay::ask(DatagramFlow* flow) {
+  flow->state = DatagramState::kAsking;
+  Report* report = tell(Told::kAsks, *flow);
+  const Endpoint client = clientOf(*flow);
+  report->clientPort = client.port();
+  report->detail = flow->wasRefused ? 1 : 0;
+  client.writeAddress(report->client);
+  reports_.urge();
+}
+
+void DatagramRelay::connectTo(DatagramFlow* flow, int32_t id) {
+  flow->backend = id;
+  const Backend* backend = proxy_->backendAt(id);
+  const int fd = backend == nullptr ? -ENETUNREACH : connectDatagrams(*backend);
+  if (fd < 0) {
+    if (isOwnFault(-fd))
+      finish(flow, FlowEnd::kLimit);
+    else
+      onRefused(flow);
+    return;
+  }
+  flow->fd = fd;
+  flow->state = DatagramState::kOpen;
+  flow->hasAnswer = false;
+  introduce(flow, *backend);
+  const uint64_t generation = flow->generation;
+  if (!watch(epoll_, fd, generation << 32 | static_cast<uint32_t>(flow->slot)))
+    finish(flow, FlowEnd::kLimit);
+  else
+    passWaiting(flow);
+}
+
+/** Makes what tells the backend who the client is, if it wants to be told. */
+void DatagramRelay::introduce(DatagramFlow* flow, const Backend& backend) {
+  flow->headerBytes = 0;
+  if (backend.proxyProtocol == 0) return;
+  const Endpoint target(flow->key.local, ports_.at(flow->key.port)->port);
+  flow->headerBytes = writeProxyHeader(flow->header, backend.proxyProtocol, SOCK_DGRAM,
+                                       clientOf(*flow), target);
+}
+
+// --- Its backend goes ---
+
+/** Nobody is there (ICMP said so, or there is no way): what waits goes elsewhere, and so does what comes. */
+void DatagramRelay::onRefused(DatagramFlow* flow) {
+  tell(Told::kFailed, *flow)->detail = 1;
+  if (flow->fd >= 0) close(flow->fd);
+  flow->fd = -1;
+  flow->backend = 0;
+  flow->wasRefused = true;
+  ask(flow);
+}
+
+void DatagramRelay::leave(DatagramFlow* flow) {
+  tell(Told::kLeft, *flow);
+  if (flow->fd >= 0) close(flow->fd);
+  flow->fd = -1;
+  flow->backend = 0;
+  flow->wasRefused = false;
+  flow->state = DatagramState::kIdle;
+}
+
+void DatagramRelay::finish(DatagramFlow* flow, FlowEnd end) {
+  Report* report = tell(Told::kEnded, *flow);
+  report->detail = static_cast<int32_t>(end);
+  report->numbers[0] = static_cast<double>(flow->bytesUp);
+  report->numbers[1] = static_cast<double>(flow->bytesDown);
+  dropWaiting(flow, end == FlowEnd::kLimit ? DatagramDrop::kFlows : DatagramDrop::kNoBackend);
+  if (flow->fd >= 0) close(flow->fd);
+  flow->fd = -1;
+  flow->backend = 0;
+  flow->state = DatagramState::kFree;
+  unlink(flow);
+  flows_.erase(flow->key);
+  freeSlots_.push_back(flow->slot);
+  flowCount_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void DatagramRelay::expire() {
+  while (oldest_ >= 0) {
+    DatagramFlow* flow = at(oldest_);
+    if (flow->lastNanos + idleNanos_ > nowNanos_) return;
+    // Its answer is on the way.
+    if (flow->state == DatagramState::kAsking)
+      touch(flow);
+    else
+      finish(flow, FlowEnd::kClosed);
+  }
+}
+
+/** It was heard: the last one to be silent. */
+void DatagramRelay::touch(DatagramFlow* flow) {
+  flow->lastNanos = nowNanos_;
+  if (newest_ == flow->slot) return;
+  unlink(flow);
+  flow->before = newest_;
+  if (newest_ >= 0) at(newest_)->after = flow->slot;
+  newest_ = flow->slot;
+  if (oldest_ < 0) oldest_ = flow->slot;
+}
+
+void DatagramRelay::unlink(DatagramFlow* flow) {
+  if (flow->before >= 0) at(flow->before)->after = flow->after;
+  if (flow->after >= 0) at(flow->after)->before = flow->before;
+  if (oldest_ == flow->slot) oldest_ = flow->after;
+  if (newest_ == flow->slot) newest_ = flow->before;
+  flow->before = flow->after = -1;
+}
+
+Report* DatagramRelay::tell(Told what, const DatagramFlow& flow) {
+  return reports_.add(what, flow.key.port, flow.backend, flow.slot, flow.generation);
+}
+
+}  // namespace shoal
