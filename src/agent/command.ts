@@ -1,6 +1,8 @@
 import type { Command } from 'commander';
 import { CONFIG_FILE_DEFAULT, loadConfig } from './config.js';
 
+const repeated = (text: string, all: string[] = []) => [...all, text];
+
 /** Declares the agent's flags; their names are the config file's keys. */
 export function addAgentFlags(command: Command): Command {
   return command
@@ -70,10 +72,11 @@ export function addAgentFlags(command: Command): Command {
     )
     .option('--source-ports <n>', 'outer source ports that flows are spread over (default: 4)')
     .option('--receive-buffer-bytes <n>', 'kernel buffer of the VXLAN socket (default: 16777216)')
+    .option('--label <key=value>', 'a label of this engine, repeatable', repeated)
     .option(
-      '--label <key=value>',
-      'a label of this engine, repeatable',
-      (text: string, all: string[] = []) => [...all, text],
+      '--generic-resource <kind=value>',
+      'what tasks may reserve of this node, repeatable: gpu=UUID1 for each piece, or ssd=3',
+      repeated,
     );
 }
 

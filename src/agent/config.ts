@@ -3,6 +3,8 @@ import { availableParallelism, hostname } from 'node:os';
 import { z } from 'zod';
 import { CLASSIC_STRATEGIES, type ClassicStrategy, parseDiscovery } from '../api/classic/index.js';
 import { AgentError } from '../base/error.js';
+import type { GenericResource } from '../base/swarm-model.js';
+import { parseGenericResources } from './generic-resources.js';
 
 export type ConfigErrorDetail =
   /** A flag or a key of the config file is wrong: correct it and start again. */
@@ -84,6 +86,8 @@ const schema = z.strictObject({
     .array(z.string().regex(/^[^=\s]+=.*$/, 'must be KEY=VALUE'))
     .max(256)
     .default([]),
+  /** What else tasks may reserve here. */
+  'generic-resource': z.array(z.string().max(255)).max(256).default([]),
   /** Tunnel ends that are no agents: kernel or hardware VTEPs (config file only). */
   'static-vteps': z.array(staticVtep).max(1024).default([]),
 });
@@ -136,6 +140,7 @@ export interface AgentConfig {
   readonly sourcePorts: number;
   readonly receiveBufferBytes: number;
   readonly labels: Readonly<Record<string, string>>;
+  readonly genericResources: readonly GenericResource[];
   readonly staticVteps: Parsed['static-vteps'];
 }
 
@@ -219,8 +224,16 @@ function fromKeys(keys: Parsed): AgentConfig {
         text.slice(text.indexOf('=') + 1),
       ]),
     ),
+    genericResources: genericResourcesOf(keys),
     staticVteps: keys['static-vteps'],
   };
+}
+
+function genericResourcesOf(keys: Parsed): readonly GenericResource[] {
+  const resources = parseGenericResources(keys['generic-resource']);
+  if (typeof resources === 'string')
+    throw invalid('generic-resource', `generic-resource: ${resources}`);
+  return resources;
 }
 
 function tlsOf(keys: Parsed): ApiTls | undefined {

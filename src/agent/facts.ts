@@ -86,6 +86,7 @@ export function readFacts(config: AgentConfig): StaticFacts {
     builtAtMs: builtAtMs(),
     dataDir: config.dataDir,
     labels: config.labels,
+    genericResources: config.genericResources,
   };
 }
 

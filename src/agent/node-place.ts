@@ -98,6 +98,7 @@ export function registrationOf(
       architecture: facts.architecture,
       nanoCpus: facts.cpuCount * NANO,
       memoryBytes: facts.memoryBytes,
+      ...(config.genericResources.length > 0 && { genericResources: config.genericResources }),
       engineVersion: facts.agentVersion,
       engineLabels: Object.assign(
         {},

@@ -1,6 +1,7 @@
-import { type TaskObject, taskName } from '../base/service-model.js';
+import { type ContainerSpec, type TaskObject, taskName } from '../base/service-model.js';
 import { expandContainer, type NodeFacts } from '../base/templates.js';
 import type { RuntimeTask } from '../runtime/index.js';
+import { resourceVariables } from './generic-resources.js';
 import { type Blobs, expandBlobs } from './task-templates.js';
 
 /** Networks that every node has of its own; their names are in the place of an id. */
@@ -23,7 +24,7 @@ export function runtimeTaskOf(
   return {
     id: task.id,
     name,
-    container,
+    container: withVariables(container, resourceVariables(task.assignedResources ?? [])),
     ...(resources !== undefined && { resources }),
     ...(logDriver !== undefined && { logDriver }),
     labels: {
@@ -43,6 +44,13 @@ export function runtimeTaskOf(
     ),
     ...(task.registryAuth !== undefined && { registryAuth: task.registryAuth }),
   };
+}
+
+/** After the user's own, as with Docker. */
+function withVariables(container: ContainerSpec, variables: readonly string[]): ContainerSpec {
+  return variables.length === 0
+    ? container
+    : { ...container, env: [...(container.env ?? []), ...variables] };
 }
 
 function networkOf(task: TaskObject): RuntimeTask['network'] {

@@ -34,6 +34,10 @@ t.test('each mistake is one sentence that names the place', async (t) => {
     [{ 'gossip-port': 'x' }, /--gossip-port/],
     [{ 'metrics-address': 'nine' }, /host:port or none/],
     [{ label: ['novalue'] }, /--label/],
+    [{ 'generic-resource': ['gpu'] }, /'gpu' must be KIND=VALUE/],
+    [{ 'generic-resource': ['gpu=A', 'gpu=A'] }, /two pieces of gpu have the same name/],
+    [{ 'generic-resource': ['gpu=A', 'gpu=2'] }, /gpu is given more than once/],
+    [{ 'generic-resource': ['ssd=-1'] }, /'ssd=-1' must be a number from 0 up/],
     [{ 'tls-address': 'x' }, /tls-address must be host:port/],
     [{ 'tls-cert': '/c' }, /needs --tls-address/],
     [{ 'tls-address': '0.0.0.0:2376', 'tls-cert': '/c' }, /together, or none/],
@@ -47,6 +51,19 @@ t.test('each mistake is one sentence that names the place', async (t) => {
       JSON.stringify(flags),
     );
   }
+});
+
+t.test('generic resources are pieces with names, or so many that are alike', async (t) => {
+  const given = { 'generic-resource': ['gpu=UUID1', 'ssd=3', 'gpu=UUID2'] };
+  const file = join(t.testdir(), 'agent.json');
+  writeFileSync(file, JSON.stringify(given));
+  for (const flags of [given, { config: file }])
+    t.strictSame(loadConfig(flags).genericResources, [
+      { kind: 'named', name: 'gpu', value: 'UUID1' },
+      { kind: 'named', name: 'gpu', value: 'UUID2' },
+      { kind: 'discrete', name: 'ssd', value: 3 },
+    ]);
+  t.strictSame(loadConfig({}).genericResources, []);
 });
 
 t.test(

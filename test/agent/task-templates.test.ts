@@ -139,6 +139,22 @@ t.test('secrets and configs go with the task, filled in where they are templates
   });
 });
 
+t.test('what a task got of the node is told after its own variables', async (t) => {
+  const task = taskObject({
+    container: { env: ['A={{.Task.Slot}}'] },
+    assignedResources: [
+      { kind: 'named', name: 'gpu', value: 'UUID1' },
+      { kind: 'discrete', name: 'ssd', value: 3 },
+      { kind: 'named', name: 'gpu', value: 'UUID2' },
+    ],
+  });
+  t.strictSame(runtimeTaskOf(task, NODE, NONE).container.env, [
+    'A=1',
+    'DOCKER_RESOURCE_GPU=UUID1,UUID2',
+    'DOCKER_RESOURCE_SSD=3',
+  ]);
+});
+
 t.test('networks of the node itself need no wiring', async (t) => {
   const networkOf = (target: string | undefined) =>
     runtimeTaskOf(

@@ -1,7 +1,7 @@
 import t from 'tap';
 import type { ServiceObject, TaskObject } from '../../src/base/service-model.js';
 import type { NodeId, TaskId } from '../../src/base/swarm-model.js';
-import { networkObject } from './fake-backend.js';
+import { networkObject, nodeObject } from './fake-backend.js';
 import { call as request, serve } from './harness.js';
 
 const BODY = {
@@ -404,3 +404,26 @@ t.test(
     t.match(await call('POST', at, wrong), refusal);
   },
 );
+
+t.test('the generic resources of a node are shown, by name or by number', async (t) => {
+  const { call, backend } = await serve(t);
+  const node = nodeObject('gpus', 'gpus');
+  backend.nodeObjects = [
+    {
+      ...node,
+      description: {
+        ...node.description,
+        genericResources: [
+          { kind: 'named', name: 'gpu', value: 'UUID1' },
+          { kind: 'discrete', name: 'ssd', value: 3 },
+        ],
+      },
+    },
+  ];
+  const { body } = await call('GET', `/nodes/${node.id}`);
+  const { Description } = body as { Description: { Resources: { GenericResources: unknown } } };
+  t.strictSame(Description.Resources.GenericResources, [
+    { NamedResourceSpec: { Kind: 'gpu', Value: 'UUID1' } },
+    { DiscreteResourceSpec: { Kind: 'ssd', Value: 3 } },
+  ]);
+});

@@ -1,5 +1,7 @@
 import { RUNTIME_PLUGIN } from '../../base/host-image.js';
 import type { NodeView } from '../../base/swarm-model.js';
+import { list } from './go-json.js';
+import { genericResourceJson } from './service-json.js';
 import { formatTimeMs } from './time.js';
 
 /** A node as `docker node inspect` prints it; members that Go would omit when empty are omitted. */
@@ -19,7 +21,11 @@ export function nodeJson(node: NodeView) {
     Description: {
       Hostname: description.hostname,
       Platform: { Architecture: description.architecture, OS: description.os },
-      Resources: { NanoCPUs: description.nanoCpus, MemoryBytes: description.memoryBytes },
+      Resources: {
+        NanoCPUs: description.nanoCpus,
+        MemoryBytes: description.memoryBytes,
+        GenericResources: list(description.genericResources)?.map(genericResourceJson),
+      },
       Engine: {
         EngineVersion: description.engineVersion,
         ...(Object.keys(description.engineLabels).length === 0

@@ -3,6 +3,7 @@ import type {
   AttachmentId,
   ClusterObject,
   ClusterSpec,
+  GenericResource,
   Labels,
   NetworkId,
   NodeAvailability,
@@ -33,6 +34,7 @@ export interface HostFacts {
   /** Each is one sentence that `docker info` prints. */
   readonly warnings: readonly string[];
   readonly labels: Labels;
+  readonly genericResources?: readonly GenericResource[];
 }
 
 export type LocalState = 'inactive' | 'pending' | 'active' | 'error' | 'locked';

@@ -1,5 +1,7 @@
 import { localSwarmJson, swarmWarnings } from './cluster-json.js';
+import { list } from './go-json.js';
 import type { HostFacts, LocalSwarm } from './records.js';
+import { genericResourceJson } from './service-json.js';
 import { formatTimeMs } from './time.js';
 
 export const API_VERSION = '1.45';
@@ -114,7 +116,7 @@ export function infoJson(
     },
     NCPU: facts.cpuCount,
     MemTotal: facts.memoryBytes,
-    GenericResources: null,
+    GenericResources: list(facts.genericResources)?.map(genericResourceJson) ?? null,
     DockerRootDir: facts.dataDir,
     HttpProxy: '',
     HttpsProxy: '',
