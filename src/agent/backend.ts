@@ -14,6 +14,7 @@ import type { AttachmentObject, NetworkObject } from '../base/swarm-model.js';
 import { describeSnapshot, parseSnapshotFile, saveSnapshotFile } from '../control/index.js';
 import type { ActiveSwarm } from './active-swarm.js';
 import type { StaticFacts } from './facts.js';
+import { portItems } from './ingress.js';
 import { explainRecovery } from './recovery-report.js';
 import { createServiceBackend } from './service-backend.js';
 import { eventOf } from './swarm-events.js';
@@ -169,6 +170,8 @@ export function createBackend(options: BackendOptions): Backend {
       node.manager.apiCertificate({ use: 'client', name, names: [], addresses: [], lifeMs }),
 
     classic: options.classic,
+    flows: ({ service, limit }) => active().ingress.flows(service, limit),
+    publishedPorts: () => portItems(active().ingress.stats().ports),
     status: () => options.status(),
     metrics: () => options.metrics(),
     onEvent(listener) {

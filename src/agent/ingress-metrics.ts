@@ -3,6 +3,9 @@ import type { NodeIngress } from './ingress.js';
 
 type Port = ReturnType<NodeIngress['stats']>['ports'][number];
 
+/** Pairs of port and task in one answer. */
+const BACKEND_SERIES_MAX = 2000;
+
 /** What this node's published ports do, by service and port. */
 export function addIngressMetrics(metrics: Metrics, ingress: () => NodeIngress | undefined): void {
   const ports = (read: (port: Port) => readonly [Readonly<Record<string, string>>, number][]) =>
@@ -100,6 +103,29 @@ export function addIngressMetrics(metrics: Metrics, ingress: () => NodeIngress |
     kind: 'gauge',
     labelNames,
     read: () => ports((port) => [[{}, port.refusedBackends]]),
+  });
+  metrics.add({
+    name: 'shoal_ingress_task_connects_total',
+    help: 'Connections to each task by result.',
+    kind: 'counter',
+    labelNames: [...labelNames, 'task', 'result'],
+    read: () =>
+      ports((port) =>
+        port.tasks.flatMap(({ taskId, connects, connectFailures }) => [
+          [{ task: taskId, result: 'ok' }, connects] as const,
+          [{ task: taskId, result: 'failed' }, connectFailures] as const,
+        ]),
+      ).slice(0, BACKEND_SERIES_MAX * 2),
+  });
+  metrics.add({
+    name: 'shoal_ingress_task_active_flows',
+    help: 'Flows of published ports now, by task.',
+    kind: 'gauge',
+    labelNames: [...labelNames, 'task'],
+    read: () =>
+      ports((port) =>
+        port.tasks.map(({ taskId, active }) => [{ task: taskId }, active] as const),
+      ).slice(0, BACKEND_SERIES_MAX),
   });
   metrics.add({
     name: 'shoal_ingress_refused_flows_total',

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import type { PortItem } from '../api/index.js';
 import { portHolder } from '../base/io/port-holder.js';
 import type { ServiceEntry } from '../base/service-model.js';
 import type { Assignments } from '../control/index.js';
@@ -85,6 +86,10 @@ export class NodeIngress {
     return this.#ingress.flowsTo(taskId);
   }
 
+  flows(...query: Parameters<Ingress['flows']>): ReturnType<Ingress['flows']> {
+    return this.#ingress.flows(...query);
+  }
+
   stats(): ReturnType<Ingress['stats']> {
     return this.#ingress.stats();
   }
@@ -135,6 +140,23 @@ export class NodeIngress {
       unwanted: held.filter(({ saved }) => saved.id !== row?.id),
     };
   }
+}
+
+/** What an operator wants to know of each port, the busiest first. */
+export function portItems(ports: ReturnType<Ingress['stats']>['ports']): readonly PortItem[] {
+  return ports
+    .map((port) => ({
+      serviceId: port.serviceId,
+      serviceName: port.serviceName,
+      port: port.key,
+      newFlows: port.accepted,
+      openFlows: port.active,
+      refused: port.refusals,
+      connects: port.connects,
+      failedConnects: port.connectFailures,
+      readyTasks: port.backends.ready,
+    }))
+    .sort((a, b) => b.openFlows - a.openFlows || b.newFlows - a.newFlows);
 }
 
 /** Of the ingress network, if what is sent there to foreign addresses reaches this host. */

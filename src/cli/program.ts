@@ -5,6 +5,7 @@ import { AgentClient, socketPathOf } from './agent-client.js';
 import { addBenchCommands } from './bench.js';
 import { addCertificateCommand } from './certificate.js';
 import { EXIT_BUG, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, exitCodeOf } from './error.js';
+import { addFlowCommands } from './flows.js';
 import { addHistoryCommand } from './history.js';
 import { addLabCommands } from './lab/command.js';
 import { addNetworkCommands, SOCKET_FLAG } from './network.js';
@@ -105,6 +106,7 @@ async function makeProgram(
   addServiceCommands(program);
   addStackCommands(program);
   addStatusCommand(program);
+  addFlowCommands(program);
   addHistoryCommand(program);
   addSnapshotCommands(program);
   addRecoverCommand(program);

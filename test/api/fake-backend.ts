@@ -5,6 +5,8 @@ import type {
   ClientCertificate,
   ClientCertificateRequest,
   DetachRequest,
+  FlowsAnswer,
+  FlowsQuery,
   Freshness,
   HistoryItem,
   HistoryQuery,
@@ -13,6 +15,7 @@ import type {
   JoinRequest,
   LocalAttachment,
   LocalSwarm,
+  PortItem,
   RecoverRequest,
   RegistryAuth,
   Rotation,
@@ -94,6 +97,7 @@ export class FakeBackend implements Backend {
   /** With `refusal`. */
   refusalWords: string | undefined;
   historyItems: HistoryItem[] = [];
+  openFlows: FlowsAnswer['flows'] = [];
   key = '';
   freshness: Freshness = {};
   /** Questions that were to be answered freshly. */
@@ -481,6 +485,17 @@ export class FakeBackend implements Backend {
 
   localAttachments(): readonly LocalAttachment[] {
     return this.localObjects;
+  }
+
+  flows({ service, limit }: FlowsQuery): FlowsAnswer {
+    const flows = this.openFlows.filter(
+      ({ serviceName }) => serviceName === (service ?? serviceName),
+    );
+    return { total: flows.length, flows: flows.slice(0, limit) };
+  }
+
+  publishedPorts(): readonly PortItem[] {
+    return [];
   }
 
   status(): unknown {

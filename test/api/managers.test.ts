@@ -1,4 +1,5 @@
 import t from 'tap';
+import type { FlowsAnswer } from '../../src/api/index.js';
 import { FakeBackend, TOKEN } from './fake-backend.js';
 import { serve } from './harness.js';
 
@@ -275,6 +276,29 @@ t.test('the history is told, of one object or of all', async (t) => {
     const answer = await call('GET', `/shoal/v1/history?limit=${limit}`);
     t.same([answer.status, (answer.body as { code: string }).code], [400, 'API_BAD_REQUEST']);
   }
+});
+
+t.test('flows are asked for by service, and never more than a limit', async (t) => {
+  const backend = FakeBackend.manager();
+  const flow = (serviceName: string, clientPort: number) => ({
+    client: '192.0.2.1',
+    clientPort,
+    port: 'tcp/80',
+    serviceId: serviceName,
+    serviceName,
+    ageMs: 5,
+  });
+  backend.openFlows = [flow('a', 1), flow('b', 2), flow('a', 3)];
+  const { call } = await serve(t, backend);
+  const asked = async (query: string) => {
+    const { total, flows } = (await call('GET', `/shoal/v1/flows${query}`)).body as FlowsAnswer;
+    return [total, flows.map(({ clientPort }) => clientPort)];
+  };
+  t.same(await asked(''), [3, [1, 2, 3]]);
+  t.same(await asked('?service=a&limit=1'), [2, [1]]);
+  for (const limit of ['0', '10001', '-1', 'x'])
+    t.equal((await call('GET', `/shoal/v1/flows?limit=${limit}`)).status, 400, limit);
+  t.same((await call('GET', '/shoal/v1/ports')).body, []);
 });
 
 t.test('a snapshot is streamed, and cut short when its source fails', async (t) => {

@@ -205,6 +205,57 @@ t.test('history asks for what the flags say', async (t) => {
     });
 });
 
+t.test('flows and ports of this node are shown', async (t) => {
+  const flow = {
+    client: '2001:db8::1',
+    clientPort: 4000,
+    port: 'tcp/80',
+    serviceId: 's1',
+    serviceName: 'web',
+    ageMs: 65_000,
+  };
+  const taken = {
+    ...flow,
+    client: '192.0.2.1',
+    taskId: '9o03az277g7zjqpfvdtk30mxl',
+    backend: '10.0.0.5:8080',
+    ageMs: 3_900_000,
+    bytesUp: 999,
+    bytesDown: 12_345_678,
+  };
+  const port = {
+    serviceId: 's1',
+    serviceName: 'web',
+    port: 'tcp/80',
+    newFlows: 9,
+    openFlows: 2,
+    refused: { allow_from: 2, rate: 1 },
+    connects: 8,
+    failedConnects: 4,
+    readyTasks: 3,
+  };
+  const agent = await fakeAgent(t, ({ path }) => ({
+    status: 200,
+    body: path === '/shoal/v1/ports' ? [port] : { total: 5, flows: [flow, taken] },
+  }));
+  const env = { SHOAL_SOCKET: agent.socket };
+  const columns = async (...line: readonly string[]) =>
+    (await shoal(line, env)).stdout.split('\n').map((row) => row.split(/ {2,}/));
+  const table = await columns('flows', '--service', 'web', '--limit', '2');
+  t.strictSame(table.slice(1, 4), [
+    ['[2001:db8::1]:4000', 'tcp/80', 'web', '-', '-', '1m5s', '-', '-'],
+    ['192.0.2.1:4000', 'tcp/80', 'web', '9o03az277g7z', '10.0.0.5:8080', '1h5m', '999B', '12.3MB'],
+    ['… and 3 more'],
+  ]);
+  t.equal(agent.calls[0]?.path, '/shoal/v1/flows?limit=2&service=web');
+  t.strictSame((await columns('top', 'services'))[1], [
+    ...['web', 'tcp/80', '9', '2', '3', '8', '4', '3'],
+  ]);
+  t.strictSame(JSON.parse((await shoal(['top', 'services', '--json'], env)).stdout), [port]);
+  t.match(JSON.parse((await shoal(['flows', '--json'], env)).stdout), { total: 5 });
+  t.match(await shoal(['flows', '--limit=10001'], env), { code: 2, stderr: /from 1 to 10000/ });
+});
+
 t.test('a wrong command line of these verbs is one sentence', async (t) => {
   const wrong: readonly (readonly [readonly string[], RegExp])[] = [
     [['snapshot', 'save'], /missing required argument 'file': see 'shoal snapshot save --help'/],

@@ -63,6 +63,8 @@ t.test('help names every command and shows examples', async (t) => {
     'snapshot restore',
     'recover',
     'history',
+    'flows',
+    'top services',
     'lab start',
     'lab exec',
     'lab env',

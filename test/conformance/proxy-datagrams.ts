@@ -54,6 +54,12 @@ export function datagramConformance(t: Test, { driver, knowsTarget }: DatagramCo
     }
     t.strictSame(tasks.sort(), NAMES);
     t.equal(ingress.stats().flows, 3);
+    const { total, flows } = ingress.flows('web', 2);
+    t.equal(total, 3);
+    t.match(
+      flows,
+      Array(2).fill({ client: '127.0.0.1', port: `udp/${published}`, backend: /:\d+$/ }),
+    );
   });
 
   t.test('datagrams keep their bounds and their order, over IPv4 and IPv6', async (t) => {

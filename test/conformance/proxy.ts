@@ -323,6 +323,26 @@ export function proxyConformance(t: Test, driver: OpenDriver): void {
     t.teardown(() => other.destroy());
     t.equal(await echo(other), 'x');
     t.equal(await echo(old), 'x', 'open connections go on');
+    await until(() => ingress.flows('web', 9).total === 2);
+    const { total, flows } = ingress.flows('s1', 9);
+    t.equal(total, 2);
+    t.match(
+      flows.sort((a, b) => a.client.localeCompare(b.client)),
+      [['127.0.0.1', old.localPort] as const, ['127.0.0.9', other.localPort] as const].map(
+        ([client, clientPort]) => ({
+          client,
+          clientPort,
+          port: `tcp/${published}`,
+          serviceId: 's1',
+          serviceName: 'web',
+          taskId: NAMES[0],
+          backend: `${NAMES[0]}:${target}`,
+          ageMs: Number,
+        }),
+      ),
+    );
+    t.match(ingress.flows(undefined, 1), { total: 2, flows: { length: 1 } });
+    t.strictSame(ingress.flows('other', 9), { total: 0, flows: [] });
 
     label({ 'shoal.connections-max': '3' });
     const third = await client(t, published);
@@ -363,6 +383,7 @@ export function proxyConformance(t: Test, driver: OpenDriver): void {
       }),
     );
     await until(() => ingress.stats().ports[0]?.ends.closed === 40);
+    t.strictSame(ingress.flows(undefined, 99), { total: 0, flows: [] });
     t.match(ingress.stats(), {
       flows: 0,
       ports: [{ accepted: 40, active: 0, connects: 40, bytesUp: 160, bytesDown: 720 }],

@@ -16,6 +16,8 @@ import type {
   ClientCertificate,
   ClientCertificateRequest,
   DetachRequest,
+  FlowsAnswer,
+  FlowsQuery,
   Freshness,
   HistoryItem,
   HistoryQuery,
@@ -24,6 +26,7 @@ import type {
   JoinRequest,
   LocalAttachment,
   LocalSwarm,
+  PortItem,
   RecoverRequest,
   Rotation,
   SwarmEvent,
@@ -94,6 +97,10 @@ export interface Backend extends ServiceBackend {
 
   /** A JSON value: members, digests of the tables, counters, driver. */
   status(): unknown;
+  /** Of this node. @throws SwarmError where it is in no swarm. */
+  flows(query: FlowsQuery): FlowsAnswer;
+  /** As `flows`. */
+  publishedPorts(): readonly PortItem[];
   /** Prometheus text. */
   metrics(): Promise<string>;
 

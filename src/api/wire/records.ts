@@ -121,6 +121,48 @@ export interface HistoryQuery {
   readonly object?: string;
 }
 
+export interface FlowsQuery {
+  /** Flows that are named at most. */
+  readonly limit: number;
+  /** Id or name; absent: all. */
+  readonly service?: string;
+}
+
+/** Open flows of this node's published ports, of which some are named. */
+export interface FlowsAnswer {
+  readonly total: number;
+  readonly flows: readonly {
+    readonly client: string;
+    readonly clientPort: number;
+    /** `tcp/80`. */
+    readonly port: string;
+    readonly serviceId: string;
+    readonly serviceName: string;
+    /** Absent while no task has it. */
+    readonly taskId?: string;
+    /** The task's address and port. */
+    readonly backend?: string;
+    readonly ageMs: number;
+    /** Absent where they are known at the end only. */
+    readonly bytesUp?: number;
+    readonly bytesDown?: number;
+  }[];
+}
+
+/** What one published port of this node has seen since it is open. */
+export interface PortItem {
+  readonly serviceId: string;
+  readonly serviceName: string;
+  readonly port: string;
+  readonly newFlows: number;
+  readonly openFlows: number;
+  /** By reason. */
+  readonly refused: Readonly<Record<string, number>>;
+  readonly connects: number;
+  readonly failedConnects: number;
+  readonly readyTasks: number;
+}
+
 /** One change of one object. */
 export interface HistoryItem {
   readonly version: number;

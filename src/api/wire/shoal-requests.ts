@@ -3,6 +3,7 @@ import { badRequest } from './errors.js';
 import { flag, read } from './fields.js';
 import type {
   ClientCertificateRequest,
+  FlowsQuery,
   HistoryQuery,
   ManageRequest,
   RecoverRequest,
@@ -21,6 +22,19 @@ export function readHistoryQuery(query: URLSearchParams): HistoryQuery {
     throw badRequest(`invalid limit '${limit}': use a number from 1 to ${HISTORY_LIMIT_MAX}`);
   const object = query.get('object') ?? '';
   return { limit: Number(limit), ...(object !== '' && { object }) };
+}
+
+/** Flows of one answer. */
+const FLOWS_LIMIT_MAX = 10_000;
+const FLOWS_LIMIT_DEFAULT = 100;
+
+/** `limit` and `service` of the query. */
+export function readFlowsQuery(query: URLSearchParams): FlowsQuery {
+  const limit = query.get('limit') ?? String(FLOWS_LIMIT_DEFAULT);
+  if (!/^\d{1,5}$/.test(limit) || Number(limit) < 1 || Number(limit) > FLOWS_LIMIT_MAX)
+    throw badRequest(`invalid limit '${limit}': use a number from 1 to ${FLOWS_LIMIT_MAX}`);
+  const service = query.get('service') ?? '';
+  return { limit: Number(limit), ...(service !== '' && { service }) };
 }
 
 const pathBody = z.object({

@@ -19,6 +19,7 @@ export const REPORT_NUMBERS = 4;
 
 /** What a report tells: `Told` in proxy-flow.h. */
 export const TOLD = {
+  /** With its client; generation 0: there is no room for it. */
   accepted: 1,
   /** A flow waits for `proxyAnswer`; `detail` 1: others have failed it. */
   asks: 2,

@@ -6,6 +6,6 @@ export type {
   IngressInputs,
   IngressService,
 } from './core/published-ports.js';
-export { Ingress, type IngressOptions, type PortProblem } from './io/ingress.js';
+export { type FlowItem, Ingress, type IngressOptions, type PortProblem } from './io/ingress.js';
 export { type NativeDriverOptions, NativeProxyDriver } from './io/native-driver.js';
 export { type NamespaceSockets, PortableProxyDriver } from './io/portable-driver.js';

@@ -239,7 +239,10 @@ DatagramFlow* DatagramRelay::find(DatagramPort* port, const DatagramKey& key) {
   if (found != flows_.end()) return at(found->second);
   DatagramFlow* flow = newFlow(key);
   if (flow != nullptr) {
-    tell(Told::kAccepted, *flow);
+    Report* report = tell(Told::kAccepted, *flow);
+    const Endpoint client = clientOf(*flow);
+    report->clientPort = client.port();
+    client.writeAddress(report->client);
     return flow;
   }
   reports_.add(Told::kAccepted, port->number, 0, 0, 0);

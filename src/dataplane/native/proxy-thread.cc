@@ -282,7 +282,9 @@ void ProxyThread::begin(int fd, int32_t number, const Endpoint& client, Listener
   flow->listener = number;
   flow->client = client;
   flow->sides[kClient].fd = fd;
-  tell(Told::kAccepted, *flow);
+  Report* report = tell(Told::kAccepted, *flow);
+  report->clientPort = client.port();
+  client.writeAddress(report->client);
   bool isLow = false;
   int32_t connectMillis = 0;
   const int32_t backend =

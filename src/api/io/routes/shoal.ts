@@ -3,6 +3,7 @@ import { requireManager } from '../../core/selection.js';
 import { readAttach, readDetach } from '../../wire/attach-requests.js';
 import {
   readClientCertificate,
+  readFlowsQuery,
   readHistoryQuery,
   readPath,
   readRecover,
@@ -46,6 +47,12 @@ export function shoalRoutes(backend: Backend): Route[] {
       },
     },
     { method: 'GET', path: '/shoal/v1/status', handle: () => json(backend.status()) },
+    {
+      method: 'GET',
+      path: '/shoal/v1/flows',
+      handle: (call) => json(backend.flows(readFlowsQuery(call.query))),
+    },
+    { method: 'GET', path: '/shoal/v1/ports', handle: () => json(backend.publishedPorts()) },
     {
       method: 'GET',
       path: '/shoal/v1/metrics',

@@ -50,6 +50,15 @@ export interface PortStats {
   readonly refusedBackends: number;
   readonly refusals: Readonly<Record<Refusal, number>>;
   readonly backends: { readonly known: number; readonly ready: number; readonly ejected: number };
+  readonly tasks: readonly TaskStats[];
+}
+
+/** Of one task behind a port, since it is known there. */
+export interface TaskStats {
+  readonly taskId: string;
+  readonly active: number;
+  readonly connects: number;
+  readonly connectFailures: number;
 }
 
 /** What changed for the driver: listeners to close, then those to open. */
@@ -72,6 +81,7 @@ interface Listener {
   connectMsTotal: number;
   readonly ends: Record<FlowEnd, number>;
   readonly refusals: Record<Refusal, number>;
+  tasks: Map<string, { connects: number; failures: number }>;
   /** Tickets that flows, or choices made ahead, hold. */
   held: number;
   rates: ClientRates | undefined;
@@ -128,6 +138,12 @@ export class IngressCore {
       if (listener.rates?.perSecond !== perSecond)
         listener.rates =
           perSecond === 0 ? undefined : new ClientRates(perSecond, hashText(port.key, this.#seed));
+      listener.tasks = new Map(
+        port.backends.map(({ key }) => [
+          key,
+          listener?.tasks.get(key) ?? { connects: 0, failures: 0 },
+        ]),
+      );
       listener.balancer.configure(port.balance);
       listener.balancer.replace(port.backends, nowMs);
     }
@@ -208,6 +224,8 @@ export class IngressCore {
     if (listener === undefined) return;
     listener.connects += 1;
     listener.connectMsTotal += latencyMs;
+    const task = listener.tasks.get(listener.balancer.keyOf(ticket) ?? '');
+    if (task !== undefined) task.connects += 1;
     listener.balancer.connected(ticket, latencyMs);
   }
 
@@ -223,6 +241,8 @@ export class IngressCore {
     const listener = this.#byNumber.get(number);
     if (listener === undefined) return;
     listener.connectFailures += 1;
+    const task = listener.tasks.get(listener.balancer.keyOf(ticket) ?? '');
+    if (task !== undefined) task.failures += 1;
     listener.balancer.failed(ticket, nowMs);
   }
 
@@ -253,6 +273,39 @@ export class IngressCore {
     return count;
   }
 
+  /** Those of one service, by its id or name, or all; closed ones too whose flows go on. */
+  listeners(service: string | undefined): ReadonlySet<number> {
+    const found = new Set<number>();
+    for (const { number, port } of this.#byNumber.values())
+      if (service === undefined || service === port.serviceId || service === port.serviceName)
+        found.add(number);
+    return found;
+  }
+
+  activeOf(listeners: ReadonlySet<number>): number {
+    let count = 0;
+    for (const number of listeners) count += this.#byNumber.get(number)?.active ?? 0;
+    return count;
+  }
+
+  /** What a listener's number and a ticket stand for. */
+  describe(
+    number: number,
+    ticket: Ticket | undefined,
+  ):
+    | {
+        readonly port: PublishedPort;
+        readonly taskId: string | undefined;
+        readonly address: string | undefined;
+      }
+    | undefined {
+    const listener = this.#byNumber.get(number);
+    if (listener === undefined) return undefined;
+    const taskId = ticket === undefined ? undefined : listener.balancer.keyOf(ticket);
+    const address = listener.backends.get(taskId ?? '')?.address;
+    return { port: listener.port, taskId, address };
+  }
+
   stats(): readonly PortStats[] {
     return [...this.#byKey.values()].map(({ port, balancer, ends, refusals, ...listener }) => ({
       key: port.key,
@@ -263,6 +316,12 @@ export class IngressCore {
       active: listener.active,
       ends: { ...ends },
       refusals: { ...refusals },
+      tasks: [...listener.tasks].map(([taskId, { connects, failures }]) => ({
+        taskId,
+        active: balancer.activeOf(taskId),
+        connects,
+        connectFailures: failures,
+      })),
       bytesUp: listener.bytesUp,
       bytesDown: listener.bytesDown,
       connectFailures: listener.connectFailures,
@@ -293,6 +352,7 @@ export class IngressCore {
       connectMsTotal: 0,
       ends: zeros(FLOW_ENDS),
       refusals: zeros(REFUSALS),
+      tasks: new Map(),
       held: 0,
       rates: undefined,
     };

@@ -23,6 +23,8 @@ export interface ProxyDriver {
   moveGone?(): void;
   /** Datagrams that were dropped, by reason. */
   datagramDrops?(): Readonly<Record<string, number>>;
+  /** Open flows of these listeners, at most so many. */
+  flows(listeners: ReadonlySet<number>, most: number): readonly OpenFlow[];
   /** Resets the flows whose backends are gone. */
   resetGone(): void;
   /** Tells the policy what has happened and was not told yet. */
@@ -31,6 +33,20 @@ export interface ProxyDriver {
   giveBack(): void;
   /** Ends everything. */
   stop(): Promise<void>;
+}
+
+/** A flow as an operator sees it. */
+export interface OpenFlow {
+  readonly listener: number;
+  readonly clientAddress: string;
+  readonly clientPort: number;
+  /** By `performance.now()`. */
+  readonly startedMs: number;
+  /** Absent while it has no backend. */
+  readonly ticket?: Ticket;
+  /** So far; absent where the driver learns of them at the end. */
+  readonly bytesUp?: number;
+  readonly bytesDown?: number;
 }
 
 /** Why a port is not open. */

@@ -40,6 +40,24 @@ export interface PortProblem {
   readonly message: string;
 }
 
+/** An open flow of a published port of this node. */
+export interface FlowItem {
+  readonly client: string;
+  readonly clientPort: number;
+  /** `tcp/80`. */
+  readonly port: string;
+  readonly serviceId: string;
+  readonly serviceName: string;
+  /** Absent while no task has taken it, or when that is gone. */
+  readonly taskId?: string;
+  /** Of the task, with its port. */
+  readonly backend?: string;
+  readonly ageMs: number;
+  /** Absent where they are known at the end only. */
+  readonly bytesUp?: number;
+  readonly bytesDown?: number;
+}
+
 /**
  * The ingress of one node: opens what is published, gives each flow to a backend, and goes on with what
  * it was told last, whoever else is alive.
@@ -106,6 +124,32 @@ export class Ingress {
     this.#driver.tell();
     this.#driver.tell();
     return this.#core.flowsTo(taskId);
+  }
+
+  /** Open flows of one service, by id or name, or of all; at most so many are named. */
+  flows(service: string | undefined, most: number): { total: number; flows: FlowItem[] } {
+    this.#driver.tell();
+    const listeners = this.#core.listeners(service);
+    const flows = this.#driver.flows(listeners, most).flatMap((flow) => {
+      const { listener, ticket, clientAddress, clientPort, startedMs, ...bytes } = flow;
+      const found = this.#core.describe(listener, ticket);
+      if (found === undefined) return [];
+      const { port, taskId, address } = found;
+      const host = address?.includes(':') ? `[${address}]` : address;
+      const item: FlowItem = {
+        client: clientAddress.replace(/^::ffff:/, ''),
+        clientPort,
+        port: port.key,
+        serviceId: port.serviceId,
+        serviceName: port.serviceName,
+        ...(taskId !== undefined && { taskId }),
+        ...(host !== undefined && { backend: `${host}:${port.targetPort}` }),
+        ageMs: Math.round(performance.now() - startedMs),
+        ...bytes,
+      };
+      return [item];
+    });
+    return { total: this.#core.activeOf(listeners), flows };
   }
 
   /** Ports that are not served now, and why. */

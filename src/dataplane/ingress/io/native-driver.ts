@@ -16,6 +16,7 @@ import {
   FLOW_ENDS,
   type FlowEnd,
   ListenFailed,
+  type OpenFlow,
   type ProxyDriver,
   type ProxyPolicy,
   SILENCE_MS,
@@ -66,6 +67,15 @@ interface Known {
   held: number;
 }
 
+/** A flow that is open; the address as words, since few are ever looked at. */
+interface Open {
+  readonly listener: number;
+  readonly client: readonly [number, number, number, number];
+  readonly clientPort: number;
+  readonly startedMs: number;
+  ticket: Ticket | undefined;
+}
+
 /** What is given ahead to one open port. */
 interface Ahead {
   size: number;
@@ -104,6 +114,8 @@ export class NativeProxyDriver implements ProxyDriver {
   readonly #tried = new Map<number, Ticket[]>();
   /** Flows that the policy does not want, until they have ended. */
   readonly #refused = new Set<number>();
+  readonly #open = new Map<number, Open>();
+  #takenMs = 0;
   #connectMs = 0;
   readonly #wanting = new Set<number>();
   readonly #chosen = new Int32Array(AHEAD_MAX);
@@ -162,6 +174,18 @@ export class NativeProxyDriver implements ProxyDriver {
     return Object.fromEntries(DATAGRAM_DROPS.map((reason, i) => [reason, counts[i] as number]));
   }
 
+  flows(listeners: ReadonlySet<number>, most: number): readonly OpenFlow[] {
+    const found: OpenFlow[] = [];
+    for (const { client, ticket, ...flow } of this.#open.values()) {
+      if (found.length >= most) break;
+      if (!listeners.has(flow.listener)) continue;
+      const bytes = new Uint8Array(Int32Array.from(client).buffer);
+      const clientAddress = formatAddress(bytes);
+      found.push({ ...flow, clientAddress, ...(ticket !== undefined && { ticket }) });
+    }
+    return found;
+  }
+
   resetGone(): void {
     for (const [listener, backends] of this.#known) {
       for (const known of [...backends.values()]) {
@@ -196,6 +220,7 @@ export class NativeProxyDriver implements ProxyDriver {
   }
 
   #take(): void {
+    this.#takenMs = performance.now();
     for (;;) {
       const count = this.#binding.proxyTake(this.#handle, this.#reports, REPORTS_MAX);
       for (let i = 0; i < count; i++) this.#onReport(i);
@@ -212,18 +237,18 @@ export class NativeProxyDriver implements ProxyDriver {
     switch (reports[at + REPORT.what]) {
       case TOLD.accepted:
         this.#policy.accepted(listener);
+        this.#onAccepted(at, listener);
         return;
       case TOLD.asks:
         this.#onAsks(at, listener);
         return;
       case TOLD.connected:
         this.#tried.delete(reports[at + REPORT.flow] as number);
-        if (known !== undefined)
-          this.#policy.connected(listener, known.ticket, this.#numberAt(index, 0));
+        if (known !== undefined) this.#onConnected(known, at, this.#numberAt(index, 0));
         return;
       case TOLD.answered:
         this.#tried.delete(reports[at + REPORT.flow] as number);
-        if (known !== undefined) this.#policy.answered(listener, known.ticket);
+        if (known !== undefined) this.#onAnswered(known, at);
         return;
       case TOLD.silent:
         if (known !== undefined) this.#onSilent(known);
@@ -233,6 +258,8 @@ export class NativeProxyDriver implements ProxyDriver {
         return;
       case TOLD.ended:
         this.#tried.delete(reports[at + REPORT.flow] as number);
+        if (reports[at + REPORT.generation] !== 0)
+          this.#open.delete(reports[at + REPORT.flow] as number);
         if (known !== undefined) this.#release(known);
         this.#policy.ended(
           listener,
@@ -253,12 +280,47 @@ export class NativeProxyDriver implements ProxyDriver {
   }
 
   #endAt(at: number): FlowEnd {
-    if (this.#refused.delete(this.#reports[at + REPORT.flow] as number)) return 'refused';
+    const isOfNobody = this.#reports[at + REPORT.generation] === 0;
+    if (!isOfNobody && this.#refused.delete(this.#reports[at + REPORT.flow] as number))
+      return 'refused';
     return FLOW_ENDS[this.#reports[at + REPORT.detail] as number] ?? 'closed';
   }
 
   #numberAt(index: number, which: number): number {
     return this.#numbers[index * REPORT_DOUBLES + REPORT_NUMBERS + which] as number;
+  }
+
+  #onAccepted(at: number, listener: number): void {
+    const reports = this.#reports;
+    // Where there is no room, it has ended already.
+    if (reports[at + REPORT.generation] === 0) return;
+    const word = at + REPORT.client;
+    this.#open.set(reports[at + REPORT.flow] as number, {
+      listener,
+      client: [
+        reports[word] as number,
+        reports[word + 1] as number,
+        reports[word + 2] as number,
+        reports[word + 3] as number,
+      ],
+      clientPort: reports[at + REPORT.clientPort] as number,
+      startedMs: this.#takenMs,
+      ticket: undefined,
+    });
+  }
+
+  #onConnected({ listener, ticket }: Known, at: number, latencyMs: number): void {
+    const open = this.#open.get(this.#reports[at + REPORT.flow] as number);
+    if (open !== undefined) open.ticket = ticket;
+    this.#policy.connected(listener, ticket, latencyMs);
+  }
+
+  #onAnswered({ listener, ticket }: Known, at: number): void {
+    if (this.#udpListeners.has(listener)) {
+      const open = this.#open.get(this.#reports[at + REPORT.flow] as number);
+      if (open !== undefined) open.ticket = ticket;
+    }
+    this.#policy.answered(listener, ticket);
   }
 
   #onAsks(at: number, listener: number): void {

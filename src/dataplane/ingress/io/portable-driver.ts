@@ -1,6 +1,6 @@
 import type { Socket as UdpSocket } from 'node:dgram';
 import type { Socket } from 'node:net';
-import type { ProxyDriver, ProxyPolicy } from '../core/proxy-driver.js';
+import type { OpenFlow, ProxyDriver, ProxyPolicy } from '../core/proxy-driver.js';
 import type { PortProtocol } from '../core/published-ports.js';
 import { TcpProxy } from './tcp-proxy.js';
 import { UdpProxy } from './udp-proxy.js';
@@ -48,6 +48,11 @@ export class PortableProxyDriver implements ProxyDriver {
   close(listener: number): void {
     this.#tcp.close(listener);
     this.#udp.close(listener);
+  }
+
+  flows(listeners: ReadonlySet<number>, most: number): readonly OpenFlow[] {
+    const tcp = this.#tcp.flows(listeners, most);
+    return [...tcp, ...this.#udp.flows(listeners, most - tcp.length)];
   }
 
   resetGone(): void {

@@ -5,6 +5,7 @@ import type { Ticket } from '../../core/balance/backend-set.js';
 import {
   type FlowEnd,
   ListenFailed,
+  type OpenFlow,
   type ProxyPolicy,
   SILENCE_MS,
   type Upstream,
@@ -41,6 +42,15 @@ export class TcpProxy {
 
   get flowCount(): number {
     return this.#flows.size;
+  }
+
+  flows(listeners: ReadonlySet<number>, most: number): readonly OpenFlow[] {
+    const found: OpenFlow[] = [];
+    for (const flow of this.#flows) {
+      if (found.length >= most) break;
+      if (listeners.has(flow.listener)) found.push(flow.view());
+    }
+    return found;
   }
 
   /** @throws ListenFailed */
@@ -104,6 +114,7 @@ class TcpFlow {
   readonly #listener: number;
   readonly #downstream: Socket;
   readonly #forget: () => void;
+  readonly #startedMs = performance.now();
   readonly #tried: Ticket[] = [];
   #upstream: Socket | undefined;
   #ticket: Ticket | undefined;
@@ -128,6 +139,24 @@ class TcpFlow {
     downstream.setKeepAlive(true, KEEPALIVE_MS);
     downstream.on('error', () => this.reset('client_reset'));
     downstream.on('close', () => this.#onClose());
+  }
+
+  get listener(): number {
+    return this.#listener;
+  }
+
+  view(): OpenFlow {
+    const { remoteAddress = '', remotePort = 0, bytesWritten } = this.#downstream;
+    const ticket = this.#ticket;
+    return {
+      listener: this.#listener,
+      clientAddress: remoteAddress,
+      clientPort: remotePort,
+      startedMs: this.#startedMs,
+      ...(ticket !== undefined && { ticket }),
+      bytesUp: this.#upstream?.bytesWritten ?? 0,
+      bytesDown: bytesWritten,
+    };
   }
 
   /** Tries the next backend. */

@@ -5,6 +5,7 @@ import type { Ticket } from '../../core/balance/backend-set.js';
 import {
   type FlowEnd,
   ListenFailed,
+  type OpenFlow,
   type ProxyPolicy,
   type Upstream,
 } from '../core/proxy-driver.js';
@@ -46,6 +47,15 @@ export class UdpProxy {
 
   get flowCount(): number {
     return this.#flows.size;
+  }
+
+  flows(listeners: ReadonlySet<number>, most: number): readonly OpenFlow[] {
+    const found: OpenFlow[] = [];
+    for (const flow of this.#flows.values()) {
+      if (found.length >= most) break;
+      if (listeners.has(flow.listener)) found.push(flow.view());
+    }
+    return found;
   }
 
   /** @throws ListenFailed */
@@ -122,6 +132,7 @@ class UdpFlow {
   readonly #deps: UdpProxyDependencies;
   readonly #client: RemoteInfo;
   readonly #downstream: Socket;
+  readonly #startedMs = performance.now();
   #upstream: Socket | undefined;
   #where: Upstream | undefined;
   #isReady = false;
@@ -140,6 +151,19 @@ class UdpFlow {
     this.listener = listener;
     this.#client = client;
     this.#downstream = downstream;
+  }
+
+  view(): OpenFlow {
+    const ticket = this.#where?.ticket;
+    return {
+      listener: this.listener,
+      clientAddress: this.#client.address,
+      clientPort: this.#client.port,
+      startedMs: this.#startedMs,
+      ...(ticket !== undefined && { ticket }),
+      bytesUp: this.bytesUp,
+      bytesDown: this.bytesDown,
+    };
   }
 
   /** @returns How it ends where there is no backend for it. */

@@ -99,6 +99,18 @@ t.test('everything is counted by port', async (t) => {
       backends: { known: 2, ready: 2, ejected: 0 },
     },
   ]);
+  const tasks = core.stats()[0]?.tasks ?? [];
+  t.strictSame(
+    tasks.map(({ connects, connectFailures }) => connects * 10 + connectFailures).sort(),
+    [1, 10],
+    'one failed, and the other took it',
+  );
+  core.apply([port({}, ['b', 'c'])], 1);
+  t.strictSame(
+    core.stats()[0]?.tasks.map(({ taskId }) => taskId),
+    ['b', 'c'],
+    'who is gone is forgotten',
+  );
 });
 
 t.test('a silent task is left sooner while there are others, and each gets its try', async (t) => {
