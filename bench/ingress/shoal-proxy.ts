@@ -68,4 +68,6 @@ ingress.update({
   endpoints: [...endpointsOf('tcp'), ...endpointsOf('udp').slice(0, 1)],
   hostPorts: [],
 });
+// The addon's threads do not keep a process alive.
+setInterval(() => undefined, 60_000);
 process.once('SIGTERM', () => void ingress.close().then(() => process.exit(0)));
