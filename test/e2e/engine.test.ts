@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { Dockerd, TEST_IMAGE, whyNoDockerd } from '../support/dockerd.js';
+import { Registry } from '../support/registry.js';
 import { scratch, shoalArgv } from './support/lab.js';
 import { Netns } from './support/netns.js';
 import { run, start, until } from './support/process.js';
@@ -124,6 +125,40 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     return stdout.trim();
   };
   const json = async (...args: string[]) => JSON.parse(await must(...args));
+
+  await t.test('a registry that asks who pulls is answered by the service', async (t) => {
+    const registry = Registry.open(`/proc/${engine.pid}/ns/net`, engine.imageTar);
+    t.teardown(() => registry.close());
+    const create = ['service', 'create', '-d', '--name'];
+    await must(...create, 'locked', '--no-resolve-image', Registry.image);
+    const errorOf = ['service', 'ps', 'locked', '--no-trunc', '--format', '{{.Error}}'];
+    const error = await until('a task is rejected', 20_000, async () => {
+      const [first = ''] = (await must(...errorOf)).split('\n').filter((line) => line !== '');
+      return first === '' ? undefined : first;
+    });
+    t.match(error, /no basic auth credentials/);
+    t.equal(registry.given, 0, 'without credentials nothing is given');
+    await must('service', 'rm', 'locked');
+
+    const known = ['--config', join(dir, 'docker')];
+    const words = ['login', '-u', Registry.user, '-p', Registry.password, Registry.host];
+    await must(...known, ...words);
+    const how = ['--with-registry-auth', '--stop-grace-period', '0s'];
+    await must(...known, ...create, 'keyed', ...how, Registry.image);
+    const image = ['service', 'inspect', 'keyed', '-f'];
+    t.equal(
+      await must(...image, '{{.Spec.TaskTemplate.ContainerSpec.Image}}'),
+      `${Registry.image}@${registry.digest}`,
+      'with them the registry says what the image is',
+    );
+    await until('its task runs', 20_000, async () => {
+      const shown = await must('ps', '--filter', 'name=keyed.1', '--format', '{{.Names}}');
+      return shown.startsWith('keyed.1.');
+    });
+    t.equal(registry.given, 1);
+    await must('service', 'rm', 'keyed');
+    await until('nothing is left at the engine', 20_000, () => engine.docker('ps', '-aq') === '');
+  });
 
   await t.test("users' containers are on an overlay before they start", async (t) => {
     const overlay = ['network', 'create', '-d', 'overlay'];

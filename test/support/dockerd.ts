@@ -78,6 +78,11 @@ export class Dockerd {
     }).trim();
   }
 
+  /** The files of `TEST_IMAGE`, as a tar. */
+  get imageTar(): Uint8Array {
+    return readFileSync(join(this.dir, 'rootfs.tar'));
+  }
+
   get pid(): number {
     return Number(readFileSync(join(this.dir, 'pid'), 'utf8'));
   }
