@@ -502,7 +502,13 @@ export class ActiveSwarm {
       const place = service.networks.find(({ target }) => target === networkId);
       if (place === undefined) return [];
       const { id, name } = service;
-      return [{ id, name, aliases: place.aliases ?? [], vips: vipsOn(service, networkId) }];
+      const ports = service.ports.map(({ name, protocol, targetPort }) => ({
+        name,
+        protocol,
+        port: targetPort,
+      }));
+      const aliases = place.aliases ?? [];
+      return [{ id, name, aliases, vips: vipsOn(service, networkId), ports }];
     });
   }
 

@@ -7,6 +7,21 @@ export interface NameEntry {
   readonly aliases: readonly string[];
   /** IPv4 and IPv6 literals. */
   readonly addresses: readonly string[];
+  /** What SRV questions are answered by; its names are of this network. */
+  readonly places?: Places;
+}
+
+/** A port of a service, at each of its tasks. */
+export interface NamedPort {
+  readonly name?: string | undefined;
+  readonly protocol: string;
+  readonly port: number;
+}
+
+/** Where a service is to be found: every port at every one of these names. */
+export interface Places {
+  readonly targets: readonly string[];
+  readonly ports: readonly NamedPort[];
 }
 
 /** What one network calls its own. */
@@ -21,6 +36,9 @@ export type NameTable = readonly NetworkNames[];
 
 /** Most addresses behind one name; more are left out and counted. */
 export const ADDRESSES_MAX = 1024;
+
+/** `_http._tcp.web`: a port of the service by its name or number, RFC 2782. */
+const SERVICE_PREFIX = /^_([^.]+)\._(tcp|udp|sctp)\.(.+)$/;
 
 /** How `tasks.NAME` is written; it names the tasks themselves and never a service's VIP. */
 const TASKS_PREFIX = 'tasks.';
@@ -49,6 +67,7 @@ export interface NameHit {
  */
 export class NameIndex {
   readonly #names = new Map<string, Addresses>();
+  readonly #places = new Map<string, Places[]>();
   readonly #pointers = new Map<string, string>();
   #refusedCount = 0;
 
@@ -76,6 +95,30 @@ export class NameIndex {
     return { v4: [...addresses.v4], v6: [...addresses.v6] };
   }
 
+  /**
+   * Where a service is: all ports of `web`, or the one of `_http._tcp.web`.
+   *
+   * @returns `undefined` if the name is no service of ours.
+   */
+  lookupPlaces(
+    name: string,
+  ): readonly { readonly target: string; readonly port: number }[] | undefined {
+    const key = canonicalName(name);
+    const [, wanted, protocol, bare = key] = SERVICE_PREFIX.exec(key) ?? [];
+    const places = this.#places.get(bare);
+    const found = places?.flatMap(({ targets, ports }) =>
+      ports
+        .filter(
+          (port) =>
+            wanted === undefined ||
+            (port.protocol === protocol &&
+              (String(port.port) === wanted || canonicalName(port.name ?? '') === wanted)),
+        )
+        .flatMap(({ port }) => targets.map((target) => ({ target, port }))),
+    );
+    return found?.slice(0, ADDRESSES_MAX);
+  }
+
   /** @param name The question of a PTR query, `2.0.0.10.in-addr.arpa`. */
   lookupPointer(name: string): string | undefined {
     const address = addressOfPointer(canonicalName(name));
@@ -89,12 +132,24 @@ export class NameIndex {
       this.#addName(name, addresses);
       this.#addName(`${name}.${canonicalName(network)}`, addresses);
     }
+    if (entry.places !== undefined) this.#addPlaces(network, entry, entry.places);
     const pointer = `${entry.name}.${network}`;
     if (!isEncodableName(pointer)) return;
     for (const address of addresses) {
       // The first name given to an address is its own; later ones are services in front of it.
       if (!this.#pointers.has(address)) this.#pointers.set(address, pointer);
     }
+  }
+
+  #addPlaces(network: string, { name, aliases }: NameEntry, { targets, ports }: Places): void {
+    const whole = targets.map((target) => `${target}.${network}`);
+    const places = { targets: whole.filter(isEncodableName), ports };
+    for (const each of new Set([name, ...aliases].map(canonicalName)))
+      for (const key of [each, `${each}.${canonicalName(network)}`]) {
+        const held = this.#places.get(key);
+        if (held === undefined) this.#places.set(key, [places]);
+        else held.push(places);
+      }
   }
 
   #addName(name: string, addresses: readonly string[]): void {

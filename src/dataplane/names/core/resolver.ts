@@ -105,6 +105,9 @@ export class Resolver {
       const target = this.#index.lookupPointer(query.name);
       if (target !== undefined) return [{ type: 'PTR', target }];
     }
+    const places = query.type === 'SRV' ? this.#index.lookupPlaces(query.name) : undefined;
+    if (places !== undefined)
+      return this.#prng.shuffle(places.map((place) => ({ type: 'SRV' as const, ...place })));
     const hit = this.#index.lookup(query.name);
     if (hit === undefined) return undefined;
     return this.#prng.shuffle(recordsOfType(hit, query.type));

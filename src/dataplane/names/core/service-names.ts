@@ -1,4 +1,4 @@
-import { canonicalName, type NameEntry, type NetworkNames } from './name-table.js';
+import { canonicalName, type NamedPort, type NameEntry, type NetworkNames } from './name-table.js';
 
 /** A service on one network, as its names need it. */
 export interface NamedService {
@@ -8,6 +8,8 @@ export interface NamedService {
   readonly aliases: readonly string[];
   /** Of this network; none: its name stands for the tasks themselves (`dnsrr`). */
   readonly vips: readonly string[];
+  /** Of its tasks; those that it publishes in the ingress mode. */
+  readonly ports: readonly NamedPort[];
 }
 
 /** Something attached to one network: a task, or what was attached by hand. */
@@ -24,7 +26,8 @@ export interface NamedEndpoint {
 /**
  * The names of one network: `web` is the service's VIP, or its ready tasks where it has none;
  * `tasks.web` all ready tasks; `web.2` and `2.web` those in that place. A task's own name is known as
- * long as the task is, since it may be asked what it does.
+ * long as the task is, since it may be asked what it does. SRV questions for a service are answered by its ready
+ * tasks with each published port, or the one that `_PORT._tcp.web` asks for.
  */
 export function serviceNames(
   network: string,
@@ -59,16 +62,23 @@ function ownAliases(
 }
 
 function entriesOf(service: NamedService, ready: readonly NamedEndpoint[]): NameEntry[] {
-  const { name, aliases, vips } = service;
+  const { name, aliases, vips, ports } = service;
   const tasks = ready.flatMap(({ addresses }) => addresses);
+  // Who asks so wants to choose among the tasks himself.
+  const places = { targets: ready.map((task) => task.name), ports };
   const slots = new Map<number, string[]>();
   for (const { service: place, addresses } of ready) {
     const slot = place?.slot ?? 0;
     if (slot > 0) slots.set(slot, [...(slots.get(slot) ?? []), ...addresses]);
   }
   return [
-    { name, aliases, addresses: vips.length > 0 ? vips : tasks },
-    { name: `tasks.${name}`, aliases: aliases.map((alias) => `tasks.${alias}`), addresses: tasks },
+    { name, aliases, addresses: vips.length > 0 ? vips : tasks, places },
+    {
+      name: `tasks.${name}`,
+      aliases: aliases.map((alias) => `tasks.${alias}`),
+      addresses: tasks,
+      places,
+    },
     ...[...slots].map(([slot, addresses]) => ({
       name: `${name}.${slot}`,
       aliases: [`${slot}.${name}`],

@@ -31,6 +31,7 @@ const OPCODE_MASK = 0x7800;
 const TYPE_A = 1;
 const TYPE_PTR = 12;
 const TYPE_AAAA = 28;
+const TYPE_SRV = 33;
 const TYPE_OPT = 41;
 const CLASS_IN = 1;
 /** A pointer to the question's name, which always starts right behind the header. */
@@ -133,7 +134,8 @@ function tryDecode(message: Buffer): ReturnType<typeof decode> | undefined {
 /** One record of an answer; its name is the question's. */
 export type DnsRecord =
   | { readonly type: 'A' | 'AAAA'; readonly address: string }
-  | { readonly type: 'PTR'; readonly target: string };
+  | { readonly type: 'PTR'; readonly target: string }
+  | { readonly type: 'SRV'; readonly target: string; readonly port: number };
 
 /**
  * Writes the reply to a query.
@@ -185,11 +187,8 @@ function encodeHead(requestHead: Buffer, rcode: Rcode, truncated: boolean): Buff
 }
 
 function encodeRecord(record: DnsRecord, ttlSeconds: number): Buffer {
-  const data =
-    record.type === 'PTR'
-      ? encodeName(record.target)
-      : Buffer.from(ipaddr.parse(record.address).toByteArray());
-  const type = record.type === 'PTR' ? TYPE_PTR : record.type === 'A' ? TYPE_A : TYPE_AAAA;
+  const data = encodeData(record);
+  const type = TYPES[record.type];
   assert(type !== TYPE_A || data.length === 4, 'an A record holds an IPv4 address');
   assert(type !== TYPE_AAAA || data.length === 16, 'an AAAA record holds an IPv6 address');
   const target = Buffer.alloc(RECORD_FIXED_BYTES + data.length);
@@ -200,6 +199,28 @@ function encodeRecord(record: DnsRecord, ttlSeconds: number): Buffer {
   target.writeUInt16BE(data.length, 10);
   target.set(data, RECORD_FIXED_BYTES);
   return target;
+}
+
+const TYPES: Readonly<Record<DnsRecord['type'], number>> = {
+  A: TYPE_A,
+  AAAA: TYPE_AAAA,
+  PTR: TYPE_PTR,
+  SRV: TYPE_SRV,
+};
+
+function encodeData(record: DnsRecord): Buffer {
+  switch (record.type) {
+    case 'PTR':
+      return encodeName(record.target);
+    case 'SRV': {
+      // RFC 2782: all have the same priority, and weight 0 where none is to be preferred.
+      const fixed = Buffer.alloc(6);
+      fixed.writeUInt16BE(record.port, 4);
+      return Buffer.concat([fixed, encodeName(record.target)]);
+    }
+    default:
+      return Buffer.from(ipaddr.parse(record.address).toByteArray());
+  }
 }
 
 /** Whether a name can stand in a message. */

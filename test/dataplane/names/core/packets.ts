@@ -44,6 +44,10 @@ export function decode(message: Buffer): {
     id: packet.id ?? -1,
     rcode: (packet as { rcode?: string }).rcode ?? '',
     truncated: packet.flag_tc,
-    answers: (packet.answers ?? []).map((a) => String((a as { data: unknown }).data)),
+    answers: (packet.answers ?? []).map((a) =>
+      a.type === 'SRV'
+        ? [a.data.priority ?? 0, a.data.weight ?? 0, a.data.port, a.data.target].join(' ')
+        : String((a as { data: unknown }).data),
+    ),
   };
 }

@@ -14,6 +14,12 @@ const TABLE: NameTable = [
       { name: 'web', aliases: ['www', 'shop.local'], addresses: ['10.0.0.2', '10.0.0.3'] },
       { name: 'db', aliases: [], addresses: ['10.0.0.4', 'fd00:10::4'] },
       { name: 'both', aliases: [], addresses: ['10.0.0.9'] },
+      {
+        name: 'mail',
+        aliases: [],
+        addresses: ['10.0.0.7'],
+        places: { targets: ['mail.1'], ports: [{ name: 'smtp', protocol: 'tcp', port: 25 }] },
+      },
     ],
   },
   {
@@ -57,6 +63,10 @@ const cases: readonly (readonly [string, AnyRecordType, string, string])[] = [
   ['web', 'AAAA', 'NOERROR', 'no IPv6 there: empty, not unknown'],
   ['db', 'AAAA', 'NOERROR fd00:10::4', 'IPv6'],
   ['db', 'A', 'NOERROR 10.0.0.4', 'IPv4 of a name with both'],
+  ['_smtp._tcp.mail', 'SRV', 'NOERROR 0 0 25 mail.1.mesh', 'a port by its name'],
+  ['mail', 'SRV', 'NOERROR 0 0 25 mail.1.mesh', 'all ports'],
+  ['_imap._tcp.mail', 'SRV', 'NOERROR', 'no such port'],
+  ['db', 'SRV', 'NOERROR', 'a name without ports'],
   ['db', 'ANY', 'NOERROR 10.0.0.4 fd00:10::4', 'both'],
   ['web', 'MX', 'NOERROR', 'a type that we do not hold'],
   ['4.0.0.10.in-addr.arpa', 'PTR', 'NOERROR db.mesh', 'a pointer'],

@@ -11,6 +11,10 @@ const web: NamedService = {
   name: 'web',
   aliases: ['www'],
   vips: ['10.0.1.2', 'fd00::2'],
+  ports: [
+    { name: 'Http', protocol: 'tcp', port: 8080 },
+    { protocol: 'udp', port: 53 },
+  ],
 };
 const task = (slot: number, state: NamedEndpoint['state'] = 'ready'): NamedEndpoint => ({
   name: `web.${slot}.task${slot}`,
@@ -24,6 +28,11 @@ const indexOf = (services: readonly NamedService[], endpoints: readonly NamedEnd
   return {
     v4: (name: string) => index.lookup(name)?.v4.toSorted(),
     v6: (name: string) => index.lookup(name)?.v6.toSorted(),
+    places: (name: string) =>
+      index
+        .lookupPlaces(name)
+        ?.map(({ target, port }) => `${target}:${port}`)
+        .sort(),
     pointer: (name: string) => index.lookupPointer(name),
   };
 };
@@ -40,6 +49,28 @@ t.test('a service’s name and aliases are its VIP, `tasks.` its tasks', async (
   t.strictSame(names.v4('2.web'), ['10.0.1.12']);
   t.strictSame(names.v6('web.1.task1'), ['fd00:0:0:0:0:0:0:11']);
   t.strictSame(names.v4('box1'), ['10.0.1.11'], 'an alias of the task alone');
+});
+
+t.test('a service’s ports are at its ready tasks', async (t) => {
+  const names = indexOf([web], [task(1), task(2), task(3, 'draining')]);
+  const http = ['web.1.task1.mesh:8080', 'web.2.task2.mesh:8080'];
+  const dns = ['web.1.task1.mesh:53', 'web.2.task2.mesh:53'];
+  for (const [name, want] of [
+    ['web', [...http, ...dns].sort()],
+    ['tasks.www.mesh', [...http, ...dns].sort()],
+    ['_http._tcp.web', http],
+    ['_HTTP._TCP.Web.mesh.', http],
+    ['_8080._tcp.www', http],
+    ['_53._udp.tasks.web', dns],
+    ['_53._tcp.web', []],
+    ['_http._tcp.db', undefined],
+    ['web.1', undefined],
+  ] as const)
+    t.strictSame(names.places(name), want, name);
+  for (const target of ['web.1.task1.mesh', 'web.2.task2.mesh'])
+    t.equal(names.v4(target)?.length, 1, 'each is a name');
+  const many = Array.from({ length: 600 }, (_, i) => task(i + 1));
+  t.equal(indexOf([web], many).places('web')?.length, 1024);
 });
 
 t.test('without a VIP the name is all ready tasks', async (t) => {
