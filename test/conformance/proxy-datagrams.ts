@@ -191,6 +191,16 @@ export function datagramConformance(t: Test, { driver, knowsTarget }: DatagramCo
   });
 
   if (!knowsTarget) return;
+  t.test('a client that asks a broadcast address is answered from another', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await udpBackend(t, NAMES[0], target);
+    const ingress = openIngress(t, open);
+    ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])]));
+    const socket = await udpClient(t);
+    socket.setBroadcast(true);
+    t.equal(await askUdp(socket, 'all', published, '127.255.255.255'), `${NAMES[0]} all`);
+  });
+
   t.test('a client is answered from the address that it asked', async (t) => {
     const [published, target] = [await freePort(), await freePort()];
     await udpBackend(t, NAMES[0], target);

@@ -247,6 +247,9 @@ void DatagramRelay::sendReplies() {
     } else if (isNoRoom(errno)) {
       drop(DatagramDrop::kFull, static_cast<uint64_t>(replies_ - done));
       break;
+    } else if (errno != EINTR && down_->messages[done].msg_hdr.msg_controllen > 0) {
+      // No address to answer from, as that of a directed broadcast, or not any more: the kernel chooses one.
+      down_->messages[done].msg_hdr.msg_controllen = 0;
     } else if (errno != EINTR) {
       drop(DatagramDrop::kRefused);
       done += 1;

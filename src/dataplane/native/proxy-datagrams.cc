@@ -245,6 +245,7 @@ DatagramFlow* DatagramRelay::find(DatagramPort* port, const DatagramKey& key) {
     client.writeAddress(report->client);
     return flow;
   }
+  if (reports_.isFull()) return nullptr;
   reports_.add(Told::kAccepted, port->number, 0, 0, 0);
   reports_.add(Told::kEnded, port->number, 0, 0, 0)->detail = static_cast<int32_t>(FlowEnd::kLimit);
   return nullptr;

@@ -18,6 +18,9 @@ inline int64_t monotonicNanos() {
   return t.tv_sec * 1'000'000'000LL + t.tv_nsec;
 }
 
+/** 4 MiB: a flood of strangers' datagrams may come while JavaScript is busy. */
+constexpr size_t kReportsUnread = 65'536;
+
 class ReportBox {
  public:
   /** @param index The thread's, which names its flows together with their slots. */
@@ -27,6 +30,8 @@ class ReportBox {
   Report* add(Told what, int32_t listener, int32_t backend, int32_t slot, uint32_t generation);
   /** Somebody waits for an answer to what was added. */
   void urge() { isUrgent_ = true; }
+  /** So many that a further one is only worth it where it is answered. */
+  bool isFull() const { return reports_.size() + count_.load(std::memory_order_relaxed) >= kReportsUnread; }
   /** @returns Whether JavaScript should be woken. */
   bool publish(int64_t nowNanos);
   /** When `publish` is to be called next; INT64_MAX: not before more is added. */
