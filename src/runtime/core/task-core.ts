@@ -240,7 +240,11 @@ export class TaskCore implements Core<TaskInput, TaskReady> {
     } else if (entry.state === 'new') {
       if (compareTaskStates(status.state, 'accepted') < 0) this.#say(entry, 'accepted', 'accepted');
       else recall(entry, status);
-    } else if (isNew) this.#report(entry);
+    } else if (isNew) {
+      // Found running where it is not remembered: it has the ports that were told of it.
+      if (entry.knownPorts.length === 0) entry.knownPorts = status.ports ?? [];
+      this.#report(entry);
+    }
     if (entry.presence === 'unknown' && this.#found.has(entry.runtime))
       this.#isNotThere(entry, nowMs);
   }
