@@ -186,8 +186,12 @@ export function datagramConformance(t: Test, { driver, knowsTarget }: DatagramCo
     ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])]));
     await askUdp(await udpClient(t), 'x', published);
     await until(() => ingress.stats().flows === 0);
-    await until(() => ingress.stats().ports[0]?.ends.closed === 1);
-    t.match(ingress.stats().ports[0], { active: 0, bytesUp: 1, bytesDown: `${NAMES[0]} x`.length });
+    await until(() => (ingress.stats().ports[0]?.ends.closed ?? 0) > 0);
+    const { active, bytesUp, bytesDown } = ingress.stats().ports[0] ?? {};
+    t.equal(active, 0);
+    // Whoever has no answer for a while asks again.
+    t.ok(bytesUp !== undefined && bytesUp > 0);
+    t.equal(bytesDown, (bytesUp ?? 0) * `${NAMES[0]} x`.length);
   });
 
   if (!knowsTarget) return;
