@@ -245,15 +245,20 @@ t.test('hijacked connections carry both directions, each to its own end', async 
   t.equal(engine.asked.at(-1)?.url, '/v1.41/containers/c1/attach?stream=1');
 });
 
-t.test('one whose end never comes does not keep the server from closing', async (t) => {
-  const { api, socketPath } = await open(t);
+/** A client that waits for the output of a container whose end never comes. */
+async function attachForEver(t: Test, socketPath: string) {
   const socket = connect({ path: socketPath, allowHalfOpen: true });
   socket.end(
     'POST /v1.41/containers/lasting/attach HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n',
   );
   const [head] = await once(socket, 'data');
   t.match(String(head), /^HTTP\/1\.1 101 UPGRADED/);
-  const ended = once(socket, 'end');
+  return socket;
+}
+
+t.test('one whose end never comes does not keep the server from closing', async (t) => {
+  const { api, socketPath } = await open(t);
+  const ended = once(await attachForEver(t, socketPath), 'end');
   await api.close();
   await ended;
 });
@@ -321,7 +326,7 @@ class FakeNetworks implements ContainerNetworks {
   }
 
   async find(ref: string) {
-    return ref === 'c1' || ref === 'one' ? 'c1' : undefined;
+    return ['c1', 'one', 'lasting'].includes(ref) ? 'c1' : undefined;
   }
 
   async start(id: string, start: () => Promise<{ status: number; json: unknown }>) {
@@ -355,6 +360,15 @@ class FakeNetworks implements ContainerNetworks {
     });
   }
 }
+
+t.test('nobody waits for the output of a container that was not started', async (t) => {
+  const networks = new FakeNetworks();
+  networks.asked.push('refuse');
+  const { socketPath, ask } = await open(t, networks);
+  const ended = once(await attachForEver(t, socketPath), 'end');
+  t.match(await ask('POST', '/v1.41/containers/lasting/start'), { status: 500 });
+  await ended;
+});
 
 t.test("containers of the engine on the swarm's overlays", async (t) => {
   const networks = new FakeNetworks();

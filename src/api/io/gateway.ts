@@ -45,6 +45,8 @@ export class Gateway {
   readonly #overlays: OverlayContainers | undefined;
   /** Node of a command, by its id, the oldest first. */
   readonly #execs = new Map<string, string>();
+  /** Ends those who wait for the output of a container, by what they call it. */
+  readonly #attached = new Map<string, Set<() => void>>();
 
   constructor(containers: ContainerBackend | undefined) {
     this.#containers = containers;
@@ -142,14 +144,34 @@ export class Gateway {
     if (upstream === undefined) {
       throw new ApiError({ code: 'API_UNSUPPORTED' }, 'there is no container engine here');
     }
-    await splice(upstream, request, socket, head);
+    const end = await splice(upstream, request, socket, head);
+    const [, ref = '', verb] = CONTAINER_VERB.exec(request.url ?? '') ?? [];
+    if (verb === 'attach') this.#keepAttached(ref, socket, end);
+  }
+
+  #keepAttached(ref: string, socket: Duplex, end: () => void): void {
+    const ends = this.#attached.get(ref) ?? new Set();
+    this.#attached.set(ref, ends.add(end));
+    socket.once('close', () => {
+      ends.delete(end);
+      if (ends.size === 0 && this.#attached.get(ref) === ends) this.#attached.delete(ref);
+    });
+  }
+
+  /** What is not started here has no output, of which its engine does not know: nobody waits for it. */
+  #notStarted({ url }: Call): void {
+    const [, ref = '', verb] = CONTAINER_VERB.exec(url) ?? [];
+    if (verb === 'start') for (const end of this.#attached.get(ref) ?? []) end();
   }
 
   async #engineElse(route: Route, call: Call): Promise<Reply> {
     const engine = this.#engine;
     if (route.path === '/containers/json') return this.#list(route, call, engine);
     if (engine === undefined) return route.handle(call);
-    const served = await this.#overlays?.serve(route.method, call, engine);
+    const served = await this.#overlays?.serve(route.method, call, engine).catch((error) => {
+      this.#notStarted(call);
+      throw error;
+    });
     if (served === undefined) return this.pass();
     return served.kind === 'pass' ? this.pass(served.body) : served;
   }

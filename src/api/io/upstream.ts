@@ -146,13 +146,17 @@ export async function openUpstream(
   return answerOf(asked);
 }
 
-/** Joins a client that wants to speak another protocol with the upstream, byte by byte. */
+/**
+ * Joins a client that wants to speak another protocol with the upstream, byte by byte.
+ *
+ * @returns Ends both, whatever they wait for.
+ */
 export async function splice(
   upstream: Upstream,
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
-): Promise<void> {
+): Promise<() => void> {
   const gone = new AbortController();
   const hangUp = () => gone.abort();
   socket.once('close', hangUp);
@@ -166,6 +170,7 @@ export async function splice(
   other.write(`${lines.join('\r\n')}\r\n\r\n`);
   if (head.length > 0) other.write(head);
   join(socket, other);
+  return () => other.destroy();
 }
 
 /** Each direction ends by itself: who has no more input still waits for output. */
