@@ -20,6 +20,7 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     ...['--data-dir', join(dir, 'data'), '--socket', socket, '--hostname', 'one'],
     ...['--engine-socket', engine.socket, '--metrics-address', 'none'],
     ...['--log-file', join(dir, 'agent.log')],
+    ...['gpu=UUID1', 'gpu=UUID2', 'ssd=3'].flatMap((one) => ['--generic-resource', one]),
   ];
   const docker = (...args: string[]) => run(['docker', '-H', `unix://${socket}`, ...args]);
   const answers = () =>
@@ -158,6 +159,53 @@ t.test('one socket for the swarm and for an engine', { skip, timeout: 240_000 },
     t.equal(registry.given, 1);
     await must('service', 'rm', 'keyed');
     await until('nothing is left at the engine', 20_000, () => engine.docker('ps', '-aq') === '');
+  });
+
+  await t.test('tasks get ports and pieces of the node, whichever runtime they have', async (t) => {
+    const wishes = [
+      '--publish',
+      'mode=host,target=80',
+      '--generic-resource',
+      'gpu=1',
+      '--stop-grace-period',
+      '1s',
+    ];
+    const web = join(dir, 'w');
+    const serve = `mkdir -p ${web}; echo $DOCKER_RESOURCE_GPU > ${web}/index.html`;
+    const script = `${serve}; exec busybox httpd -f -p 80 -h ${web}`;
+    for (const [name, image] of [
+      ['inside', TEST_IMAGE],
+      ['outside', 'host'],
+    ] as const)
+      await must(
+        ...['service', 'create', '-d', '--no-resolve-image', '--name', name, ...wishes],
+        ...[image, 'sh', '-c', script],
+      );
+    const seen: string[] = [];
+    for (const name of ['inside', 'outside']) {
+      const ps = ['service', 'ps', name, '--format', '{{.CurrentState}} {{.Ports}}'];
+      const port = await until(`${name} has a port`, 20_000, async () => {
+        const [, found] = /^Running .*\*:(\d+)->80\/tcp/m.exec(await must(...ps)) ?? [];
+        return found;
+      });
+      const id = (await must('service', 'ps', '-q', name)).split('\n')[0] ?? '';
+      const [{ Status: status }] = await json('inspect', '--type', 'task', id);
+      t.match(status.PortStatus.Ports, [{ PublishedPort: Number(port), TargetPort: 80 }]);
+      const got = await until(`${name} answers`, 10_000, async () => {
+        const { stdout } = await place.run(['curl', '-s', '-m5', `http://127.0.0.1:${port}/`]);
+        return stdout.trim() || undefined;
+      });
+      seen.push(got);
+    }
+    t.strictSame(seen.sort(), ['UUID1', 'UUID2']);
+    const resources = ['-f', '{{json .Description.Resources.GenericResources}}'];
+    t.strictSame(await json('node', 'inspect', 'self', ...resources), [
+      { NamedResourceSpec: { Kind: 'gpu', Value: 'UUID1' } },
+      { NamedResourceSpec: { Kind: 'gpu', Value: 'UUID2' } },
+      { DiscreteResourceSpec: { Kind: 'ssd', Value: 3 } },
+    ]);
+    await must('service', 'rm', 'inside', 'outside');
+    await until('nothing is left of them', 20_000, async () => (await must('ps', '-aq')) === '');
   });
 
   await t.test("users' containers are on an overlay before they start", async (t) => {
