@@ -1,4 +1,4 @@
-// `npm run chaos -- ingress [--rounds 1 --rate 1000 --only update,kill --driver auto --json --keep]`: three
+// `npm run chaos -- ingress [--rounds 1 --rate 1000 --only update,kill --driver auto --health --json --keep]`: three
 // nodes, a service behind a published port, and a load in an open loop at every node: new connections,
 // connections that stay, long downloads. Then the service is updated, scaled, drained off a node (not
 // one request may fail), and its tasks, agents and nodes are killed (requests that were under way there
@@ -17,6 +17,11 @@ import { ask, closeConnections } from './api.mjs';
 const here = dirname(fileURLToPath(import.meta.url));
 const PORT = 8080;
 const REPLICAS = 6;
+/** Each task is asked for a connection once a second, and counts from the first. */
+const HEALTH = [
+  ...['--health-cmd', 'bash -c "exec 3<>/dev/tcp/127.0.0.1/80"'],
+  ...['--health-interval', '1s', '--health-timeout', '2s', '--health-retries', '3'],
+];
 const CONVERGED_MS_MAX = 120_000;
 /** New connections through nodes that live on may fail for so long after a kill, and where a task hangs. */
 const OUTAGE_MS_MAX = 1_000;
@@ -36,6 +41,7 @@ function flagsOf(argv) {
         rate: { type: 'string', default: '1000' },
         only: { type: 'string' },
         driver: { type: 'string', default: 'auto' },
+        health: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
       },
@@ -365,7 +371,8 @@ export async function ingress(argv) {
   try {
     await lab.up({ nodes: 3, driver: flags.driver });
     const service = new Service(lab);
-    await service.create(REPLICAS, '--stop-grace-period', '15s', '--update-monitor', '500ms');
+    const own = ['--stop-grace-period', '15s', '--update-monitor', '500ms'];
+    await service.create(REPLICAS, ...own, ...(flags.health ? HEALTH : []));
     for (let round = 0; round < flags.rounds; round += 1)
       for (const name of flags.only ?? all) {
         const result = await (name in LOSSLESS ? lossless : killed)(name, service, lab, flags);
