@@ -82,13 +82,11 @@ const known = ({
   status: _,
   version: __,
   updatedAtMs: ___,
+  runningAtMs: ____,
+  endedAtMs: _____,
   registryAuth,
   ...task
-}: AssignedTask) => ({
-  ...task,
-  runningAtMs: 0,
-  endedAtMs: 0,
-});
+}: AssignedTask) => task;
 const plain = (all: Assignments) => {
   const { networks, nodes, services, attachments, tasks, secrets, configs, ...rest } = all;
   return JSON.stringify({
