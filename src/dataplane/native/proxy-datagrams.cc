@@ -166,9 +166,8 @@ void DatagramRelay::run() {
 
 int DatagramRelay::timeoutMillis() const {
   int64_t due = proxy_->isWaking() ? INT64_MAX : reports_.dueNanos();
-  if (oldest_ >= 0) {
-    const DatagramFlow& flow = (*chunks_[oldest_ / kChunk])[oldest_ % kChunk];
-    due = std::min(due, std::max(flow.lastNanos + idleNanos_, nowNanos_ + kExpireNanos));
+  if (heard_.first() >= 0) {
+    due = std::min(due, std::max(at(heard_.first())->lastNanos + idleNanos_, nowNanos_ + kExpireNanos));
   }
   if (due == INT64_MAX) return -1;
   return static_cast<int>(std::clamp<int64_t>((due - nowNanos_ + 999'999) / 1'000'000, 0, 60'000));
@@ -211,7 +210,7 @@ void DatagramRelay::obey(Command& command) {
       return;
     }
     case Command::kLeave:
-      for (int32_t slot = oldest_; slot >= 0; slot = at(slot)->after)
+      for (int32_t slot = heard_.first(); slot >= 0; slot = at(slot)->after)
         if (at(slot)->backend == command.backend) leave(at(slot));
       return;
     case Command::kStop:
@@ -223,7 +222,7 @@ void DatagramRelay::obey(Command& command) {
 void DatagramRelay::forgetPort(int number) {
   const auto found = ports_.find(number);
   if (found == ports_.end()) return;
-  for (int32_t slot = oldest_; slot >= 0;) {
+  for (int32_t slot = heard_.first(); slot >= 0;) {
     DatagramFlow* flow = at(slot);
     slot = flow->after;
     if (flow->key.port == number) finish(flow, FlowEnd::kClosed);
@@ -365,15 +364,15 @@ void DatagramRelay::finish(DatagramFlow* flow, FlowEnd end) {
   flow->fd = -1;
   flow->backend = 0;
   flow->state = DatagramState::kFree;
-  unlink(flow);
+  heard_.remove(flow, finder());
   flows_.erase(flow->key);
   freeSlots_.push_back(flow->slot);
   flowCount_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void DatagramRelay::expire() {
-  while (oldest_ >= 0) {
-    DatagramFlow* flow = at(oldest_);
+  while (heard_.first() >= 0) {
+    DatagramFlow* flow = at(heard_.first());
     if (flow->lastNanos + idleNanos_ > nowNanos_) return;
     // Its answer is on the way.
     if (flow->state == DatagramState::kAsking)
@@ -386,20 +385,9 @@ void DatagramRelay::expire() {
 /** It was heard: the last one to be silent. */
 void DatagramRelay::touch(DatagramFlow* flow) {
   flow->lastNanos = nowNanos_;
-  if (newest_ == flow->slot) return;
-  unlink(flow);
-  flow->before = newest_;
-  if (newest_ >= 0) at(newest_)->after = flow->slot;
-  newest_ = flow->slot;
-  if (oldest_ < 0) oldest_ = flow->slot;
-}
-
-void DatagramRelay::unlink(DatagramFlow* flow) {
-  if (flow->before >= 0) at(flow->before)->after = flow->after;
-  if (flow->after >= 0) at(flow->after)->before = flow->before;
-  if (oldest_ == flow->slot) oldest_ = flow->after;
-  if (newest_ == flow->slot) newest_ = flow->before;
-  flow->before = flow->after = -1;
+  if (heard_.last() == flow->slot) return;
+  heard_.remove(flow, finder());
+  heard_.append(flow, finder());
 }
 
 Report* DatagramRelay::tell(Told what, const DatagramFlow& flow) {

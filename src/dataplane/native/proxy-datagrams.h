@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "proxy-list.h"
 #include "proxy-reports.h"
 #include "proxy-socket.h"
 #include "proxy-supply.h"
@@ -156,7 +157,10 @@ class DatagramRelay {
   DatagramFlow* find(DatagramPort* port, const DatagramKey& key);
   DatagramFlow* newFlow(const DatagramKey& key);
   DatagramFlow* flowAt(int32_t slot, uint32_t generation);
-  DatagramFlow* at(int32_t slot) { return &(*chunks_[slot / kChunk])[slot % kChunk]; }
+  DatagramFlow* at(int32_t slot) const { return &(*chunks_[slot / kChunk])[slot % kChunk]; }
+  auto finder() const {
+    return [this](int32_t slot) { return at(slot); };
+  }
   void choose(DatagramFlow* flow, DatagramPort* port);
   void ask(DatagramFlow* flow);
   void connectTo(DatagramFlow* flow, int32_t backend);
@@ -177,7 +181,6 @@ class DatagramRelay {
   void sendReplies();
 
   void touch(DatagramFlow* flow);
-  void unlink(DatagramFlow* flow);
   Report* tell(Told what, const DatagramFlow& flow);
   void drop(DatagramDrop reason, uint64_t count = 1) {
     drops_[static_cast<size_t>(reason)].fetch_add(count, std::memory_order_relaxed);
@@ -200,8 +203,8 @@ class DatagramRelay {
   std::vector<std::unique_ptr<std::array<DatagramFlow, kChunk>>> chunks_;
   std::vector<int32_t> freeSlots_;
   std::unordered_map<DatagramKey, int32_t, DatagramKeyHash> flows_;
-  int32_t oldest_ = -1;
-  int32_t newest_ = -1;
+  /** The one that was silent longest first. */
+  SlotList heard_;
   size_t waitingBytes_ = 0;
   std::atomic<int> flowCount_{0};
   std::array<std::atomic<uint64_t>, kDatagramDrops> drops_{};

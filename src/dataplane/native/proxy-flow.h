@@ -103,8 +103,6 @@ struct Flow {
   FlowState state = FlowState::kFree;
   bool hasAnswer = false;
   bool isBreaking = false;
-  /** The backend was sent something, and its answer is waited for. */
-  bool isAsked = false;
   bool wasSilent = false;
   bool wasRefused = false;
   /** The connection that is being made is from the client's address. */

@@ -229,44 +229,24 @@ void ProxyThread::wantOut(Flow* flow, int side) {
 }
 
 void ProxyThread::noteAsked(Flow* flow) {
-  if (flow->hasAnswer || flow->isAsked || flow->wasSilent) return;
-  flow->isAsked = true;
+  if (flow->hasAnswer || flow->wasSilent || asked_.has(*flow)) return;
   flow->askedNanos = nowNanos_;
-  flow->before = lastAsked_;
-  flow->after = -1;
-  if (lastAsked_ >= 0)
-    at(lastAsked_)->after = flow->slot;
-  else
-    firstAsked_ = flow->slot;
-  lastAsked_ = flow->slot;
+  asked_.append(flow, finder());
 }
 
 void ProxyThread::noteAnswer(Flow* flow) {
   if (flow->hasAnswer) return;
   flow->hasAnswer = true;
-  if (flow->isAsked) unqueueAsked(flow);
+  asked_.remove(flow, finder());
   // It comes late, and was counted as none.
   if (!flow->wasSilent) tell(Told::kAnswered, *flow);
 }
 
-void ProxyThread::unqueueAsked(Flow* flow) {
-  if (flow->before >= 0)
-    at(flow->before)->after = flow->after;
-  else
-    firstAsked_ = flow->after;
-  if (flow->after >= 0)
-    at(flow->after)->before = flow->before;
-  else
-    lastAsked_ = flow->before;
-  flow->before = flow->after = -1;
-  flow->isAsked = false;
-}
-
 void ProxyThread::tellSilent() {
-  while (firstAsked_ >= 0) {
-    Flow* flow = at(firstAsked_);
+  while (asked_.first() >= 0) {
+    Flow* flow = at(asked_.first());
     if (nowNanos_ - flow->askedNanos < proxy_->config().silenceNanos) return;
-    unqueueAsked(flow);
+    asked_.remove(flow, finder());
     flow->wasSilent = true;
     tell(Told::kSilent, *flow);
   }

@@ -153,8 +153,8 @@ void ProxyThread::goOn() {
 int ProxyThread::timeoutMillis(int64_t nowNanos) const {
   int64_t due = proxy_->isWaking() ? INT64_MAX : reports_.dueNanos();
   due = std::min(due, expireNanos_);
-  if (firstAsked_ >= 0)
-    due = std::min(due, at(firstAsked_)->askedNanos + proxy_->config().silenceNanos);
+  if (asked_.first() >= 0)
+    due = std::min(due, at(asked_.first())->askedNanos + proxy_->config().silenceNanos);
   if (due == INT64_MAX) return -1;
   return static_cast<int>(std::clamp<int64_t>((due - nowNanos + 999'999) / 1'000'000, 0, 60'000));
 }
@@ -436,29 +436,20 @@ void ProxyThread::introduce(Flow* flow) {
 }
 
 void ProxyThread::queueConnecting(Flow* flow) {
-  flow->before = -1;
-  flow->after = firstConnecting_;
-  if (firstConnecting_ >= 0)
-    at(firstConnecting_)->before = flow->slot;
-  firstConnecting_ = flow->slot;
+  connecting_.append(flow, finder());
   expireNanos_ = std::min(expireNanos_, flow->connectByNanos);
 }
 
 void ProxyThread::unqueueConnecting(Flow* flow) {
-  if (flow->before >= 0)
-    at(flow->before)->after = flow->after;
-  else
-    firstConnecting_ = flow->after;
-  if (flow->after >= 0) at(flow->after)->before = flow->before;
-  flow->before = flow->after = -1;
-  if (firstConnecting_ < 0) expireNanos_ = INT64_MAX;
+  connecting_.remove(flow, finder());
+  if (connecting_.first() < 0) expireNanos_ = INT64_MAX;
 }
 
 /** Looks at all of them, but not often. */
 void ProxyThread::expire(int64_t nowNanos) {
   if (nowNanos < expireNanos_) return;
   int64_t nextNanos = INT64_MAX;
-  for (int32_t slot = firstConnecting_; slot >= 0;) {
+  for (int32_t slot = connecting_.first(); slot >= 0;) {
     Flow* flow = at(slot);
     slot = flow->after;
     if (flow->connectByNanos <= nowNanos)
@@ -500,7 +491,7 @@ bool ProxyThread::finishIfDone(Flow* flow) {
 }
 
 void ProxyThread::finish(Flow* flow, FlowEnd end) {
-  if (flow->isAsked) unqueueAsked(flow);
+  asked_.remove(flow, finder());
   Report* report = tell(Told::kEnded, *flow);
   report->detail = static_cast<int32_t>(end);
   report->numbers[0] = static_cast<double>(flow->directions[kUp].bytes);

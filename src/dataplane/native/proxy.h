@@ -13,6 +13,7 @@
 
 #include "proxy-datagrams.h"
 #include "proxy-flow.h"
+#include "proxy-list.h"
 #include "proxy-reports.h"
 #include "proxy-socket.h"
 #include "proxy-supply.h"
@@ -94,6 +95,9 @@ class ProxyThread {
   Flow* at(int32_t slot) const {
     return &chunks_[slot / kFlowsPerChunk][slot % kFlowsPerChunk];
   }
+  auto finder() const {
+    return [this](int32_t slot) { return at(slot); };
+  }
   Flow* flowAt(int32_t slot, uint32_t generation);
   void ask(Flow* flow);
   void connectTo(Flow* flow, int32_t backend, int32_t connectMillis);
@@ -118,7 +122,6 @@ class ProxyThread {
   void wantOut(Flow* flow, int side);
   void noteAsked(Flow* flow);
   void noteAnswer(Flow* flow);
-  void unqueueAsked(Flow* flow);
   void tellSilent();
   void introduce(Flow* flow);
   bool finishIfDone(Flow* flow);
@@ -143,10 +146,9 @@ class ProxyThread {
   std::vector<std::unique_ptr<Flow[]>> chunks_;
   std::vector<int32_t> freeSlots_;
   std::atomic<int> flowCount_{0};
-  int32_t firstConnecting_ = -1;
+  SlotList connecting_;
   /** In the order in which they were asked, so that the first has been silent for longest. */
-  int32_t firstAsked_ = -1;
-  int32_t lastAsked_ = -1;
+  SlotList asked_;
   /** No later than the first of those that connect is to be looked at. */
   int64_t expireNanos_ = INT64_MAX;
   /** Flows that had more than one turn's worth: slot and generation. */
