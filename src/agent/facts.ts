@@ -6,15 +6,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { HostFacts } from '../api/index.js';
 import { writeFileAtomically } from '../base/io/atomic-file.js';
-import { packageRoot } from '../base/io/package-root.js';
+import { packageRoot, packageVersion } from '../base/io/package-root.js';
 import { OUTSIDE_BRIDGE } from '../dataplane/io/index.js';
 import type { HostAddress } from './addresses.js';
 import type { AgentConfig } from './config.js';
-
-export function agentVersion(): string {
-  const text = readFileSync(join(packageRoot(), 'package.json'), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
 
 /** The commit that a checkout stands at, shortened; empty outside a checkout. */
 function gitCommit(): string {
@@ -81,7 +76,7 @@ export function readFacts(config: AgentConfig): StaticFacts {
     architecture: ARCHITECTURE,
     cpuCount: availableParallelism(),
     memoryBytes: totalmem(),
-    agentVersion: agentVersion(),
+    agentVersion: packageVersion(),
     gitCommit: gitCommit(),
     builtAtMs: builtAtMs(),
     dataDir: config.dataDir,

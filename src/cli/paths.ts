@@ -1,13 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../base/io/package-root.js';
 
 /** A built program of the package, `main.js` or `bench/overlay.js`. */
 export function builtProgram(name: string): string {
   return join(packageRoot(), 'dist', name);
-}
-
-export function packageVersion(): string {
-  const { version } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8'));
-  return String(version);
 }

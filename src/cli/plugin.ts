@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { packageVersion } from './paths.js';
+import { packageVersion } from '../base/io/package-root.js';
 
 /** What the docker CLI asks a plugin first. */
 const METADATA_COMMAND = 'docker-cli-plugin-metadata';

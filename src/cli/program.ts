@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { AssertionFailed } from '../base/assert.js';
 import { AgentError } from '../base/error.js';
+import { packageVersion } from '../base/io/package-root.js';
 import { AgentClient, socketPathOf } from './agent-client.js';
 import { addBenchCommands } from './bench.js';
 import { addCertificateCommand } from './certificate.js';
@@ -12,7 +13,6 @@ import { addNetworkCommands, SOCKET_FLAG } from './network.js';
 import { addNetworkObjectCommands } from './network-objects.js';
 import { addNodeCommands } from './node.js';
 import { formatValue, printJson } from './output.js';
-import { packageVersion } from './paths.js';
 import { addPluginCommands, pluginArguments } from './plugin.js';
 import { addRecoverCommand } from './recover.js';
 import { addRunCommand } from './run/command.js';

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server, Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
+import { someOpenFlows } from '../core/open-flows.js';
 import {
   type FlowEnd,
   ListenFailed,
@@ -45,12 +46,7 @@ export class TcpProxy {
   }
 
   flows(listeners: ReadonlySet<number>, most: number): readonly OpenFlow[] {
-    const found: OpenFlow[] = [];
-    for (const flow of this.#flows) {
-      if (found.length >= most) break;
-      if (listeners.has(flow.listener)) found.push(flow.view());
-    }
-    return found;
+    return someOpenFlows(this.#flows, listeners, most);
   }
 
   /** @throws ListenFailed */
@@ -111,7 +107,7 @@ export class TcpProxy {
 /** One connection of a client and its counterpart. */
 class TcpFlow {
   readonly #deps: TcpProxyDependencies;
-  readonly #listener: number;
+  readonly listener: number;
   readonly #downstream: Socket;
   readonly #forget: () => void;
   readonly #startedMs = performance.now();
@@ -133,7 +129,7 @@ class TcpFlow {
     forget: () => void,
   ) {
     this.#deps = dependencies;
-    this.#listener = listener;
+    this.listener = listener;
     this.#downstream = downstream;
     this.#forget = forget;
     downstream.setKeepAlive(true, KEEPALIVE_MS);
@@ -141,15 +137,11 @@ class TcpFlow {
     downstream.on('close', () => this.#onClose());
   }
 
-  get listener(): number {
-    return this.#listener;
-  }
-
   view(): OpenFlow {
     const { remoteAddress = '', remotePort = 0, bytesWritten } = this.#downstream;
     const ticket = this.#ticket;
     return {
-      listener: this.#listener,
+      listener: this.listener,
       clientAddress: remoteAddress,
       clientPort: remotePort,
       startedMs: this.#startedMs,
@@ -163,7 +155,7 @@ class TcpFlow {
   connect(): void {
     const { policy } = this.#deps;
     const { remoteAddress = '', remotePort = 0 } = this.#downstream;
-    const upstream = policy.choose(this.#listener, remoteAddress, remotePort, this.#tried);
+    const upstream = policy.choose(this.listener, remoteAddress, remotePort, this.#tried);
     if (upstream === 'refused' || upstream === undefined) {
       this.reset(upstream ?? (this.#tried.length === 0 ? 'no_backend' : 'unreachable'));
       return;
@@ -192,7 +184,7 @@ class TcpFlow {
     }, upstream.connectMs);
     socket.once('connect', () => {
       clearTimeout(timer);
-      policy.connected(this.#listener, upstream.ticket, performance.now() - startedMs);
+      policy.connected(this.listener, upstream.ticket, performance.now() - startedMs);
       this.#relay(socket, upstream);
     });
     socket.on('error', (error) => {
@@ -218,7 +210,7 @@ class TcpFlow {
       !this.#wasSilent &&
       this.#ticket !== undefined
     )
-      this.#deps.policy.failed(this.#listener, this.#ticket);
+      this.#deps.policy.failed(this.listener, this.#ticket);
     this.#finish(end);
     destroyHard(this.#downstream);
     if (this.#upstream !== undefined) destroyHard(this.#upstream);
@@ -226,7 +218,7 @@ class TcpFlow {
 
   resetIfGone(): void {
     if (this.#ticket === undefined || !this.#isConnected) return;
-    if (!this.#deps.policy.isLive(this.#listener, this.#ticket)) this.reset('backend_gone');
+    if (!this.#deps.policy.isLive(this.listener, this.#ticket)) this.reset('backend_gone');
   }
 
   #open({ address, port, netns }: Upstream, asClient: boolean): Socket {
@@ -256,8 +248,8 @@ class TcpFlow {
     if (this.#end !== undefined || ticket === undefined) return;
     this.#ticket = undefined;
     this.#tried.push(ticket);
-    this.#deps.policy.failed(this.#listener, ticket);
-    this.#deps.policy.released(this.#listener, ticket);
+    this.#deps.policy.failed(this.listener, ticket);
+    this.#deps.policy.released(this.listener, ticket);
     this.connect();
   }
 
@@ -288,7 +280,7 @@ class TcpFlow {
     if (this.#hasAnswer) return;
     this.#silence = setTimeout(() => {
       this.#wasSilent = true;
-      if (this.#ticket !== undefined) this.#deps.policy.silent(this.#listener, this.#ticket);
+      if (this.#ticket !== undefined) this.#deps.policy.silent(this.listener, this.#ticket);
     }, SILENCE_MS);
   }
 
@@ -298,7 +290,7 @@ class TcpFlow {
     clearTimeout(this.#silence);
     // One that comes late was counted as none.
     if (!this.#wasSilent && this.#ticket !== undefined)
-      this.#deps.policy.answered(this.#listener, this.#ticket);
+      this.#deps.policy.answered(this.listener, this.#ticket);
   }
 
   /** A side is closed: the flow is over when both are. */
@@ -324,9 +316,9 @@ class TcpFlow {
     clearTimeout(this.#silence);
     this.#forget();
     const { policy } = this.#deps;
-    if (this.#ticket !== undefined) policy.released(this.#listener, this.#ticket);
+    if (this.#ticket !== undefined) policy.released(this.listener, this.#ticket);
     const up = this.#upstream?.bytesWritten ?? 0;
-    policy.ended(this.#listener, end, up, this.#downstream.bytesWritten);
+    policy.ended(this.listener, end, up, this.#downstream.bytesWritten);
   }
 }
 

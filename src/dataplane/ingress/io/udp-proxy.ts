@@ -2,6 +2,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
+import { someOpenFlows } from '../core/open-flows.js';
 import {
   type FlowEnd,
   ListenFailed,
@@ -50,12 +51,7 @@ export class UdpProxy {
   }
 
   flows(listeners: ReadonlySet<number>, most: number): readonly OpenFlow[] {
-    const found: OpenFlow[] = [];
-    for (const flow of this.#flows.values()) {
-      if (found.length >= most) break;
-      if (listeners.has(flow.listener)) found.push(flow.view());
-    }
-    return found;
+    return someOpenFlows(this.#flows.values(), listeners, most);
   }
 
   /** @throws ListenFailed */
