@@ -117,8 +117,9 @@ export function sentOf(output: string): number {
   return Number(/(\d+) packets transmitted/.exec(output)?.[1] ?? 0);
 }
 
-/** How many before the last answered one were not: one that was on its way at the end is none. */
-export function lostOf(output: string): number {
-  const answered = sequencesOf(output);
-  return Math.max(0, ...answered) - answered.length;
+/** Those before the last answered one that were not: one that was on its way at the end is none. */
+export function lostOf(output: string): readonly number[] {
+  const answered = new Set(sequencesOf(output));
+  const sent = Array.from({ length: Math.max(0, ...answered) }, (_, index) => index + 1);
+  return sent.filter((sequence) => !answered.has(sequence));
 }
