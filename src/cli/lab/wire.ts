@@ -97,7 +97,10 @@ async function stopOffloads(state: LabState): Promise<void> {
   }
 }
 
-/** Gives each group a bridge of its own; what belongs to no group does not exist. */
+/**
+ * Gives each group a bridge of its own; what belongs to no group does not exist. The largest stays on the first:
+ * ports move one after the other, and those that are to stay together would lose a packet meanwhile.
+ */
 export async function partitionWire(
   state: LabState,
   groups: readonly (readonly string[])[],
@@ -105,7 +108,8 @@ export async function partitionWire(
   const netns = wireNetnsOf(state);
   const links = await linksOf(netns);
   const lines: string[] = [];
-  for (const [index, group] of groups.entries()) {
+  const bySize = [...groups].sort((a, b) => b.length - a.length);
+  for (const [index, group] of bySize.entries()) {
     const bridge = bridgeOf(index);
     if (!links.has(bridge)) lines.push(`link add ${bridge} ${BRIDGE_OPTIONS}`);
     lines.push(`link set dev ${bridge} up`);
