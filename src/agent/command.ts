@@ -42,6 +42,10 @@ export function addAgentFlags(command: Command): Command {
       'threads of the native one (default: half the processors, 1 to 4)',
     )
     .option(
+      '--ingress-bind <list>',
+      'where published ports listen: addresses, CIDRs, interfaces; label shoal.bind wins (default: everywhere)',
+    )
+    .option(
       '--metrics-address <host:port>',
       'metrics and health, or none (default: 127.0.0.1:9477)',
     )

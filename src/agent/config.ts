@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism, hostname } from 'node:os';
 import { z } from 'zod';
 import { CLASSIC_STRATEGIES, type ClassicStrategy, parseDiscovery } from '../api/classic/index.js';
+import { BIND_WANTED, type BindTo, parseBindTo } from '../base/access-labels.js';
 import { AgentError } from '../base/error.js';
 import type { GenericResource } from '../base/swarm-model.js';
 import { parseGenericResources } from './generic-resources.js';
@@ -54,6 +55,8 @@ const schema = z.strictObject({
     .min(1)
     .max(16)
     .default(() => Math.min(4, Math.max(1, availableParallelism() >> 1))),
+  /** Where ports of services listen that have no label `shoal.bind`; absent: at all addresses. */
+  'ingress-bind': z.string().min(1).optional(),
   /** `none`, or `host:port` of metrics and health. */
   'metrics-address': z.string().default('127.0.0.1:9477'),
   /** `host:port` of the Docker API with mutual TLS, or `none`. */
@@ -127,6 +130,7 @@ export interface AgentConfig {
   readonly dataPathDriver: Parsed['data-path-driver'];
   readonly ingressDriver: Parsed['ingress-driver'];
   readonly ingressThreads: number;
+  readonly ingressBind: BindTo | undefined;
   readonly metricsAddress: { readonly host: string; readonly port: number } | undefined;
   readonly tls: ApiTls | undefined;
   /** Without TLS: whoever reaches it is root of this host. */
@@ -208,6 +212,7 @@ function fromKeys(keys: Parsed): AgentConfig {
     dataPathDriver: keys['data-path-driver'],
     ingressDriver: keys['ingress-driver'],
     ingressThreads: keys['ingress-threads'],
+    ingressBind: bindOf(keys['ingress-bind']),
     metricsAddress: parseHostPort('metrics-address', keys['metrics-address']),
     tls: tlsOf(keys),
     tcpAddress: tcpOf(keys),
@@ -227,6 +232,14 @@ function fromKeys(keys: Parsed): AgentConfig {
     genericResources: genericResourcesOf(keys),
     staticVteps: keys['static-vteps'],
   };
+}
+
+function bindOf(text: string | undefined): BindTo | undefined {
+  if (text === undefined) return undefined;
+  const bind = parseBindTo(text.trim());
+  if (bind === undefined)
+    throw invalid('ingress-bind', `ingress-bind must be ${BIND_WANTED}, not '${text}'`);
+  return bind;
 }
 
 function genericResourcesOf(keys: Parsed): readonly GenericResource[] {

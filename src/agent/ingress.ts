@@ -12,7 +12,8 @@ import {
 import type { EndpointRecord } from '../dataplane/overlay/index.js';
 import type { PublishedTask } from '../runtime/index.js';
 import type { Attachment, Attachments } from './attachments.js';
-import { type IngressDriverConfig, openIngressDriver } from './ingress-driver.js';
+import type { AgentConfig } from './config.js';
+import { openIngressDriver } from './ingress-driver.js';
 import type { Log } from './log.js';
 
 /** Under which the manager gives a node its own place on the ingress network. */
@@ -20,6 +21,8 @@ const INGRESS_KEY = 'ingress';
 const INGRESS_IFNAME = 'shoal-ingress';
 /** After the interface could not be made. */
 const RAISE_AGAIN_MS = 2000;
+
+type NodeIngressConfig = Pick<AgentConfig, 'ingressBind' | 'ingressDriver' | 'ingressThreads'>;
 
 /** What the ingress is derived from, besides its own state. */
 export interface IngressView {
@@ -39,6 +42,7 @@ export class NodeIngress {
   readonly #log: Log;
   readonly #attachments: Attachments;
   readonly #ingress: Ingress;
+  readonly #bind: AgentConfig['ingressBind'];
   readonly #hostPorts = new Map<string, readonly HostPort[]>();
   #view: IngressView | undefined;
   #isRaising = false;
@@ -46,8 +50,9 @@ export class NodeIngress {
   #again: NodeJS.Timeout | undefined;
 
   /** @throws SwarmError SWARM_UNSUPPORTED when a driver was asked for that is not there. */
-  constructor(log: Log, attachments: Attachments, config: IngressDriverConfig) {
+  constructor(log: Log, attachments: Attachments, config: NodeIngressConfig) {
     this.#log = log;
+    this.#bind = config.ingressBind;
     this.#attachments = attachments;
     this.#ingress = new Ingress({
       seed: randomInt(2 ** 32),
@@ -66,6 +71,7 @@ export class NodeIngress {
       endpoints: endpointsOf(view),
       hostPorts: [...this.#hostPorts.values()].flat(),
       ingressSubnets: answeredSubnets(view),
+      bind: this.#bind,
     });
     void this.#reconcile();
   }
@@ -155,6 +161,7 @@ export function portItems(ports: ReturnType<Ingress['stats']>['ports']): readonl
       connects: port.connects,
       failedConnects: port.connectFailures,
       readyTasks: port.backends.ready,
+      openAt: port.openAt,
     }))
     .sort((a, b) => b.openFlows - a.openFlows || b.newFlows - a.newFlows);
 }

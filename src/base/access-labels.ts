@@ -1,9 +1,10 @@
 import ipaddr from 'ipaddr.js';
 
-/** Address ranges of one `shoal.allow-from`. */
+/** Items of one `shoal.allow-from` or `shoal.bind`. */
 const RANGES_MAX = 256;
 /** Flows and flows per second that a label may name: more is as good as any number. */
 const COUNT_DIGITS = 6;
+const BIND_FORM = 'addresses, CIDRs and names of interfaces, as in 10.0.0.0/8,::1,eth1';
 const RANGES_FORM = 'addresses and CIDRs, as in 10.0.0.0/8,2001:db8::/32';
 
 /** One CIDR, as the words of a 16-byte address; IPv4 as `::ffff:a.b.c.d`. */
@@ -12,6 +13,14 @@ export interface AddressRange {
   readonly masks: readonly number[];
   readonly isV4: boolean;
 }
+
+/** Addresses of nodes, by range or by the interface that has them. */
+export interface BindTo {
+  readonly ranges: readonly AddressRange[];
+  readonly interfaces: ReadonlySet<string>;
+}
+
+const NOWHERE: BindTo = { ranges: [], interfaces: new Set() };
 
 /** Who may have how many flows of a service's published ports, at each node. */
 export interface Access {
@@ -26,13 +35,15 @@ export interface Access {
 export const OPEN_ACCESS: Access = { mostOpen: 0, perSecond: 0 };
 
 /**
- * Reads `shoal.allow-from`, `shoal.connections-max` and `shoal.rate`.
+ * Reads `shoal.allow-from`, `shoal.bind`, `shoal.connections-max` and `shoal.rate`.
  *
- * @returns Also a sentence for each that is not understood. Managers refuse such labels; where one has come
- *   nonetheless, nobody is let in by an allow-list, since it was meant to keep somebody out.
+ * @returns Where ports listen (absent: wherever the node has them listen), and a sentence for each label that is
+ *   not understood. Managers refuse such labels; where one has come nonetheless, nobody is let in by the first
+ *   two, since they were meant to keep somebody out.
  */
 export function readAccess(labels: Readonly<Record<string, string>>): {
   readonly access: Access;
+  readonly bind: BindTo | undefined;
   readonly problems: readonly string[];
 } {
   const problems: string[] = [];
@@ -51,11 +62,12 @@ export function readAccess(labels: Readonly<Record<string, string>>): {
   };
   const most = `up to ${'9'.repeat(COUNT_DIGITS)}`;
   const allowFrom = read('shoal.allow-from', parseRanges, `1 to ${RANGES_MAX} ${RANGES_FORM}`, []);
+  const bind = read('shoal.bind', parseBindTo, BIND_WANTED, NOWHERE);
   const mostOpen =
     read('shoal.connections-max', parseCount, `a number of flows from 1 ${most}`, 0) ?? 0;
   const perSecond =
     read('shoal.rate', parseRate, `new flows per second as N/s, with N from 1 ${most}`, 0) ?? 0;
-  return { access: { ...(allowFrom && { allowFrom }), mostOpen, perSecond }, problems };
+  return { access: { ...(allowFrom && { allowFrom }), mostOpen, perSecond }, bind, problems };
 }
 
 /** Whether an address, in four words, lies in one of the ranges. */
@@ -67,6 +79,27 @@ export function rangesInclude(ranges: readonly AddressRange[], address: Int32Arr
       words.every((word, i) => (((address[i] as number) ^ word) & (masks[i] as number)) === 0),
   );
 }
+
+export const BIND_WANTED = `1 to ${RANGES_MAX} ${BIND_FORM}`;
+
+/** Reads what `BIND_WANTED` says; `undefined` for all else. */
+export function parseBindTo(text: string): BindTo | undefined {
+  const ranges: AddressRange[] = [];
+  const interfaces = new Set<string>();
+  const items = text.split(',').map((item) => item.trim());
+  if (items.length > RANGES_MAX) return undefined;
+  for (const item of items) {
+    const range = parseRange(ALL_OF_FAMILY[item] ?? item);
+    if (range !== undefined) ranges.push(range);
+    // What looks like an address and is none is a slip, and no name.
+    else if (/^[\w.-]{1,15}$/.test(item) && !/^[\d.]+$/.test(item)) interfaces.add(item);
+    else return undefined;
+  }
+  return { ranges, interfaces };
+}
+
+/** What stands for all addresses where one binds to them. */
+const ALL_OF_FAMILY: Readonly<Record<string, string>> = { '0.0.0.0': '0.0.0.0/0', '::': '::/0' };
 
 function parseRanges(text: string): readonly AddressRange[] | undefined {
   const parts = text.split(',').map((part) => part.trim());

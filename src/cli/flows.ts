@@ -36,7 +36,7 @@ export function formatFlows({ total, flows }: FlowsAnswer): string {
 /** Published ports as a table. */
 export function formatPorts(ports: readonly PortItem[]): string {
   return formatTable(
-    ['SERVICE', 'PORT', 'NEW', 'OPEN', 'REFUSED', 'CONNECTS', 'FAILED', 'READY TASKS'],
+    ['SERVICE', 'PORT', 'NEW', 'OPEN', 'REFUSED', 'CONNECTS', 'FAILED', 'READY TASKS', 'OPEN AT'],
     ports.map((port) => [
       port.serviceName,
       port.port,
@@ -46,6 +46,7 @@ export function formatPorts(ports: readonly PortItem[]): string {
       String(port.connects),
       String(port.failedConnects),
       String(port.readyTasks),
+      port.openAt.map((place) => (place === '::' ? '*' : place)).join(',') || '-',
     ]),
   );
 }

@@ -33,6 +33,10 @@ t.test('each mistake is one sentence that names the place', async (t) => {
     [{ 'gossip-port': '99999' }, /--gossip-port/],
     [{ 'gossip-port': 'x' }, /--gossip-port/],
     [{ 'metrics-address': 'nine' }, /host:port or none/],
+    [
+      { 'ingress-bind': '10.0.0' },
+      /ingress-bind must be 1 to 256 addresses, CIDRs .* not '10.0.0'/,
+    ],
     [{ label: ['novalue'] }, /--label/],
     [{ 'generic-resource': ['gpu'] }, /'gpu' must be KIND=VALUE/],
     [{ 'generic-resource': ['gpu=A', 'gpu=A'] }, /two pieces of gpu have the same name/],

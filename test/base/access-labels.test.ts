@@ -16,7 +16,8 @@ function admits(list: string, client: string): boolean {
 }
 
 t.test('without labels all are let in', async (t) => {
-  t.strictSame(readAccess({ other: 'x' }), { access: OPEN_ACCESS, problems: [] });
+  const open = { access: OPEN_ACCESS, bind: undefined, problems: [] };
+  t.strictSame(readAccess({ other: 'x' }), open);
 });
 
 t.test('labels are read, and what is none is told', async (t) => {
@@ -86,7 +87,31 @@ t.test('as a library for addresses says', async () => {
 t.test('any text is survived', async () => {
   fc.assert(
     fc.property(fc.string(), (text) => {
-      readAccess({ 'shoal.allow-from': text, 'shoal.rate': text, 'shoal.connections-max': text });
+      for (const name of ['allow-from', 'bind', 'rate', 'connections-max'])
+        readAccess({ [`shoal.${name}`]: text });
     }),
   );
+});
+
+t.test('where ports listen: addresses, networks and names of interfaces', async (t) => {
+  const { bind, problems } = readAccess({ 'shoal.bind': 'eth0, 127.0.0.1, br-a.1, ::1' });
+  t.strictSame(problems, []);
+  t.strictSame([...(bind?.interfaces ?? [])], ['eth0', 'br-a.1']);
+  t.equal(bind?.ranges.length, 2);
+  t.equal(readAccess({}).bind, undefined);
+  for (const text of [
+    '',
+    '10.0.0',
+    '10.0.0.0/40',
+    'a b',
+    'eth0,',
+    'fe80::1%eth0',
+    'much-too-long-a-name',
+  ]) {
+    const read = readAccess({ 'shoal.bind': text });
+    t.strictSame(read.bind, { ranges: [], interfaces: new Set() }, 'nowhere');
+    t.match(read.problems, [
+      /^label shoal\.bind=.* is not valid: it must be 1 to 256 addresses, CIDRs/,
+    ]);
+  }
 });

@@ -233,6 +233,7 @@ t.test('flows and ports of this node are shown', async (t) => {
     connects: 8,
     failedConnects: 4,
     readyTasks: 3,
+    openAt: ['10.0.0.1', '::1'],
   };
   const agent = await fakeAgent(t, ({ path }) => ({
     status: 200,
@@ -249,7 +250,7 @@ t.test('flows and ports of this node are shown', async (t) => {
   ]);
   t.equal(agent.calls[0]?.path, '/shoal/v1/flows?limit=2&service=web');
   t.strictSame((await columns('top', 'services'))[1], [
-    ...['web', 'tcp/80', '9', '2', '3', '8', '4', '3'],
+    ...['web', 'tcp/80', '9', '2', '3', '8', '4', '3', '10.0.0.1,::1'],
   ]);
   t.strictSame(JSON.parse((await shoal(['top', 'services', '--json'], env)).stdout), [port]);
   t.match(JSON.parse((await shoal(['flows', '--json'], env)).stdout), { total: 5 });

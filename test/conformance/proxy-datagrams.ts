@@ -103,6 +103,45 @@ export function datagramConformance(t: Test, { driver, knowsTarget }: DatagramCo
     t.match(ingress.stats().ports, [{ refusals: { allow_from: 1 } }]);
   });
 
+  t.test('a port that is bound answers there only, and moves', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await udpBackend(t, NAMES[0], target);
+    const own = ['127.0.0.1', '::1'].map((address) => ({ address, ifname: 'lo' }));
+    const ingress = openIngress(t, open, { ownAddresses: () => own });
+    const isFree = async (address: string) => {
+      const socket = createSocket('udp4');
+      const ready = once(socket, 'listening').then(() => true);
+      socket.bind({ port: published, address, exclusive: true });
+      const answer = await ready.catch(() => false);
+      await new Promise<void>((resolve) => socket.close(() => resolve()));
+      return answer;
+    };
+    const [v4, v6] = [await udpClient(t), await udpClient(t, '::1')];
+    for (const [bind, places] of [
+      ['127.0.0.1', ['127.0.0.1']],
+      ['::1', ['::1']],
+      ['lo', ['127.0.0.1', '::1']],
+      ['nowhere0', []],
+      [undefined, ['::']],
+      ['127.0.0.1,::1', ['127.0.0.1', '::1']],
+    ] as const) {
+      const labels: Record<string, string> = bind === undefined ? {} : { 'shoal.bind': bind };
+      ingress.update(inputs('udp', published, target, [endpoint(NAMES[0])], labels));
+      await until(() => ingress.stats().ports[0]?.openAt.join() === places.join());
+      const isAt = (address: string) => places.some((at) => at === '::' || at === address);
+      for (const [socket, host] of [[v4, '127.0.0.1'] as const, [v6, '::1'] as const])
+        if (isAt(host)) {
+          socket.send(String(bind), published, host);
+          const [answer, from] = await once(socket, 'message');
+          t.equal(String(answer), `${NAMES[0]} ${bind}`);
+          t.equal(from.address, host);
+        }
+      t.equal(await isFree('127.0.0.1'), !isAt('127.0.0.1'), `${bind}`);
+      t.equal(await isFree('127.0.0.9'), bind !== undefined, `${bind}, elsewhere`);
+    }
+    t.strictSame(ingress.problems(), []);
+  });
+
   t.test('each datagram tells of its client, where the service wants it', async (t) => {
     const [published, target] = [await freePort(), await freePort()];
     await udpBackend(t, NAMES[0], target);

@@ -9,6 +9,7 @@ import {
   endpoint,
   freePort,
   inputs,
+  isOpenAt,
   type OpenDriver,
   openIngress,
   readAll,
@@ -364,6 +365,63 @@ export function proxyConformance(t: Test, driver: OpenDriver): void {
     label({});
     for (let i = 0; i < 3; i++) t.equal(await echo(await client(t, published)), 'x');
   });
+
+  t.test(
+    'a port that is bound listens there only, and moves; open connections go on',
+    async (t) => {
+      const [published, target] = [await freePort(), await freePort()];
+      await backend(t, NAMES[0], target, (socket) => socket.pipe(socket));
+      const own = ['127.0.0.1', '127.0.0.9', '::1'].map((address) => ({ address, ifname: 'lo' }));
+      const ingress = openIngress(t, driver, { ownAddresses: () => own });
+      const bindTo = (bind: string | undefined) => {
+        const labels: Record<string, string> = bind === undefined ? {} : { 'shoal.bind': bind };
+        ingress.update(inputs('tcp', published, target, [endpoint(NAMES[0])], labels));
+      };
+      bindTo(undefined);
+      const old = await client(t, published);
+      old.write('x');
+      await once(old, 'data');
+      const all = ['127.0.0.1', '127.0.0.9', '::1'];
+      for (const [bind, places] of [
+        ['::1', ['::1']],
+        ['127.0.0.0/8', ['127.0.0.1', '127.0.0.9']],
+        ['lo', all],
+        ['::', ['::1']],
+        ['nowhere0', []],
+        [undefined, ['::']],
+        ['127.0.0.9,::1', ['127.0.0.9', '::1']],
+      ] as const) {
+        bindTo(bind);
+        await until(() => ingress.stats().ports[0]?.openAt.join() === places.join());
+        for (const address of all)
+          t.equal(
+            await isOpenAt(published, address),
+            places.some((place) => place === '::' || place === address),
+            `${bind}: ${address}`,
+          );
+      }
+      old.write('x');
+      t.equal(String((await once(old, 'data'))[0]), 'x');
+
+      const taken = await backend(t, '127.0.0.10', published, () => undefined);
+      own.push({ address: '127.0.0.10', ifname: 'lo' }, { address: '127.0.0.11', ifname: 'lo' });
+      bindTo('127.0.0.10,127.0.0.11,192.0.2.77');
+      await until(() => ingress.problems().length === 1);
+      t.match(
+        ingress.problems()[0]?.message,
+        / is taken on this node at 127\.0\.0\.10 by somebody/,
+      );
+      t.match(ingress.stats().ports, [{ open: false, openAt: ['127.0.0.11'] }]);
+      own.push({ address: '192.0.2.77', ifname: 'eth0' });
+      taken.close();
+      await until(() => ingress.problems().length === 0);
+      t.match(ingress.stats().ports, [{ open: true, openAt: ['127.0.0.10', '127.0.0.11'] }]);
+      own.pop();
+      own.pop();
+      await until(() => ingress.stats().ports[0]?.openAt.join() === '127.0.0.10');
+      t.notOk(await isOpenAt(published, '127.0.0.11'), 'an address that is gone');
+    },
+  );
 
   t.test('whoever speaks first is heard, and all is counted', async (t) => {
     const [published, target] = [await freePort(), await freePort()];

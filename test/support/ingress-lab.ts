@@ -35,7 +35,11 @@ export type OpenDriver = IngressOptions['driver'];
 export const portable: OpenDriver = (policy) =>
   new PortableProxyDriver(policy, { sockets: noNamespaces });
 
-export function openIngress(t: Test, driver: OpenDriver = portable): Ingress {
+export function openIngress(
+  t: Test,
+  driver: OpenDriver = portable,
+  extra: Pick<IngressOptions, 'ownAddresses'> = {},
+): Ingress {
   const ingress = new Ingress({
     seed: 5,
     log: {
@@ -46,6 +50,7 @@ export function openIngress(t: Test, driver: OpenDriver = portable): Ingress {
     holderOf: () => 'somebody',
     retryMs: 20,
     goneGraceMs: 10,
+    ...extra,
   });
   t.teardown(() => ingress.close());
   return ingress;
@@ -115,6 +120,20 @@ export function ending(socket: Socket): Promise<string> {
     socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'unknown'));
     socket.once('end', () => resolve('end'));
   });
+}
+
+/** Whether anybody listens. */
+export async function isOpenAt(port: number, host: string): Promise<boolean> {
+  const socket = connect({ port, host });
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ECONNREFUSED') throw error;
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** How a connection ends that nobody takes; the port is open already. */

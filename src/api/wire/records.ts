@@ -161,6 +161,8 @@ export interface PortItem {
   readonly connects: number;
   readonly failedConnects: number;
   readonly readyTasks: number;
+  /** Addresses of this node where it is open; `::` for all, IPv4 too. */
+  readonly openAt: readonly string[];
 }
 
 /** One change of one object. */

@@ -79,10 +79,24 @@ export interface ProxyBinding {
   proxyOpen(options: ProxyOptions): ProxyHandle;
   /** Resets all flows; what has happened can still be taken. */
   proxyStop(handle: ProxyHandle): void;
-  /** @returns 0, or a negative errno. */
-  proxyListen(handle: ProxyHandle, listener: number, port: number): number;
+  /**
+   * Listens at these addresses (literals; `::` is all, IPv4 too) and no others: a listener moves.
+   *
+   * @returns For each 0, or a negative errno.
+   */
+  proxyListen(
+    handle: ProxyHandle,
+    listener: number,
+    port: number,
+    places: readonly string[],
+  ): Int32Array;
   /** The same for a UDP port, numbered among all. */
-  proxyListenDatagrams(handle: ProxyHandle, listener: number, port: number): number;
+  proxyListenDatagrams(
+    handle: ProxyHandle,
+    listener: number,
+    port: number,
+    places: readonly string[],
+  ): Int32Array;
   /** @returns What was given ahead, and nobody took. */
   proxyUnlisten(handle: ProxyHandle, listener: number): Int32Array;
   /** Choices for the next flows, taken in this order; each has so long to connect. */

@@ -120,32 +120,57 @@ napi_value proxyStop(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-PROXY_FUNCTION(proxyListen) {
-  return integerValue(env, proxy->listen(integer32(env, args.values[1]),
-                                         static_cast<uint16_t>(integer32(env, args.values[2]))));
-}
-
-PROXY_FUNCTION(proxyListenDatagrams) {
-  return integerValue(
-      env, proxy->listenDatagrams(integer32(env, args.values[1]),
-                                  static_cast<uint16_t>(integer32(env, args.values[2]))));
-}
-
-napi_value arrayOfBackends(napi_env env, const std::vector<int32_t>& backends) {
+napi_value arrayOf(napi_env env, const std::vector<int32_t>& numbers) {
   void* data = nullptr;
   napi_value buffer, array;
-  napi_create_arraybuffer(env, backends.size() * sizeof(int32_t), &data, &buffer);
-  if (!backends.empty()) memcpy(data, backends.data(), backends.size() * sizeof(int32_t));
-  napi_create_typedarray(env, napi_int32_array, backends.size(), buffer, 0, &array);
+  napi_create_arraybuffer(env, numbers.size() * sizeof(int32_t), &data, &buffer);
+  if (!numbers.empty()) memcpy(data, numbers.data(), numbers.size() * sizeof(int32_t));
+  napi_create_typedarray(env, napi_int32_array, numbers.size(), buffer, 0, &array);
   return array;
 }
 
+/** Listens at those of `places` that are any; the others cannot be had. */
+template <typename Listen>
+napi_value listenAtPlaces(napi_env env, napi_value places, Listen listen) {
+  uint32_t count = 0;
+  napi_get_array_length(env, places, &count);
+  std::vector<Place> known;
+  std::vector<int32_t> results(count, -EADDRNOTAVAIL);
+  std::vector<uint32_t> indices;
+  for (uint32_t i = 0; i < count; ++i) {
+    napi_value text;
+    Place place;
+    if (napi_get_element(env, places, i, &text) != napi_ok || !Place::parse(textOf(env, text), &place))
+      continue;
+    known.push_back(place);
+    indices.push_back(i);
+  }
+  const std::vector<int32_t> found = listen(known);
+  for (size_t i = 0; i < found.size(); ++i) results[indices[i]] = found[i];
+  return arrayOf(env, results);
+}
+
+/** proxyListen(handle, listener, port, places): of each place, 0 or a negative errno. */
+PROXY_FUNCTION(proxyListen) {
+  return listenAtPlaces(env, args.values[3], [&](const std::vector<Place>& places) {
+    return proxy->listen(integer32(env, args.values[1]),
+                         static_cast<uint16_t>(integer32(env, args.values[2])), places);
+  });
+}
+
+PROXY_FUNCTION(proxyListenDatagrams) {
+  return listenAtPlaces(env, args.values[3], [&](const std::vector<Place>& places) {
+    return proxy->listenDatagrams(integer32(env, args.values[1]),
+                                  static_cast<uint16_t>(integer32(env, args.values[2])), places);
+  });
+}
+
 PROXY_FUNCTION(proxyUnlisten) {
-  return arrayOfBackends(env, proxy->unlisten(integer32(env, args.values[1])));
+  return arrayOf(env, proxy->unlisten(integer32(env, args.values[1])));
 }
 
 PROXY_FUNCTION(proxyWithdraw) {
-  return arrayOfBackends(env, proxy->withdraw(integer32(env, args.values[1])));
+  return arrayOf(env, proxy->withdraw(integer32(env, args.values[1])));
 }
 
 PROXY_FUNCTION(proxyGive) {

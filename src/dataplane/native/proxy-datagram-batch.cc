@@ -1,6 +1,7 @@
 // The relay's work for each batch: datagrams from clients to backends, and back.
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "proxy.h"
@@ -47,9 +48,13 @@ void DatagramRelay::Batch::arm(int first, bool withPeers) {
 
 // --- Up ---
 
-void DatagramRelay::receive(DatagramPort* port) {
+void DatagramRelay::receive(DatagramPort* port, int fd) {
+  // The number of a socket that was closed may be another's by now.
+  const bool isBound = std::any_of(port->sockets.begin(), port->sockets.end(),
+                                   [=](const PlacedSocket& socket) { return socket.fd == fd; });
+  if (!isBound) return;
   up_->arm(0, true);
-  const int count = recvmmsg(port->fd, up_->messages, kDatagramBatch, MSG_DONTWAIT, nullptr);
+  const int count = recvmmsg(fd, up_->messages, kDatagramBatch, MSG_DONTWAIT, nullptr);
   if (count <= 0) return;
   DatagramFlow* flows[kDatagramBatch];
   int flowCount = 0;
@@ -62,6 +67,7 @@ void DatagramRelay::receive(DatagramPort* port) {
       continue;
     }
     next_[i] = -1;
+    flow->portFd = fd;
     if (flow->first < 0) {
       flow->first = i;
       flows[flowCount++] = flow;
@@ -188,7 +194,9 @@ void DatagramRelay::dropWaiting(DatagramFlow* flow, DatagramDrop reason) {
 // --- Down ---
 
 void DatagramRelay::takeReplies(DatagramFlow* flow) {
-  const int fd = ports_.at(flow->key.port)->fd;
+  const int fd = flow->portFd;
+  // Its socket is being replaced.
+  if (fd < 0) return;
   if (replies_ > 0 && (fd != replyFd_ || replies_ == kDatagramBatch)) sendReplies();
   replyFd_ = fd;
   const int count = recvmmsg(flow->fd, down_->messages + replies_,

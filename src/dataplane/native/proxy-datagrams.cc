@@ -15,7 +15,7 @@ namespace shoal {
 namespace {
 
 constexpr int kEventsMax = 128;
-/** Tags in epoll's data: the generation above; below, a flow's slot or a port's number. */
+/** Tags in epoll's data: above, the generation, or a port's descriptor; below, a flow's slot or the port's number. */
 constexpr uint64_t kNumberMask = (1u << 29) - 1;
 constexpr uint64_t kPortBit = 1u << 30;
 constexpr uint64_t kWakeBit = 1u << 31;
@@ -73,40 +73,59 @@ bool DatagramRelay::open() {
   return true;
 }
 
-int DatagramRelay::listen(int number, uint16_t port) {
-  if (!thread_.joinable() && (isStopping_ || !open())) return -errno;
-  auto opened = std::make_shared<DatagramPort>();
-  const int fd = bindAnywhere(port, &opened->family);
-  if (fd < 0) return fd;
-  opened->number = number;
-  opened->fd = fd;
-  opened->port = port;
-  opened_[number] = opened;
-  Command told{Command::kListen};
-  told.port = std::move(opened);
+std::vector<int32_t> DatagramRelay::listen(int number, uint16_t port,
+                                           const std::vector<Place>& places) {
+  if (!thread_.joinable() && (isStopping_ || !open()))
+    return std::vector<int32_t>(places.size(), -errno);
+  Opened& opened = opened_[number];
+  if (opened.port == nullptr) {
+    opened.port = std::make_shared<DatagramPort>();
+    opened.port->number = number;
+    opened.port->port = port;
+  }
+  // First those that are left, which may be in the way of others.
+  std::vector<PlacedSocket> left = takeMisplaced(&opened.sockets, places);
+  if (!left.empty()) {
+    Command told{Command::kClose, number};
+    told.sockets = std::move(left);
+    commandAndWait(std::move(told));
+  }
+  Command told{Command::kListen, number};
+  told.port = opened.port;
+  std::vector<int32_t> results;
+  for (const Place& place : places) {
+    const int fd = hasPlace(opened.sockets, place) ? 0 : bindAt(place, port);
+    if (fd > 0) {
+      opened.sockets.push_back({place, fd});
+      told.sockets.push_back({place, fd});
+    }
+    results.push_back(std::min(fd, 0));
+  }
   command(std::move(told));
   nudge();
-  return 0;
+  return results;
 }
 
 std::vector<int32_t> DatagramRelay::unlisten(int number) {
   const auto found = opened_.find(number);
   if (found == opened_.end()) return {};
-  std::promise<void> done;
-  Command told{Command::kUnlisten, number};
-  told.done = &done;
-  command(std::move(told));
-  nudge();
-  // The port is to be free afterwards; a turn of the thread's loop is short.
-  done.get_future().wait();
-  std::vector<int32_t> left = found->second->supply.withdraw();
+  commandAndWait({Command::kUnlisten, number});
+  std::vector<int32_t> left = found->second.port->supply.withdraw();
   opened_.erase(found);
   return left;
 }
 
+void DatagramRelay::commandAndWait(Command told) {
+  std::promise<void> done;
+  told.done = &done;
+  command(std::move(told));
+  nudge();
+  done.get_future().wait();
+}
+
 Supply* DatagramRelay::supplyOf(int number) {
   const auto found = opened_.find(number);
-  return found == opened_.end() ? nullptr : &found->second->supply;
+  return found == opened_.end() ? nullptr : &found->second.port->supply;
 }
 
 void DatagramRelay::answer(int32_t slot, uint32_t generation, int32_t backend) {
@@ -151,7 +170,7 @@ void DatagramRelay::run() {
         }
       } else if (tag & kPortBit) {
         const auto port = ports_.find(number);
-        if (port != ports_.end()) receive(port->second.get());
+        if (port != ports_.end()) receive(port->second.get(), static_cast<int>(tag >> 32));
       } else {
         DatagramFlow* flow = flowAt(number, static_cast<uint32_t>(tag >> 32));
         if (flow != nullptr && flow->state == DatagramState::kOpen) takeReplies(flow);
@@ -185,12 +204,14 @@ void DatagramRelay::runCommands() {
 
 void DatagramRelay::obey(Command& command) {
   switch (command.kind) {
-    case Command::kListen: {
-      DatagramPort* port = command.port.get();
-      ports_[port->number] = std::move(command.port);
-      watch(epoll_, port->fd, kPortBit | static_cast<uint32_t>(port->number));
+    case Command::kListen:
+      ports_[command.number] = command.port;
+      addSockets(command.port.get(), command.sockets);
       return;
-    }
+    case Command::kClose:
+      closeSockets(command.number, command.sockets);
+      command.done->set_value();
+      return;
     case Command::kUnlisten:
       forgetPort(command.number);
       // What its flows were is told together with their end.
@@ -219,6 +240,40 @@ void DatagramRelay::obey(Command& command) {
   }
 }
 
+void DatagramRelay::addSockets(DatagramPort* port, const std::vector<PlacedSocket>& sockets) {
+  for (const PlacedSocket& socket : sockets) {
+    port->sockets.push_back(socket);
+    watch(epoll_, socket.fd,
+          static_cast<uint64_t>(socket.fd) << 32 | kPortBit | static_cast<uint32_t>(port->number));
+  }
+  // Flows whose socket was closed go on where another one has their address.
+  for (int32_t slot = heard_.first(); slot >= 0;) {
+    DatagramFlow* flow = at(slot);
+    slot = flow->after;
+    if (flow->key.port != port->number || flow->portFd >= 0) continue;
+    for (const PlacedSocket& socket : port->sockets) {
+      const Place& place = socket.place;
+      const bool isHere = memcmp(&place.address, flow->key.local, sizeof flow->key.local) == 0;
+      if (isHere || place.isEverywhere()) flow->portFd = socket.fd;
+    }
+    if (flow->portFd < 0) finish(flow, FlowEnd::kClosed);
+  }
+}
+
+void DatagramRelay::closeSockets(int number, const std::vector<PlacedSocket>& sockets) {
+  const auto found = ports_.find(number);
+  if (found == ports_.end()) return;
+  std::vector<PlacedSocket>& all = found->second->sockets;
+  for (const PlacedSocket& socket : sockets) {
+    all.erase(std::remove_if(all.begin(), all.end(),
+                             [&](const PlacedSocket& other) { return other.fd == socket.fd; }),
+              all.end());
+    for (int32_t slot = heard_.first(); slot >= 0; slot = at(slot)->after)
+      if (at(slot)->portFd == socket.fd) at(slot)->portFd = -1;
+    close(socket.fd);
+  }
+}
+
 void DatagramRelay::forgetPort(int number) {
   const auto found = ports_.find(number);
   if (found == ports_.end()) return;
@@ -227,7 +282,7 @@ void DatagramRelay::forgetPort(int number) {
     slot = flow->after;
     if (flow->key.port == number) finish(flow, FlowEnd::kClosed);
   }
-  close(found->second->fd);
+  for (const PlacedSocket& socket : found->second->sockets) close(socket.fd);
   ports_.erase(found);
 }
 

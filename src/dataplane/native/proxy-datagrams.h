@@ -32,10 +32,10 @@ constexpr size_t kWaitingBytesMax = 8 << 20;
 /** A published UDP port. The main thread gives and withdraws choices; all else is the relay's. */
 struct DatagramPort {
   int number;
-  int fd;
-  int family;
   uint16_t port;
   Supply supply;
+  /** As the relay knows them. */
+  std::vector<PlacedSocket> sockets;
 };
 
 /** Who speaks with whom, at which published port. All bytes count. */
@@ -69,6 +69,8 @@ struct DatagramFlow {
   int32_t slot = 0;
   int32_t backend = 0;
   int fd = -1;
+  /** The port's socket that it comes by; -1: that is closed, and another one not there yet. */
+  int portFd = -1;
   DatagramKey key;
   /** Goes before each datagram to the backend. */
   uint32_t headerBytes = 0;
@@ -106,8 +108,13 @@ class DatagramRelay {
   ~DatagramRelay();
 
   // From the main thread.
-  /** Starts the thread, if there is none yet. @returns 0 or a negative errno. */
-  int listen(int number, uint16_t port);
+  /**
+   * Binds the port to these places and no others; flows whose address is left end. Starts the thread, if there is none
+   * yet.
+   *
+   * @returns For each 0 or a negative errno.
+   */
+  std::vector<int32_t> listen(int number, uint16_t port, const std::vector<Place>& places);
   /** Ends its flows and frees the port. @returns What was chosen ahead for it and nobody took. */
   std::vector<int32_t> unlisten(int number);
   Supply* supplyOf(int number);
@@ -122,12 +129,18 @@ class DatagramRelay {
 
  private:
   struct Command {
-    enum Kind { kListen, kUnlisten, kAnswer, kLeave, kStop } kind;
+    enum Kind { kListen, kClose, kUnlisten, kAnswer, kLeave, kStop } kind;
     int32_t number = 0;
     uint32_t generation = 0;
     int32_t backend = 0;
     std::shared_ptr<DatagramPort> port = nullptr;
     std::promise<void>* done = nullptr;
+    /** Those to add, or to close. */
+    std::vector<PlacedSocket> sockets = {};
+  };
+  struct Opened {
+    std::shared_ptr<DatagramPort> port;
+    std::vector<PlacedSocket> sockets;
   };
   /** What one system call takes, and room for it. */
   struct Batch {
@@ -144,13 +157,17 @@ class DatagramRelay {
 
   bool open();
   void command(Command command);
+  /** Has the thread do it, and waits, so that ports are free afterwards; a turn of its loop is short. */
+  void commandAndWait(Command command);
   void run();
   int timeoutMillis() const;
   void runCommands();
   void obey(Command& command);
+  void addSockets(DatagramPort* port, const std::vector<PlacedSocket>& sockets);
+  void closeSockets(int number, const std::vector<PlacedSocket>& sockets);
   void forgetPort(int number);
 
-  void receive(DatagramPort* port);
+  void receive(DatagramPort* port, int fd);
   DatagramKey keyOf(int index, const DatagramPort& port) const;
   /** IPv4 as such. */
   static Endpoint clientOf(const DatagramFlow& flow);
@@ -198,7 +215,7 @@ class DatagramRelay {
   int64_t nowNanos_ = 0;
 
   /** As the main thread has opened them. */
-  std::unordered_map<int, std::shared_ptr<DatagramPort>> opened_;
+  std::unordered_map<int, Opened> opened_;
   std::unordered_map<int, std::shared_ptr<DatagramPort>> ports_;
   std::vector<std::unique_ptr<std::array<DatagramFlow, kChunk>>> chunks_;
   std::vector<int32_t> freeSlots_;

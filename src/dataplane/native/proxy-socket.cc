@@ -1,10 +1,13 @@
 #include "proxy-socket.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -33,16 +36,34 @@ int failed(int fd) {
   return -error;
 }
 
-int listenOn(int family, uint16_t port, int backlog) {
+/** The address as sockets of this family have it: IPv4 is mapped for those of IPv6. */
+Endpoint endpointOf(const Place& place, int family, uint16_t port) {
+  Endpoint result;
+  result.any.sa_family = static_cast<sa_family_t>(family);
+  if (family == AF_INET6) {
+    result.v6.sin6_addr = place.address;
+    result.v6.sin6_scope_id = place.scope;
+  } else {
+    memcpy(&result.v4.sin_addr, place.address.s6_addr + sizeof kMappedPrefix, 4);
+  }
+  result.setPort(port);
+  return result;
+}
+
+/** Whether a host that has refused an IPv6 socket for this with `error` may have no IPv6, but IPv4. */
+bool isWorthIpv4(const Place& place, int error) {
+  return (error == -EAFNOSUPPORT || error == -EADDRNOTAVAIL) &&
+         (place.isEverywhere() || IN6_IS_ADDR_V4MAPPED(&place.address));
+}
+
+int listenOn(const Endpoint& own, int backlog) {
+  const int family = own.any.sa_family;
   const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   setTcpOptions(fd);
-  Endpoint any;
-  any.any.sa_family = static_cast<sa_family_t>(family);
-  any.setPort(port);
   if (family == AF_INET6 && !setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0)) return failed(fd);
-  if (bind(fd, &any.any, any.length()) != 0 || listen(fd, backlog) != 0) return failed(fd);
+  if (bind(fd, &own.any, own.length()) != 0 || listen(fd, backlog) != 0) return failed(fd);
   return fd;
 }
 
@@ -57,17 +78,15 @@ void setReceiveBytes(int fd, int bytes) {
 }
 
 /** Without SO_REUSEADDR, which would let another program have the port as well. */
-int bindDatagrams(int family, uint16_t port) {
+int bindDatagrams(const Endpoint& own) {
+  const int family = own.any.sa_family;
   const int fd = socketHere(family, SOCK_DGRAM);
   if (fd < 0) return fd;
-  Endpoint any;
-  any.any.sa_family = static_cast<sa_family_t>(family);
-  any.setPort(port);
   const bool isSet = family == AF_INET6 ? setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) &&
                                               setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
                                         : setOption(fd, IPPROTO_IP, IP_PKTINFO, 1);
   setReceiveBytes(fd, kPortBufferBytes);
-  if (!isSet || bind(fd, &any.any, any.length()) != 0) return failed(fd);
+  if (!isSet || bind(fd, &own.any, own.length()) != 0) return failed(fd);
   return fd;
 }
 
@@ -165,10 +184,34 @@ void Endpoint::writeAddress(uint8_t to[16]) const {
   }
 }
 
-int listenAnywhere(uint16_t port, int backlog) {
-  const int fd = listenOn(AF_INET6, port, backlog);
-  if (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL) return fd;
-  return listenOn(AF_INET, port, backlog);
+bool Place::parse(const std::string& text, Place* place) {
+  const size_t at = text.find('%');
+  const std::string literal = text.substr(0, at);
+  place->scope = at == std::string::npos ? 0 : if_nametoindex(text.c_str() + at + 1);
+  if (at != std::string::npos && place->scope == 0) return false;
+  if (inet_pton(AF_INET6, literal.c_str(), &place->address) == 1) return true;
+  memcpy(place->address.s6_addr, kMappedPrefix, sizeof kMappedPrefix);
+  return inet_pton(AF_INET, literal.c_str(), place->address.s6_addr + sizeof kMappedPrefix) == 1;
+}
+
+std::vector<PlacedSocket> takeMisplaced(std::vector<PlacedSocket>* sockets,
+                                        const std::vector<Place>& places) {
+  const auto first = std::partition(sockets->begin(), sockets->end(), [&](const auto& socket) {
+    return std::find(places.begin(), places.end(), socket.place) != places.end();
+  });
+  std::vector<PlacedSocket> taken(first, sockets->end());
+  sockets->erase(first, sockets->end());
+  return taken;
+}
+
+bool hasPlace(const std::vector<PlacedSocket>& sockets, const Place& place) {
+  return std::any_of(sockets.begin(), sockets.end(),
+                     [&](const PlacedSocket& socket) { return socket.place == place; });
+}
+
+int listenAt(const Place& place, uint16_t port, int backlog) {
+  const int fd = listenOn(endpointOf(place, AF_INET6, port), backlog);
+  return isWorthIpv4(place, fd) ? listenOn(endpointOf(place, AF_INET, port), backlog) : fd;
 }
 
 int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient) {
@@ -187,12 +230,9 @@ int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient)
   return beginConnect(backend, client, asClient);
 }
 
-int bindAnywhere(uint16_t port, int* family) {
-  *family = AF_INET6;
-  const int fd = bindDatagrams(AF_INET6, port);
-  if (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL) return fd;
-  *family = AF_INET;
-  return bindDatagrams(AF_INET, port);
+int bindAt(const Place& place, uint16_t port) {
+  const int fd = bindDatagrams(endpointOf(place, AF_INET6, port));
+  return isWorthIpv4(place, fd) ? bindDatagrams(endpointOf(place, AF_INET, port)) : fd;
 }
 
 int connectDatagrams(const Backend& backend) {

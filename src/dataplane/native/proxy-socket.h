@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace shoal {
 
@@ -30,6 +31,30 @@ struct Endpoint {
   /** 16 bytes, IPv4 as `::ffff:a.b.c.d`. */
   void writeAddress(uint8_t to[16]) const;
 };
+
+/** An address of this host to listen at; the unspecified one stands for all, IPv4 too. */
+struct Place {
+  in6_addr address = in6addr_any;
+  uint32_t scope = 0;
+
+  /** @returns False for what is no literal, or has a zone that is no interface. */
+  static bool parse(const std::string& text, Place* place);
+  bool isEverywhere() const { return IN6_IS_ADDR_UNSPECIFIED(&address); }
+  bool operator==(const Place& other) const {
+    return IN6_ARE_ADDR_EQUAL(&address, &other.address) && scope == other.scope;
+  }
+};
+
+/** A socket of a published port. */
+struct PlacedSocket {
+  Place place;
+  int fd;
+};
+
+/** Takes those out of `sockets` that are at none of `places`. */
+std::vector<PlacedSocket> takeMisplaced(std::vector<PlacedSocket>* sockets,
+                                        const std::vector<Place>& places);
+bool hasPlace(const std::vector<PlacedSocket>& sockets, const Place& place);
 
 /** Where connections to a backend go, and what they look like. */
 struct Backend {
@@ -62,12 +87,12 @@ uint32_t writeProxyHeader(uint8_t* at, int version, int type, const Endpoint& cl
 constexpr int kKeepaliveSeconds = 60;
 
 /**
- * Listens at every address of the host, IPv4 and IPv6, or IPv4 alone on a host without the other.
+ * Listens at an address of the host; at all of them, IPv4 and IPv6, or IPv4 alone on a host without the other.
  * What is accepted inherits that it does not delay small segments and is kept alive.
  *
  * @returns The descriptor, or a negative errno.
  */
-int listenAnywhere(uint16_t port, int backlog);
+int listenAt(const Place& place, uint16_t port, int backlog);
 
 /**
  * Begins to connect, without waiting.
@@ -79,12 +104,11 @@ int listenAnywhere(uint16_t port, int backlog);
 int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient);
 
 /**
- * Binds a socket of datagrams to every address of the host, IPv4 and IPv6, or IPv4 alone on a host
- * without the other. Each datagram tells which of them it was sent to.
+ * Binds a socket of datagrams likewise. Each datagram tells which address it was sent to.
  *
  * @returns The descriptor, or a negative errno.
  */
-int bindAnywhere(uint16_t port, int* family);
+int bindAt(const Place& place, uint16_t port);
 
 /**
  * A socket whose datagrams go to a backend, and that hears of it when nobody is there; from this node's own address.

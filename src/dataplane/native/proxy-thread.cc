@@ -21,8 +21,8 @@ constexpr int kAcceptsPerTurn = 32;
 /** Connecting flows are looked at no more often. */
 constexpr int64_t kExpireNanos = 50'000'000;
 /**
- * Tags in epoll's data: the generation above; below, two bits of kind, one of side and 29 of the
- * flow's slot or the listener's number.
+ * Tags in epoll's data: above, the generation, or a listener's descriptor; below, two bits of kind, one of
+ * side and 29 of the flow's slot or the listener's number.
  */
 constexpr uint64_t kSlotMask = (1u << 29) - 1;
 constexpr uint64_t kSideBit = 1u << 29;
@@ -80,14 +80,13 @@ uint64_t ProxyThread::tagOf(const Flow& flow, int side) const {
 
 // --- From other threads ---
 
-bool ProxyThread::watchListener(const Listener& listener) {
-  return watch(listener.fd, kListenerBit | static_cast<uint32_t>(listener.number),
-               EPOLLIN | EPOLLEXCLUSIVE, EPOLL_CTL_ADD);
+bool ProxyThread::watchListener(int number, int fd) {
+  const uint64_t tag =
+      static_cast<uint64_t>(fd) << 32 | kListenerBit | static_cast<uint32_t>(number);
+  return watch(fd, tag, EPOLLIN | EPOLLEXCLUSIVE, EPOLL_CTL_ADD);
 }
 
-void ProxyThread::forgetListener(const Listener& listener) {
-  epoll_ctl(epoll_, EPOLL_CTL_DEL, listener.fd, nullptr);
-}
+void ProxyThread::forgetListener(int fd) { epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr); }
 
 void ProxyThread::answer(int32_t slot, uint32_t generation, int32_t backend,
                          int32_t connectMillis) {
@@ -168,7 +167,7 @@ void ProxyThread::onEvent(uint64_t tag, uint32_t events) {
   }
   const int32_t number = static_cast<int32_t>(tag & kSlotMask);
   if (tag & kListenerBit) {
-    acceptFrom(number);
+    acceptFrom(number, static_cast<int>(tag >> 32));
     return;
   }
   Flow* flow = flowAt(number, static_cast<uint32_t>(tag >> 32));
@@ -231,19 +230,24 @@ Report* ProxyThread::tell(Told what, const Flow& flow) {
 
 // --- A flow begins ---
 
-void ProxyThread::acceptFrom(int number) {
+void ProxyThread::acceptFrom(int number, int listenerFd) {
   // Held against its being closed meanwhile, which waits.
   std::shared_lock<std::shared_mutex> lock(proxy_->listenersMutex());
   Listener* listener = proxy_->listenerAt(number);
   if (listener == nullptr) return;
+  // The number of a socket that was closed may be another's by now.
+  const bool isListening =
+      std::any_of(listener->sockets.begin(), listener->sockets.end(),
+                  [=](const PlacedSocket& socket) { return socket.fd == listenerFd; });
+  if (!isListening) return;
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     sockaddr_storage peer;
     socklen_t length = sizeof peer;
-    const int fd = accept4(listener->fd, reinterpret_cast<sockaddr*>(&peer), &length,
+    const int fd = accept4(listenerFd, reinterpret_cast<sockaddr*>(&peer), &length,
                            SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       if (errno == ECONNABORTED || errno == EINTR) continue;
-      if (errno == EMFILE || errno == ENFILE) refuseOne(listener->fd, number);
+      if (errno == EMFILE || errno == ENFILE) refuseOne(listenerFd, number);
       return;
     }
     const Endpoint client = Endpoint::of(peer);

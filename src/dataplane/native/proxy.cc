@@ -82,21 +82,38 @@ void Proxy::stop() {
   if (datagrams_ != nullptr) datagrams_->stop();
 }
 
-int Proxy::listen(int number, uint16_t port) {
-  const int fd = listenAnywhere(port, config_.backlog);
-  if (fd < 0) return fd;
+std::vector<int32_t> Proxy::listen(int number, uint16_t port, const std::vector<Place>& places) {
   std::unique_lock<std::shared_mutex> lock(listenersMutex_);
-  auto listener = std::make_unique<Listener>();
-  listener->number = number;
-  listener->fd = fd;
+  std::unique_ptr<Listener>& listener = listeners_[number];
+  if (listener == nullptr) {
+    listener = std::make_unique<Listener>();
+    listener->number = number;
+  }
+  // First those that are left, which may be in the way of others.
+  for (const PlacedSocket& socket : takeMisplaced(&listener->sockets, places)) stopListening(socket);
+  std::vector<int32_t> results;
+  for (const Place& place : places)
+    results.push_back(hasPlace(listener->sockets, place) ? 0
+                                                         : listenAlso(listener.get(), place, port));
+  return results;
+}
+
+int Proxy::listenAlso(Listener* listener, const Place& place, uint16_t port) {
+  const int fd = listenAt(place, port, config_.backlog);
+  if (fd < 0) return fd;
   for (auto& thread : threads_)
-    if (!thread->watchListener(*listener)) {
+    if (!thread->watchListener(listener->number, fd)) {
       const int error = errno;
       close(fd);
       return -error;
     }
-  listeners_[number] = std::move(listener);
+  listener->sockets.push_back({place, fd});
   return 0;
+}
+
+void Proxy::stopListening(const PlacedSocket& socket) {
+  for (auto& thread : threads_) thread->forgetListener(socket.fd);
+  close(socket.fd);
 }
 
 std::vector<int32_t> Proxy::unlisten(int number) {
@@ -106,8 +123,7 @@ std::vector<int32_t> Proxy::unlisten(int number) {
     lock.unlock();
     return datagrams_->unlisten(number);
   }
-  for (auto& thread : threads_) thread->forgetListener(*found->second);
-  close(found->second->fd);
+  for (const PlacedSocket& socket : found->second->sockets) stopListening(socket);
   std::vector<int32_t> left = found->second->supply.withdraw();
   listeners_.erase(found);
   return left;

@@ -39,7 +39,7 @@ struct ProxyConfig {
 
 struct Listener {
   int number;
-  int fd;
+  std::vector<PlacedSocket> sockets;
   Supply supply;
 };
 
@@ -58,8 +58,8 @@ class ProxyThread {
   void stop();
 
   // From other threads.
-  bool watchListener(const Listener& listener);
-  void forgetListener(const Listener& listener);
+  bool watchListener(int number, int fd);
+  void forgetListener(int fd);
   void answer(int32_t slot, uint32_t generation, int32_t backend, int32_t connectMillis);
   void resetBackend(int32_t backend);
   void adopt(int fd, int32_t listener, const Endpoint& client);
@@ -88,7 +88,7 @@ class ProxyThread {
   void obey(const Command& command);
   void publish();
 
-  void acceptFrom(int number);
+  void acceptFrom(int number, int listenerFd);
   void refuseOne(int listenerFd, int number);
   void begin(int fd, int32_t listener, const Endpoint& client, Listener* from);
   Flow* newFlow();
@@ -172,10 +172,13 @@ class Proxy {
   bool open();
   void stop();
 
-  /** @returns 0 or a negative errno. */
-  int listen(int number, uint16_t port);
+  /** Listens at these places and no others. @returns For each 0 or a negative errno. */
+  std::vector<int32_t> listen(int number, uint16_t port, const std::vector<Place>& places);
   /** A published UDP port, numbered among all ports. */
-  int listenDatagrams(int number, uint16_t port) { return datagrams_->listen(number, port); }
+  std::vector<int32_t> listenDatagrams(int number, uint16_t port,
+                                       const std::vector<Place>& places) {
+    return datagrams_->listen(number, port, places);
+  }
   /** No new flows. @returns What was chosen ahead for it and nobody took. */
   std::vector<int32_t> unlisten(int number);
   void give(int number, const int32_t* backends, uint32_t count, int32_t connectMillis);
@@ -211,6 +214,8 @@ class Proxy {
   void awake() { isWaking_.store(false); }
 
  private:
+  int listenAlso(Listener* listener, const Place& place, uint16_t port);
+  void stopListening(const PlacedSocket& socket);
   /** Of a port of either kind. */
   Supply* supplyOf(int number);
 

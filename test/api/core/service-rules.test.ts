@@ -41,6 +41,11 @@ const cases: readonly (readonly [string, ServiceSpec, string])[] = [
     'label shoal.allow-from=10.0.0.0/8,office is not valid: it must be 1 to 256 addresses and CIDRs, as in 10.0.0.0/8,2001:db8::/32',
   ],
   [
+    'an address to bind to that is none',
+    labelled({ 'shoal.bind': '10.0.0' }),
+    'label shoal.bind=10.0.0 is not valid: it must be 1 to 256 addresses, CIDRs and names of interfaces, as in 10.0.0.0/8,::1,eth1',
+  ],
+  [
     'a rate without its time',
     labelled({ 'shoal.rate': '5' }),
     'label shoal.rate=5 is not valid: it must be new flows per second as N/s, with N from 1 up to 999999',

@@ -3,8 +3,8 @@ import { type Access, rangesInclude } from '../../../base/access-labels.js';
 import { NO_BACKEND, type Ticket } from '../../core/balance/backend-set.js';
 import { Balancer } from '../../core/balance/balancer.js';
 import { hashText } from '../../core/balance/hash.js';
-import { parseAddress } from '../../wire/address.js';
 import type { ProxyProtocol } from '../wire/proxy-protocol.js';
+import { wordsOf } from './bind.js';
 import { ClientRates } from './client-rates.js';
 import { FLOW_ENDS, type FlowEnd, type Upstream } from './proxy-driver.js';
 import type { PortBackend, PublishedPort } from './published-ports.js';
@@ -61,10 +61,11 @@ export interface TaskStats {
   readonly connectFailures: number;
 }
 
-/** What changed for the driver: listeners to close, then those to open. */
+/** What changed for the driver: listeners to close, then those to open. All others stay where they are. */
 export interface ListenerChanges {
   readonly closed: readonly number[];
   readonly opened: readonly { readonly listener: number; readonly port: PublishedPort }[];
+  readonly kept: readonly { readonly listener: number; readonly port: PublishedPort }[];
 }
 
 interface Listener {
@@ -119,6 +120,7 @@ export class IngressCore {
     const wanted = new Map(ports.map((port) => [port.key, port]));
     const closed: number[] = [];
     const opened: { listener: number; port: PublishedPort }[] = [];
+    const kept: { listener: number; port: PublishedPort }[] = [];
     for (const listener of [...this.#byKey.values()]) {
       const port = wanted.get(listener.port.key);
       if (port !== undefined && isSameListener(listener.port, port)) continue;
@@ -131,7 +133,7 @@ export class IngressCore {
       if (listener === undefined) {
         listener = this.#newListener(port);
         opened.push({ listener: listener.number, port });
-      }
+      } else kept.push({ listener: listener.number, port });
       listener.port = port;
       listener.backends = new Map(port.backends.map((backend) => [backend.key, backend]));
       const { perSecond } = port.access;
@@ -147,7 +149,7 @@ export class IngressCore {
       listener.balancer.configure(port.balance);
       listener.balancer.replace(port.backends, nowMs);
     }
-    return { closed, opened };
+    return { closed, opened, kept };
   }
 
   accepted(number: number): void {
@@ -387,13 +389,7 @@ export class IngressCore {
     // Choices that are made ahead come many in a row, and for nobody.
     if (address === this.#clientText) return;
     this.#clientText = address;
-    const bytes = parseAddress(address.replace(/%.*$/, ''));
-    if (bytes === undefined) {
-      this.#client.fill(0);
-      return;
-    }
-    const view = new DataView(bytes.buffer, bytes.byteOffset);
-    for (let word = 0; word < 4; word++) this.#client[word] = view.getInt32(word * 4);
+    this.#client.set(wordsOf(address));
   }
 }
 

@@ -12,11 +12,17 @@ export interface ProxyDriver {
   /** Flows that are open now. */
   readonly flowCount: number;
   /**
-   * Listens at every address of the host, IPv4 and IPv6.
+   * Listens at these addresses of the host and nowhere else: a listener that is open already moves. `::` is all of
+   * them, IPv4 and IPv6. Open flows go on; of UDP, those whose address is left end.
    *
-   * @throws ListenFailed when the port cannot be had; nothing is open then.
+   * @returns Addresses where that cannot be had.
    */
-  open(listener: number, protocol: PortProtocol, port: number): Promise<void>;
+  open(
+    listener: number,
+    protocol: PortProtocol,
+    port: number,
+    places: readonly string[],
+  ): Promise<readonly ListenFailure[]>;
   /** No new flows; those that are there live on (TCP) or end (UDP, which has no end of its own). */
   close(listener: number): void;
   /** Datagrams whose backends are gone go elsewhere from the next one on. */
@@ -49,16 +55,11 @@ export interface OpenFlow {
   readonly bytesDown?: number;
 }
 
-/** Why a port is not open. */
-export class ListenFailed extends Error {
-  override readonly name = 'ListenFailed';
+/** Where a port is not open, and why. */
+export interface ListenFailure {
+  readonly place: string;
   /** `EADDRINUSE`, `EACCES`, … */
   readonly errno: string;
-
-  constructor(errno: string) {
-    super(`cannot listen: ${errno}`);
-    this.errno = errno;
-  }
 }
 
 /** For how long a backend may let a client wait for its first byte (TCP). */

@@ -1,4 +1,4 @@
-import { type Access, OPEN_ACCESS, readAccess } from '../../../base/access-labels.js';
+import { type Access, type BindTo, OPEN_ACCESS, readAccess } from '../../../base/access-labels.js';
 import type { BackendEntry, BackendState } from '../../core/balance/backend-set.js';
 import { BACKENDS_MAX } from '../../core/balance/backend-set.js';
 import type { BalanceConfig } from '../../core/balance/config.js';
@@ -56,6 +56,8 @@ export interface IngressInputs {
    * cannot.
    */
   readonly ingressSubnets?: readonly string[] | undefined;
+  /** Where ports of services listen that do not say it themselves; absent: everywhere. */
+  readonly bind?: BindTo | undefined;
 }
 
 /** One reachable task behind a published port. */
@@ -76,6 +78,8 @@ export interface PublishedPort {
   readonly balance: BalanceConfig;
   readonly clientAddress: ClientAddressWay;
   readonly access: Access;
+  /** Addresses of this node that it listens at; absent: all. */
+  readonly bind: BindTo | undefined;
   readonly backends: readonly PortBackend[];
   /** Tasks that are too many for one set. */
   readonly refusedCount: number;
@@ -107,11 +111,11 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
       );
     else ports.set(port.key, port);
   };
-  const accesses = new Map<string, Access>();
+  const read = new Map<string, Pick<PublishedPort, 'access' | 'bind'>>();
   const byService = groupByService(inputs.endpoints);
   for (const service of [...inputs.services].sort((a, b) => compare(a.id, b.id))) {
-    const { access, problems: refused } = readAccess(service.labels);
-    accesses.set(service.id, access);
+    const { access, bind = inputs.bind, problems: refused } = readAccess(service.labels);
+    read.set(service.id, { access, bind });
     problems.push(...refused.map((label) => `service ${service.name}: ${label}`));
     if (service.ports.length === 0) continue;
     const { balance, clientAddress, problems: labels } = balanceOfLabels(service.labels);
@@ -141,13 +145,18 @@ export function derivePublishedPorts(inputs: IngressInputs): DerivedPorts {
         balance,
         clientAddress,
         access,
+        bind,
         backends,
         refusedCount,
       });
     }
   }
   for (const host of [...inputs.hostPorts].sort((a, b) => compare(a.taskId, b.taskId))) {
-    const port = hostPortOf(host, accesses.get(host.serviceId) ?? OPEN_ACCESS);
+    const { access, bind } = read.get(host.serviceId) ?? {
+      access: OPEN_ACCESS,
+      bind: inputs.bind,
+    };
+    const port = hostPortOf(host, access, bind);
     if (port !== undefined) add(port);
   }
   return { ports: [...ports.values()], problems };
@@ -180,7 +189,11 @@ function backendsOf(
     .sort((a, b) => compare(a.key, b.key));
 }
 
-function hostPortOf(host: HostPort, access: Access): PublishedPort | undefined {
+function hostPortOf(
+  host: HostPort,
+  access: Access,
+  bind: BindTo | undefined,
+): PublishedPort | undefined {
   const { protocol, publishedPort, targetPort, taskId, serviceId, serviceName, state } = host;
   if (!isProtocol(protocol)) return undefined;
   const netns = host.netns === undefined ? {} : { netns: host.netns };
@@ -196,6 +209,7 @@ function hostPortOf(host: HostPort, access: Access): PublishedPort | undefined {
     balance: balanceOfLabels({}).balance,
     clientAddress: 'snat',
     access,
+    bind,
     backends: [backend],
     refusedCount: 0,
   };

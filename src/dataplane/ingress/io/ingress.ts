@@ -1,6 +1,8 @@
+import { networkInterfaces } from 'node:os';
 import { performance } from 'node:perf_hooks';
+import { type OwnAddress, PLACES_MAX, placesOf } from '../core/bind.js';
 import { IngressCore, type PortStats } from '../core/ingress-core.js';
-import { ListenFailed, type ProxyDriver, type ProxyPolicy } from '../core/proxy-driver.js';
+import type { ListenFailure, ProxyDriver, ProxyPolicy } from '../core/proxy-driver.js';
 import {
   derivePublishedPorts,
   type IngressInputs,
@@ -20,11 +22,13 @@ export interface IngressOptions {
   readonly driver: (policy: ProxyPolicy) => ProxyDriver;
   /** Who has a port, as a clause: `nginx (pid 12)`. */
   readonly holderOf: (protocol: 'tcp' | 'udp', port: number) => string;
+  /** Of this host, now. */
+  readonly ownAddresses?: () => readonly OwnAddress[];
   readonly retryMs?: number;
   readonly goneGraceMs?: number;
 }
 
-/** How often a port that was taken is tried again. */
+/** How often a port that was taken is tried again, and addresses are looked at that ports are bound to. */
 const RETRY_MS = 2000;
 /** What a task that is gone had sent may still be on its way; then its flows are reset. */
 const GONE_GRACE_MS = 3000;
@@ -38,6 +42,19 @@ export interface PortProblem {
   /** Of a port in the host mode. */
   readonly taskId: string | undefined;
   readonly message: string;
+}
+
+/** A published port that shall be open. */
+interface Wanted {
+  port: PublishedPort;
+  /** Addresses where it was to be when it was opened last; and where it is. */
+  places: readonly string[];
+  openAt: readonly string[];
+  leftOut: number;
+  problem: string | undefined;
+  isOpening: boolean;
+  /** It shall be open elsewhere since it was begun to be opened. */
+  isStale: boolean;
 }
 
 /** An open flow of a published port of this node. */
@@ -67,9 +84,9 @@ export class Ingress {
   readonly #driver: ProxyDriver;
   readonly #log: IngressLog;
   readonly #options: IngressOptions;
-  /** Listeners that shall be open. */
-  readonly #wanted = new Map<number, PublishedPort>();
-  readonly #failed = new Map<number, string>();
+  /** By listener. */
+  readonly #wanted = new Map<number, Wanted>();
+  #own: readonly OwnAddress[] = [];
   readonly #told = new Set<string>();
   readonly #retry: NodeJS.Timeout;
   #goneTimer: NodeJS.Timeout | undefined;
@@ -95,7 +112,7 @@ export class Ingress {
       released: (listener, ticket) => core.released(listener, ticket),
       ended: (listener, end, up, down) => core.ended(listener, end, up, down),
     });
-    this.#retry = setInterval(() => this.#retryFailed(), options.retryMs ?? RETRY_MS);
+    this.#retry = setInterval(() => this.#follow(true), options.retryMs ?? RETRY_MS);
     this.#retry.unref();
   }
 
@@ -106,13 +123,24 @@ export class Ingress {
     this.#tell(problems);
     this.#driver.giveBack();
     this.#core.setIngressSubnets(inputs.ingressSubnets);
-    const { closed, opened } = this.#core.apply(ports, performance.now());
+    const { closed, opened, kept } = this.#core.apply(ports, performance.now());
     this.#driver.moveGone?.();
     for (const listener of closed) this.#close(listener);
-    for (const { listener, port } of opened) {
-      this.#wanted.set(listener, port);
-      void this.#open(listener, port);
+    for (const { listener, port } of kept) {
+      const wanted = this.#wanted.get(listener);
+      if (wanted !== undefined) wanted.port = port;
     }
+    for (const { listener, port } of opened)
+      this.#wanted.set(listener, {
+        port,
+        places: [],
+        openAt: [],
+        leftOut: 0,
+        problem: undefined,
+        isOpening: false,
+        isStale: false,
+      });
+    this.#follow(false);
     this.#goneTimer ??= setTimeout(() => {
       this.#goneTimer = undefined;
       this.#driver.resetGone();
@@ -154,9 +182,8 @@ export class Ingress {
 
   /** Ports that are not served now, and why. */
   problems(): readonly PortProblem[] {
-    return [...this.#failed].flatMap(([listener, message]) => {
-      const port = this.#wanted.get(listener);
-      if (port === undefined) return [];
+    return [...this.#wanted.values()].flatMap(({ port, problem: message }) => {
+      if (message === undefined) return [];
       const { key, serviceId, serviceName, mode } = port;
       const taskId = mode === 'host' ? port.backends[0]?.key : undefined;
       return [{ key, serviceId, serviceName, mode, taskId, message }];
@@ -167,15 +194,22 @@ export class Ingress {
     readonly driver: string;
     readonly flows: number;
     readonly datagramDrops: Readonly<Record<string, number>>;
-    readonly ports: readonly (PortStats & { readonly open: boolean })[];
+    readonly ports: readonly (PortStats & {
+      readonly open: boolean;
+      /** Addresses; `::` for all. */
+      readonly openAt: readonly string[];
+    })[];
   } {
     this.#driver.tell();
-    const failed = new Set([...this.#failed.keys()].map((n) => this.#wanted.get(n)?.key));
+    const byKey = new Map([...this.#wanted.values()].map((wanted) => [wanted.port.key, wanted]));
     return {
       driver: this.#driver.kind,
       flows: this.#driver.flowCount,
       datagramDrops: this.#driver.datagramDrops?.() ?? {},
-      ports: this.#core.stats().map((port) => ({ ...port, open: !failed.has(port.key) })),
+      ports: this.#core.stats().map((port) => {
+        const { openAt = [], problem } = byKey.get(port.key) ?? {};
+        return { ...port, open: problem === undefined, openAt };
+      }),
     };
   }
 
@@ -187,47 +221,70 @@ export class Ingress {
     await this.#driver.stop();
   }
 
-  async #open(listener: number, port: PublishedPort): Promise<void> {
-    try {
-      await this.#driver.open(listener, port.protocol, port.port);
-    } catch (error) {
-      if (this.#wanted.has(listener)) this.#onFailed(listener, port, error);
-      return;
+  /** Opens what shall be open elsewhere now; `isRetry`: and what could not be opened before. */
+  #follow(isRetry: boolean): void {
+    const isBound = [...this.#wanted.values()].some(({ port }) => port.bind !== undefined);
+    if (isBound) this.#own = (this.#options.ownAddresses ?? ownAddresses)();
+    for (const [listener, wanted] of this.#wanted) {
+      const { places, leftOut } = placesOf(wanted.port.bind, this.#own);
+      if (leftOut !== wanted.leftOut && leftOut > 0)
+        this.#log.warn(
+          { port: wanted.port.key, service: wanted.port.serviceName },
+          `port is open at ${PLACES_MAX} addresses only: ${leftOut} of those that it is bound to are left out`,
+        );
+      wanted.leftOut = leftOut;
+      const before = isRetry ? wanted.openAt : wanted.places;
+      if (places.join() !== before.join()) void this.#open(listener, wanted);
     }
-    // It may have been closed meanwhile.
-    if (!this.#wanted.has(listener)) {
-      this.#driver.close(listener);
-      return;
-    }
-    if (this.#failed.delete(listener))
-      this.#log.info({ port: port.key, service: port.serviceName }, 'published port is open now');
   }
 
-  #onFailed(listener: number, port: PublishedPort, error: unknown): void {
-    const message = this.#reasonOf(port, error);
-    if (this.#failed.get(listener) === message) return;
-    this.#failed.set(listener, message);
-    this.#log.warn({ port: port.key, service: port.serviceName }, message);
+  async #open(listener: number, wanted: Wanted): Promise<void> {
+    wanted.isStale = wanted.isOpening;
+    if (wanted.isOpening) return;
+    wanted.isOpening = true;
+    do {
+      wanted.isStale = false;
+      const { protocol, port, bind } = wanted.port;
+      const { places } = placesOf(bind, this.#own);
+      wanted.places = places;
+      const failures = await this.#driver.open(listener, protocol, port, places);
+      // It may have been closed meanwhile.
+      if (this.#wanted.get(listener) !== wanted) {
+        this.#driver.close(listener);
+        return;
+      }
+      wanted.openAt = places.filter(
+        (place) => !failures.some((failure) => failure.place === place),
+      );
+      this.#judge(wanted, failures);
+    } while (wanted.isStale);
+    wanted.isOpening = false;
   }
 
-  #reasonOf({ protocol, port }: PublishedPort, error: unknown): string {
-    const errno = error instanceof ListenFailed ? error.errno : String(error);
-    if (errno !== 'EADDRINUSE') return `port ${port}/${protocol} cannot be opened: ${errno}`;
+  #judge(wanted: Wanted, failures: readonly ListenFailure[]): void {
+    const { port } = wanted;
+    // An address that is gone again, or not to be used yet, is seen when addresses are looked at next.
+    const failed = failures.find(
+      ({ errno }) => errno !== 'EADDRNOTAVAIL' || port.bind === undefined,
+    );
+    const problem = failed && this.#reasonOf(port, failed);
+    if (problem === wanted.problem) return;
+    wanted.problem = problem;
+    const fields = { port: port.key, service: port.serviceName };
+    if (problem === undefined) this.#log.info(fields, 'published port is open now');
+    else this.#log.warn(fields, problem);
+  }
+
+  #reasonOf({ protocol, port, bind }: PublishedPort, { place, errno }: ListenFailure): string {
+    const at = bind === undefined ? '' : ` at ${place}`;
+    if (errno !== 'EADDRINUSE') return `port ${port}/${protocol} cannot be opened${at}: ${errno}`;
     const holder = this.#options.holderOf(protocol, port);
-    return `port ${port}/${protocol} is taken on this node by ${holder}: free it, or publish another`;
+    return `port ${port}/${protocol} is taken on this node${at} by ${holder}: free it, or publish another`;
   }
 
   #close(listener: number): void {
     this.#wanted.delete(listener);
-    this.#failed.delete(listener);
     this.#driver.close(listener);
-  }
-
-  #retryFailed(): void {
-    for (const listener of [...this.#failed.keys()]) {
-      const port = this.#wanted.get(listener);
-      if (port !== undefined) void this.#open(listener, port);
-    }
   }
 
   /** Each problem once, as long as it lasts. */
@@ -237,4 +294,15 @@ export class Ingress {
     this.#told.clear();
     for (const problem of now) this.#told.add(problem);
   }
+}
+
+function ownAddresses(): readonly OwnAddress[] {
+  return Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>
+    addresses.map(({ address, family, scopeid }) => {
+      // An address may have a name of its own, as in `eth0:1`.
+      const ifname = name.replace(/:.*$/, '');
+      const isZoned = family === 'IPv6' && scopeid !== 0;
+      return { address: isZoned ? `${address}%${ifname}` : address, ifname };
+    }),
+  );
 }

@@ -15,7 +15,7 @@ import { formatAddress, parseAddress } from '../../wire/address.js';
 import {
   FLOW_ENDS,
   type FlowEnd,
-  ListenFailed,
+  type ListenFailure,
   type OpenFlow,
   type ProxyDriver,
   type ProxyPolicy,
@@ -145,14 +145,27 @@ export class NativeProxyDriver implements ProxyDriver {
     return this.#binding.proxyFlowCount(this.#handle);
   }
 
-  async open(listener: number, protocol: PortProtocol, port: number): Promise<void> {
-    const result =
+  async open(
+    listener: number,
+    protocol: PortProtocol,
+    port: number,
+    places: readonly string[],
+  ): Promise<readonly ListenFailure[]> {
+    const results =
       protocol === 'tcp'
-        ? this.#binding.proxyListen(this.#handle, listener, port)
-        : this.#binding.proxyListenDatagrams(this.#handle, listener, port);
-    if (result !== 0) throw new ListenFailed(getSystemErrorName(result));
+        ? this.#binding.proxyListen(this.#handle, listener, port, places)
+        : this.#binding.proxyListenDatagrams(this.#handle, listener, port, places);
     if (protocol === 'udp') this.#udpListeners.add(listener);
-    this.#ahead.set(listener, { size: AHEAD_MIN, isGiven: false, atMs: Number.NEGATIVE_INFINITY });
+    if (!this.#ahead.has(listener))
+      this.#ahead.set(listener, {
+        size: AHEAD_MIN,
+        isGiven: false,
+        atMs: Number.NEGATIVE_INFINITY,
+      });
+    return places.flatMap((place, i) => {
+      const result = results[i] ?? 0;
+      return result === 0 ? [] : [{ place, errno: getSystemErrorName(result) }];
+    });
   }
 
   close(listener: number): void {

@@ -1,6 +1,6 @@
 import type { Socket as UdpSocket } from 'node:dgram';
 import type { Socket } from 'node:net';
-import type { OpenFlow, ProxyDriver, ProxyPolicy } from '../core/proxy-driver.js';
+import type { ListenFailure, OpenFlow, ProxyDriver, ProxyPolicy } from '../core/proxy-driver.js';
 import type { PortProtocol } from '../core/published-ports.js';
 import { TcpProxy } from './tcp-proxy.js';
 import { UdpProxy } from './udp-proxy.js';
@@ -41,8 +41,14 @@ export class PortableProxyDriver implements ProxyDriver {
     return this.#tcp.flowCount + this.#udp.flowCount;
   }
 
-  open(listener: number, protocol: PortProtocol, port: number): Promise<void> {
-    return protocol === 'tcp' ? this.#tcp.open(listener, port) : this.#udp.open(listener, port);
+  open(
+    listener: number,
+    protocol: PortProtocol,
+    port: number,
+    places: readonly string[],
+  ): Promise<readonly ListenFailure[]> {
+    const proxy = protocol === 'tcp' ? this.#tcp : this.#udp;
+    return proxy.open(listener, port, places);
   }
 
   close(listener: number): void {

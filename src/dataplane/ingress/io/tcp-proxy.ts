@@ -2,10 +2,11 @@ import { once } from 'node:events';
 import { createServer, type Server, Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
+import { EVERYWHERE } from '../core/bind.js';
 import { someOpenFlows } from '../core/open-flows.js';
 import {
   type FlowEnd,
-  ListenFailed,
+  type ListenFailure,
   type OpenFlow,
   type ProxyPolicy,
   SILENCE_MS,
@@ -34,7 +35,8 @@ export interface TcpProxyDependencies {
 /** Relays TCP connections on `node:net`: half-close, back-pressure, FIN and RST are carried across. */
 export class TcpProxy {
   readonly #deps: TcpProxyDependencies;
-  readonly #servers = new Map<number, Server>();
+  /** By listener and place. */
+  readonly #servers = new Map<number, Map<string, Server>>();
   readonly #flows = new Set<TcpFlow>();
 
   constructor(dependencies: TcpProxyDependencies) {
@@ -49,32 +51,39 @@ export class TcpProxy {
     return someOpenFlows(this.#flows, listeners, most);
   }
 
-  /** @throws ListenFailed */
-  async open(listener: number, port: number): Promise<void> {
-    const server = createServer(
-      // Nothing is read before a backend has taken the connection, so another can be tried.
-      { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true },
-      (socket) => this.#onConnection(listener, socket),
-    );
-    try {
-      await listen(server, '::', port);
-    } catch (error) {
-      // A host without IPv6.
-      if (errnoOf(error) !== 'EAFNOSUPPORT' && errnoOf(error) !== 'EADDRNOTAVAIL')
-        throw new ListenFailed(errnoOf(error));
+  async open(
+    listener: number,
+    port: number,
+    places: readonly string[],
+  ): Promise<readonly ListenFailure[]> {
+    const servers = this.#servers.get(listener) ?? new Map<string, Server>();
+    this.#servers.set(listener, servers);
+    // First those that are left, which may be in the way of others.
+    for (const [place, server] of servers) {
+      if (places.includes(place)) continue;
+      server.close();
+      servers.delete(place);
+    }
+    const failures: ListenFailure[] = [];
+    for (const place of places) {
+      if (servers.has(place)) continue;
       try {
-        await listen(server, '0.0.0.0', port);
-      } catch (again) {
-        throw new ListenFailed(errnoOf(again));
+        const server = await this.#listen(listener, place, port);
+        // It may have been closed meanwhile.
+        if (this.#servers.get(listener) !== servers) {
+          server.close();
+          return failures;
+        }
+        servers.set(place, server);
+      } catch (error) {
+        failures.push({ place, errno: errnoOf(error) });
       }
     }
-    // What goes wrong with one connection (no descriptors left) is told here; the others go on.
-    server.on('error', () => undefined);
-    this.#servers.set(listener, server);
+    return failures;
   }
 
   close(listener: number): void {
-    this.#servers.get(listener)?.close();
+    for (const server of this.#servers.get(listener)?.values() ?? []) server.close();
     this.#servers.delete(listener);
   }
 
@@ -85,6 +94,25 @@ export class TcpProxy {
   stop(): void {
     for (const listener of [...this.#servers.keys()]) this.close(listener);
     for (const flow of this.#flows) flow.reset('backend_gone');
+  }
+
+  async #listen(listener: number, place: string, port: number): Promise<Server> {
+    const server = createServer(
+      // Nothing is read before a backend has taken the connection, so another can be tried.
+      { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true },
+      (socket) => this.#onConnection(listener, socket),
+    );
+    try {
+      await listen(server, place, port);
+    } catch (error) {
+      // A host without IPv6.
+      const isWithout = errnoOf(error) === 'EAFNOSUPPORT' || errnoOf(error) === 'EADDRNOTAVAIL';
+      if (!isWithout || !EVERYWHERE.includes(place)) throw error;
+      await listen(server, '0.0.0.0', port);
+    }
+    // What goes wrong with one connection (no descriptors left) is told here; the others go on.
+    server.on('error', () => undefined);
+    return server;
   }
 
   #onConnection(listener: number, downstream: Socket): void {

@@ -2,13 +2,14 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
+import { EVERYWHERE } from '../core/bind.js';
 import { someOpenFlows } from '../core/open-flows.js';
-import {
-  type FlowEnd,
-  ListenFailed,
-  type OpenFlow,
-  type ProxyPolicy,
-  type Upstream,
+import type {
+  FlowEnd,
+  ListenFailure,
+  OpenFlow,
+  ProxyPolicy,
+  Upstream,
 } from '../core/proxy-driver.js';
 import { proxyHeader } from '../wire/proxy-protocol.js';
 
@@ -28,13 +29,14 @@ export interface UdpProxyDependencies {
 }
 
 /**
- * Relays UDP flows on `node:dgram`. A flow is a client's address and port at one published port; it
- * keeps its backend while that is there, and gets another one with the next datagram when it is not.
+ * Relays UDP flows on `node:dgram`. A flow is a client's address and port at one published port, and at one of the
+ * addresses that this is bound to; it keeps its backend while that is there, and gets another one with the next datagram when it is not.
  */
 export class UdpProxy {
   readonly #deps: UdpProxyDependencies;
   readonly #idleMs: number;
-  readonly #sockets = new Map<number, Socket>();
+  /** By listener and place. */
+  readonly #sockets = new Map<number, Map<string, Socket>>();
   readonly #flows = new Map<string, UdpFlow>();
   readonly #sweeper: NodeJS.Timeout;
 
@@ -54,33 +56,44 @@ export class UdpProxy {
     return someOpenFlows(this.#flows.values(), listeners, most);
   }
 
-  /** @throws ListenFailed */
-  async open(listener: number, port: number): Promise<void> {
-    let socket = createSocket({ type: 'udp6', ipv6Only: false, lookup: literalLookup(6) });
-    try {
-      await bind(socket, '::', port);
-    } catch (error) {
-      if (errnoOf(error) !== 'EAFNOSUPPORT' && errnoOf(error) !== 'EADDRNOTAVAIL')
-        throw new ListenFailed(errnoOf(error));
-      socket = createSocket({ type: 'udp4', lookup: literalLookup(4) });
+  async open(
+    listener: number,
+    port: number,
+    places: readonly string[],
+  ): Promise<readonly ListenFailure[]> {
+    const sockets = this.#sockets.get(listener) ?? new Map<string, Socket>();
+    this.#sockets.set(listener, sockets);
+    // First those that are left, which may be in the way of others.
+    for (const [place, socket] of sockets) {
+      if (places.includes(place)) continue;
+      this.#leave(socket);
+      sockets.delete(place);
+    }
+    const failures: ListenFailure[] = [];
+    for (const place of places) {
+      if (sockets.has(place)) continue;
       try {
-        await bind(socket, '0.0.0.0', port);
-      } catch (again) {
-        throw new ListenFailed(errnoOf(again));
+        const socket = await bindAt(place, port);
+        // It may have been closed meanwhile.
+        if (this.#sockets.get(listener) !== sockets) {
+          socket.close();
+          return failures;
+        }
+        socket.on('error', () => undefined);
+        socket.on('message', (datagram, client) =>
+          this.#onDatagram(listener, place, socket, datagram, client),
+        );
+        sockets.set(place, socket);
+      } catch (error) {
+        failures.push({ place, errno: errnoOf(error) });
       }
     }
-    socket.on('error', () => undefined);
-    socket.on('message', (datagram, client) =>
-      this.#onDatagram(listener, socket, datagram, client),
-    );
-    this.#sockets.set(listener, socket);
+    return failures;
   }
 
   close(listener: number): void {
-    this.#sockets.get(listener)?.close();
+    for (const socket of this.#sockets.get(listener)?.values() ?? []) this.#leave(socket);
     this.#sockets.delete(listener);
-    for (const [key, flow] of this.#flows)
-      if (flow.listener === listener) this.#drop(key, flow, 'closed');
   }
 
   /** Only sockets are given back: the next datagram finds the flow a new backend. */
@@ -93,8 +106,21 @@ export class UdpProxy {
     for (const listener of [...this.#sockets.keys()]) this.close(listener);
   }
 
-  #onDatagram(listener: number, socket: Socket, datagram: Buffer, client: RemoteInfo): void {
-    const key = `${listener} ${client.address} ${client.port}`;
+  /** Its flows end with it. */
+  #leave(socket: Socket): void {
+    socket.close();
+    for (const [key, flow] of this.#flows)
+      if (flow.downstream === socket) this.#drop(key, flow, 'closed');
+  }
+
+  #onDatagram(
+    listener: number,
+    place: string,
+    socket: Socket,
+    datagram: Buffer,
+    client: RemoteInfo,
+  ): void {
+    const key = `${listener} ${place} ${client.address} ${client.port}`;
     let flow = this.#flows.get(key);
     if (flow === undefined) {
       this.#deps.policy.accepted(listener);
@@ -127,7 +153,7 @@ class UdpFlow {
   readonly listener: number;
   readonly #deps: UdpProxyDependencies;
   readonly #client: RemoteInfo;
-  readonly #downstream: Socket;
+  readonly downstream: Socket;
   readonly #startedMs = performance.now();
   #upstream: Socket | undefined;
   #where: Upstream | undefined;
@@ -146,7 +172,7 @@ class UdpFlow {
     this.#deps = dependencies;
     this.listener = listener;
     this.#client = client;
-    this.#downstream = downstream;
+    this.downstream = downstream;
   }
 
   view(): OpenFlow {
@@ -225,7 +251,7 @@ class UdpFlow {
     socket.on('message', (datagram) => {
       this.lastMs = performance.now();
       this.bytesDown += datagram.length;
-      this.#downstream.send(datagram, this.#client.port, this.#client.address, sent);
+      this.downstream.send(datagram, this.#client.port, this.#client.address, sent);
     });
     for (const datagram of this.#waiting.splice(0)) this.#sendUp(datagram);
   }
@@ -244,13 +270,13 @@ class UdpFlow {
     if (protocol === undefined) return datagram;
     const { address, port } = this.#client;
     const isV4 = !address.includes(':') || address.startsWith('::ffff:');
-    const target = { address: isV4 ? '0.0.0.0' : '::', port: this.#downstream.address().port };
+    const target = { address: isV4 ? '0.0.0.0' : '::', port: this.downstream.address().port };
     return Buffer.concat([proxyHeader(protocol, 'udp', { address, port }, target), datagram]);
   }
 
   async #socketFor({ address, port, netns }: Upstream): Promise<Socket> {
     const socket =
-      netns === undefined ? upstreamSocket(address) : await this.#deps.openIn(netns, address);
+      netns === undefined ? socketFor(address) : await this.#deps.openIn(netns, address);
     try {
       const connected = once(socket, 'connect');
       socket.connect(port, address);
@@ -273,7 +299,7 @@ class UdpFlow {
   }
 }
 
-function upstreamSocket(address: string): Socket {
+function socketFor(address: string): Socket {
   return address.includes(':')
     ? createSocket({ type: 'udp6', lookup: literalLookup(6) })
     : createSocket({ type: 'udp4', lookup: literalLookup(4) });
@@ -291,10 +317,28 @@ function literalLookup(family: 4 | 6) {
 /** A datagram that the kernel does not take is lost, as datagrams are. */
 function sent(): void {}
 
-async function bind(socket: Socket, address: string, port: number): Promise<void> {
+async function bindAt(place: string, port: number): Promise<Socket> {
+  if (!EVERYWHERE.includes(place)) return bind(socketFor(place), place, port);
+  try {
+    const socket = createSocket({ type: 'udp6', ipv6Only: false, lookup: literalLookup(6) });
+    return await bind(socket, place, port);
+  } catch (error) {
+    // A host without IPv6.
+    if (errnoOf(error) !== 'EAFNOSUPPORT' && errnoOf(error) !== 'EADDRNOTAVAIL') throw error;
+    return bind(socketFor('0.0.0.0'), '0.0.0.0', port);
+  }
+}
+
+async function bind(socket: Socket, address: string, port: number): Promise<Socket> {
   const listening = once(socket, 'listening');
   socket.bind({ address, port, exclusive: true });
-  await listening;
+  try {
+    await listening;
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
+  return socket;
 }
 
 function errnoOf(error: unknown): string {

@@ -16,6 +16,7 @@ function port(extra: Partial<PublishedPort> = {}, tasks: readonly string[] = ['a
     balance: DEFAULT_BALANCE,
     clientAddress: 'snat' as const,
     access: OPEN_ACCESS,
+    bind: undefined,
     refusedCount: 0,
     backends: tasks.map((key, i) => ({
       key,
@@ -41,7 +42,7 @@ t.test('a listener stays while its service has the port, and turns go on', async
   const listener = first.opened[0]?.listener ?? 0;
   const one = chosen(core, listener, '::ffff:192.0.2.1', 4000, [], 0);
   t.match(one, { port: 8080 });
-  t.strictSame(core.apply([port()], 1), { closed: [], opened: [] });
+  t.match(core.apply([port()], 1), { closed: [], opened: [], kept: [{ listener }] });
   const two = chosen(core, listener, '192.0.2.1', 4001, [], 1);
   t.strictSame(new Set([one?.address, two?.address]), new Set(['10.0.0.1', '10.0.0.2']));
 });

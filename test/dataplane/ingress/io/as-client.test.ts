@@ -53,7 +53,7 @@ t.test('a task sees its client, or the node where that cannot be', async (t) => 
         },
       },
     });
-    await driver.open(1, 'tcp', published);
+    await driver.open(1, 'tcp', published, ['::']);
     t.equal(await readAll(await client(t, published)), want);
     await driver.stop();
   }
