@@ -1,6 +1,7 @@
 import t from 'tap';
 import { MemoryNetwork, MemoryPacketIo } from '../../src/dataplane/io/memory.js';
-import { type PacketIoBed, packetIoConformance } from './packet-io.js';
+import { packetIoConformance } from './packet-io.js';
+import type { PacketIoBed } from './packet-io-bed.js';
 import { PatchPanel } from './patch-panel.js';
 
 const PORT = 4789;
@@ -30,6 +31,8 @@ function memoryBed(): PacketIoBed {
         removePort: async (index) => io.removePort(index),
         setVtep: async (index, { address, port }) => io.setVtep(index, address, port),
         removeVtep: async (index) => io.removeVtep(index),
+        setSeals: async (index, keys) => io.setSeals(index, keys),
+        allowSeals: async (first, count) => io.allowSeals(first, count),
         wire: async (routes) => panel.wire(routes),
         report: async () => panel.report(),
         stats: async () => io.stats(),

@@ -3,7 +3,12 @@ import type { PacketHandler } from '../../src/dataplane/core/packet-io.js';
 
 /** What the panel does with a row. */
 export type PatchAction =
-  | { readonly to: 'vtep'; readonly index: number; readonly vni: number }
+  | {
+      readonly to: 'vtep';
+      readonly index: number;
+      readonly vni: number;
+      readonly isSealed?: boolean;
+    }
   | { readonly to: 'port'; readonly index: number }
   /** A frame of the handler's own making, in the scratch. */
   | { readonly to: 'made-for-port'; readonly index: number; readonly hex: string }
@@ -26,6 +31,8 @@ export interface PatchReport {
   readonly rows: number;
   /** Sixteen bytes of the last datagram's sender. */
   readonly lastSender: string;
+  /** VTEP that sealed the last datagram, or -1. */
+  readonly lastSealer: number;
   /** Rows that did not lie in the arena, or of which the driver said something impossible. */
   readonly faults: number;
 }
@@ -37,6 +44,7 @@ export class PatchPanel implements PacketHandler {
   #routes: PatchRoutes = { ports: {}, vnis: {} };
   #rows = 0;
   #lastSender = '';
+  #lastSealer = -1;
   #faults = 0;
 
   wire(routes: PatchRoutes): void {
@@ -44,7 +52,12 @@ export class PatchPanel implements PacketHandler {
   }
 
   report(): PatchReport {
-    return { rows: this.#rows, lastSender: this.#lastSender, faults: this.#faults };
+    return {
+      rows: this.#rows,
+      lastSender: this.#lastSender,
+      lastSealer: this.#lastSealer,
+      faults: this.#faults,
+    };
   }
 
   egress(batch: PacketBatch): void {
@@ -67,6 +80,7 @@ export class PatchPanel implements PacketHandler {
       const length = batch.rowLength[row] ?? 0;
       const sender = batch.rowSender[row] ?? 0;
       this.#lastSender = batch.arena.toString('hex', sender, sender + 16);
+      this.#lastSealer = batch.rowSealer[row] ?? -2;
       if (length < VXLAN_BYTES + 14) continue;
       const vni = batch.view.getUint32(offset + 4) >>> 8;
       for (const action of this.#routes.vnis[vni] ?? [])
@@ -92,7 +106,15 @@ function act(
 ): void {
   switch (action.to) {
     case 'vtep':
-      batch.emitToVtep(row, offset, length, action.index, action.vni, hash);
+      batch.emitToVtep(
+        row,
+        offset,
+        length,
+        action.index,
+        action.vni,
+        hash,
+        action.isSealed === true,
+      );
       return;
     case 'port':
       batch.emitToPort(row, offset, length, action.index);

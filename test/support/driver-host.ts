@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { PacketHandler, PacketIo } from '../../src/dataplane/core/packet-io.js';
+import type { SealKeys } from '../../src/dataplane/core/seal.js';
 import { inNetns } from '../../src/dataplane/io/netns.js';
 import { type OpenedPacketIo, openPacketIo } from '../../src/dataplane/io/open.js';
 import { newOverlayCounters, readOverlayStats } from '../../src/dataplane/overlay/core/counters.js';
@@ -29,6 +30,12 @@ export type DriverCommand =
       readonly port: number;
     }
   | { readonly call: 'removeVtep'; readonly index: number }
+  | {
+      readonly call: 'setSeals';
+      readonly index: number;
+      readonly keys: SealKeys | undefined;
+    }
+  | { readonly call: 'allowSeals'; readonly first: bigint; readonly count: number }
   | { readonly call: 'wire'; readonly routes: PatchRoutes }
   | { readonly call: 'apply'; readonly update: TablesUpdate }
   | { readonly call: 'report' }
@@ -103,6 +110,10 @@ class Host {
         return this.#io.setVtep(command.index, command.address, command.port);
       case 'removeVtep':
         return this.#io.removeVtep(command.index);
+      case 'setSeals':
+        return this.#io.setSeals(command.index, command.keys);
+      case 'allowSeals':
+        return this.#io.allowSeals(command.first, command.count);
       case 'wire':
         return this.#panel.wire(command.routes);
       case 'apply':

@@ -9,7 +9,7 @@ import { inNetns, openUdpInNetns } from '../../src/dataplane/io/netns.js';
 import { signalEventfd } from '../../src/dataplane/io/sys.js';
 import { openTap } from '../../src/dataplane/io/tap.js';
 import type { OverlayStats } from '../../src/dataplane/overlay/core/counters.js';
-import type { PacketIoBed, TestDatagram, TestPort } from '../conformance/packet-io.js';
+import type { PacketIoBed, TestDatagram, TestPort } from '../conformance/packet-io-bed.js';
 import type { PatchReport } from '../conformance/patch-panel.js';
 import type { DriverCommand, DriverHostOptions } from './driver-host.js';
 
@@ -214,6 +214,10 @@ export function namespaceBed(t: Teardown, kind: 'native' | 'portable'): PacketIo
         setVtep: async (index, { address, port }) =>
           void (await driver.call({ call: 'setVtep', index, address, port })),
         removeVtep: async (index) => void (await driver.call({ call: 'removeVtep', index })),
+        setSeals: async (index, keys) =>
+          void (await driver.call({ call: 'setSeals', index, keys })),
+        allowSeals: async (first, count) =>
+          void (await driver.call({ call: 'allowSeals', first, count })),
         wire: async (routes) => void (await driver.call({ call: 'wire', routes })),
         report: async () => (await driver.call({ call: 'report' })) as PatchReport,
         stats: () => driver.stats(),

@@ -10,6 +10,11 @@ export const SCRATCH_BYTES = 256 * 1024;
 /** Where an output goes. */
 export const TO_VTEP = 1;
 export const TO_PORT = 2;
+/** To a VTEP, and sealed: whoever cannot seal drops it. */
+export const TO_VTEP_SEALED = 3;
+
+/** `rowSealer` of a datagram that came as it is. */
+export const UNSEALED = -1;
 
 /** `rowGsoType`: the virtio-net header's GSO types, virtio 1.2 §5.1.6. */
 export const GSO_NONE = 0;
@@ -30,7 +35,7 @@ export const ROW_NEEDS_CHECKSUM = 1;
  *
  * Egress rows are Ethernet frames from a local port; `rowLength` can reach 65,535 + 14 when
  * `rowGsoType` is set (a super-frame, to be cut into segments of `rowGsoSize` payload bytes).
- * Ingress rows are UDP payloads, starting at the VXLAN header.
+ * Ingress rows are UDP payloads, starting at the VXLAN header; sealed ones have been opened.
  */
 export class PacketBatch {
   readonly arena: Buffer;
@@ -47,6 +52,8 @@ export class PacketBatch {
   readonly rowFlags = new Uint8Array(ROWS_MAX);
   /** Ingress: arena offset of the sender's address, 16 bytes, IPv4 as `::ffff:a.b.c.d`. */
   readonly rowSender = new Int32Array(ROWS_MAX);
+  /** Ingress: index of the VTEP that sealed it, or `UNSEALED`. */
+  readonly rowSealer = new Int32Array(ROWS_MAX);
 
   outCount = 0;
   readonly outKind = new Uint8Array(OUTPUTS_MAX);
@@ -90,8 +97,10 @@ export class PacketBatch {
     vtep: number,
     vni: number,
     hash: number,
+    isSealed = false,
   ): void {
-    this.#emit(TO_VTEP, row, offset, length, vtep, vni, hash);
+    const kind = isSealed ? TO_VTEP_SEALED : TO_VTEP;
+    this.#emit(kind, row, offset, length, vtep, vni, hash);
   }
 
   /** Delivers `length` bytes at `offset` to local port `port`; `row` is their origin or -1. */

@@ -1,4 +1,5 @@
 import type { PacketBatch } from './batch.js';
+import type { SealKeys } from './seal.js';
 
 /** Decides what happens to each packet of a batch. Never throws on packet data, never allocates per packet. */
 export interface PacketHandler {
@@ -26,6 +27,18 @@ export interface PacketIoStats {
   readonly datagramSendDrops: number;
   /** The receive buffer of the socket overflowed, as far as the system tells. */
   readonly datagramReceiveDrops: number;
+  readonly datagramsSealed: number;
+  readonly datagramsOpened: number;
+  /** Was to be sealed, and there is no key for that VTEP. */
+  readonly sealDrops: number;
+  /** Of those that say they are sealed: too short to be. */
+  readonly openTruncatedDrops: number;
+  /** By a key that is none of ours: of a ring from before or after, or of a stranger. */
+  readonly openUnknownKeyDrops: number;
+  /** Changed on the way, or sealed by somebody else. */
+  readonly openBadTagDrops: number;
+  /** Seen before, or older than the window. */
+  readonly openReplayedDrops: number;
 }
 
 /**
@@ -42,7 +55,17 @@ export interface PacketIo {
   removePort(index: number): void;
   /** Sets where outputs to VTEP `index` go. */
   setVtep(index: number, address: string, udpPort: number): void;
+  /** Forgets its keys, too. */
   removeVtep(index: number): void;
+  /** Whether outputs can be sealed here; if not, they are dropped and counted, and nothing is opened. */
+  readonly canSeal: boolean;
+  /** What seals to VTEP `index`, and opens from it; `undefined` forgets. After `allowSeals`. */
+  setSeals(index: number, keys: SealKeys | undefined): void;
+  /**
+   * Which counters are this process's own: `count` from `first`, used by no process before. More may
+   * be allowed later, with the same `first`; without counters nothing is sealed.
+   */
+  allowSeals(first: bigint, count: number): void;
   /** Begins to move packets; `handler` is called on this thread. */
   start(handler: PacketHandler): void;
   /** Stops and closes everything. No handler call happens after it resolves. */

@@ -1,9 +1,12 @@
 import { assert } from '../../base/assert.js';
 import { Prng } from '../../base/prng.js';
-import { GSO_NONE, PacketBatch, TO_PORT } from '../core/batch.js';
+import { GSO_NONE, PacketBatch, TO_PORT, TO_VTEP_SEALED, UNSEALED } from '../core/batch.js';
 import type { PacketHandler, PacketIo, PacketIoConfig, PacketIoStats } from '../core/packet-io.js';
+import type { SealKeys } from '../core/seal.js';
 import { ADDRESS_BYTES, parseAddress } from '../wire/address.js';
+import { SEALED_MARKER } from '../wire/sealed.js';
 import { encodeVxlanHeader, VXLAN_HEADER_BYTES } from '../wire/vxlan.js';
+import { Sealer } from './sealer.js';
 import { StatsCounter } from './stats-counter.js';
 
 /** How the memory underlay hurts; chances in [0, 1], all 0 by default. */
@@ -157,6 +160,7 @@ export class MemoryNetwork {
 /** The driver for tests: ports and underlay are queues of a `MemoryNetwork`. */
 export class MemoryPacketIo implements PacketIo {
   readonly kind = 'memory';
+  readonly canSeal = true;
   readonly #network: MemoryNetwork;
   readonly #addresses: readonly string[];
   readonly #config: PacketIoConfig;
@@ -165,6 +169,7 @@ export class MemoryPacketIo implements PacketIo {
   readonly #batch = new PacketBatch(ARENA_BYTES);
   readonly #arrived: MemoryDatagram[] = [];
   readonly #stats = new StatsCounter();
+  readonly #sealer = new Sealer();
   #handler: PacketHandler | undefined;
 
   /** @param addresses The node's underlay addresses; the first of a family is the source. */
@@ -191,6 +196,15 @@ export class MemoryPacketIo implements PacketIo {
 
   removeVtep(index: number): void {
     this.#vteps.delete(index);
+    this.#sealer.setKeys(index, undefined);
+  }
+
+  setSeals(index: number, keys: SealKeys | undefined): void {
+    this.#sealer.setKeys(index, keys);
+  }
+
+  allowSeals(first: bigint, count: number): void {
+    this.#sealer.allow(first, count);
   }
 
   start(handler: PacketHandler): void {
@@ -246,13 +260,19 @@ export class MemoryPacketIo implements PacketIo {
       batch.clear();
       let end = 0;
       for (const { from, payload } of this.#arrived.splice(0, ROWS_PER_BATCH)) {
-        const sender = end;
-        batch.arena.set(parseAddress(from) ?? new Uint8Array(ADDRESS_BYTES), sender);
-        const row = this.#appendRow(sender + ADDRESS_BYTES, payload);
-        end = (batch.rowOffset[row] as number) + payload.length;
-        batch.rowSender[row] = sender;
         this.#stats.add('datagramsReceived', 1);
         this.#stats.add('datagramBytesReceived', payload.length);
+        const opened =
+          payload[0] === SEALED_MARKER
+            ? this.#sealer.openCounted(payload, this.#stats)
+            : { vtep: UNSEALED, plain: payload };
+        if (opened === undefined) continue;
+        const sender = end;
+        batch.arena.set(parseAddress(from) ?? new Uint8Array(ADDRESS_BYTES), sender);
+        const row = this.#appendRow(sender + ADDRESS_BYTES, opened.plain);
+        end = (batch.rowOffset[row] as number) + opened.plain.length;
+        batch.rowSender[row] = sender;
+        batch.rowSealer[row] = opened.vtep;
       }
       handler.ingress(batch);
       this.#perform();
@@ -279,15 +299,18 @@ export class MemoryPacketIo implements PacketIo {
       const offset = batch.outOffset[out] as number;
       const frame = batch.arena.subarray(offset, offset + (batch.outLength[out] as number));
       const target = batch.outTarget[out] as number;
-      if (batch.outKind[out] === TO_PORT) this.#writePort(target, frame);
-      else
-        this.#sendDatagram(
-          target,
-          batch.outVni[out] as number,
-          batch.outHash[out] as number,
-          frame,
-        );
+      const vni = batch.outVni[out] as number;
+      const hash = batch.outHash[out] as number;
+      const kind = batch.outKind[out];
+      if (kind === TO_PORT) this.#writePort(target, frame);
+      else if (kind === TO_VTEP_SEALED) this.#sendSealed(target, vni, hash, frame);
+      else this.#sendDatagram(target, hash, encapsulated(vni, frame));
     }
+  }
+
+  #sendSealed(index: number, vni: number, hash: number, frame: Buffer): void {
+    const sealed = this.#sealer.sealCounted(index, vni, frame, this.#stats);
+    if (sealed !== undefined) this.#sendDatagram(index, hash, sealed);
   }
 
   #writePort(index: number, frame: Buffer): void {
@@ -301,7 +324,7 @@ export class MemoryPacketIo implements PacketIo {
     this.#stats.add('portBytesWritten', frame.length);
   }
 
-  #sendDatagram(index: number, vni: number, hash: number, frame: Buffer): void {
+  #sendDatagram(index: number, hash: number, payload: Buffer): void {
     const vtep = this.#vteps.get(index);
     const isIpv6 = vtep?.address.includes(':') ?? false;
     const from = this.#addresses.find((address) => address.includes(':') === isIpv6);
@@ -309,13 +332,17 @@ export class MemoryPacketIo implements PacketIo {
       this.#stats.add('datagramSendDrops', 1);
       return;
     }
-    const payload = Buffer.alloc(VXLAN_HEADER_BYTES + frame.length);
-    encodeVxlanHeader(new DataView(payload.buffer, payload.byteOffset, payload.length), 0, vni);
-    payload.set(frame, VXLAN_HEADER_BYTES);
     const { sourcePorts, udpPort } = this.#config;
     const fromPort = sourcePorts > 1 ? EPHEMERAL_PORT_FIRST + (hash % sourcePorts) : udpPort;
     this.#network.post({ from, fromPort, to: vtep.address, toPort: vtep.udpPort, payload });
     this.#stats.add('datagramsSent', 1);
     this.#stats.add('datagramBytesSent', payload.length);
   }
+}
+
+function encapsulated(vni: number, frame: Buffer): Buffer {
+  const payload = Buffer.alloc(VXLAN_HEADER_BYTES + frame.length);
+  encodeVxlanHeader(new DataView(payload.buffer, payload.byteOffset, payload.length), 0, vni);
+  payload.set(frame, VXLAN_HEADER_BYTES);
+  return payload;
 }

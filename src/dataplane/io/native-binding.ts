@@ -38,6 +38,11 @@ export interface NativeBinding extends ProxyBinding {
   /** @param address 16 bytes, IPv4 as `::ffff:a.b.c.d`. */
   setVtep(handle: NativeHandle, index: number, address: Uint8Array, udpPort: number): void;
   removeVtep(handle: NativeHandle, index: number): void;
+  /** Whether the process has an OpenSSL that the addon can use. */
+  canSeal(): boolean;
+  allowSeals(handle: NativeHandle, first: bigint, count: bigint): void;
+  /** @param keys Each of 3 bytes of id, 32 of secret, 4 of salt; the one that seals first; none: forgets. */
+  setSeals(handle: NativeHandle, index: number, keys: Uint8Array): void;
   raisePriority(handle: NativeHandle): void;
   wait(handle: NativeHandle, timeoutMs: number): number;
   readPorts(handle: NativeHandle): number;

@@ -10,6 +10,7 @@ import type {
   PacketIoKind,
   PacketIoStats,
 } from '../core/packet-io.js';
+import { SEAL_SALT_BYTES, SEAL_SECRET_BYTES, type SealKeys } from '../core/seal.js';
 import type { NativeBinding, NativeHandle } from './native-binding.js';
 import { PORTS_READY, UNDERLAY_READY, WOKEN } from './native-binding.js';
 
@@ -21,6 +22,8 @@ const INGRESS_ROW_BYTES = 256 * 65_728;
 const POLL_INTERVAL_MS = 100;
 const SOURCE_PORTS_MAX = 64;
 const ADDRESS_BYTES = 16;
+const KEY_ID_BYTES = 3;
+const PACKED_KEY_BYTES = KEY_ID_BYTES + SEAL_SECRET_BYTES + SEAL_SALT_BYTES;
 
 /** Order of the counters in the array that the addon counts in. */
 export const STATS_FIELDS = [
@@ -35,6 +38,13 @@ export const STATS_FIELDS = [
   'datagramBytesSent',
   'datagramSendDrops',
   'datagramReceiveDrops',
+  'datagramsSealed',
+  'datagramsOpened',
+  'sealDrops',
+  'openTruncatedDrops',
+  'openUnknownKeyDrops',
+  'openBadTagDrops',
+  'openReplayedDrops',
 ] as const satisfies readonly (keyof PacketIoStats)[];
 
 /** Reads counters out of the array of a native driver, on whichever thread shares it. */
@@ -73,6 +83,8 @@ export class NativePacketIo implements PacketIo {
   /** An eventfd: eight bytes written to it wake the loop, which then polls. Valid until `stop`. */
   readonly wakeFd: number;
 
+  readonly canSeal: boolean;
+
   readonly #native: NativeBinding;
   readonly #handle: NativeHandle;
   readonly #poll: () => boolean;
@@ -97,6 +109,7 @@ export class NativePacketIo implements PacketIo {
     assert(this.#stats.length >= STATS_FIELDS.length, 'every counter has its place');
     this.#handle = this.#open(config);
     this.wakeFd = this.#native.wakeFd(this.#handle);
+    this.canSeal = this.#native.canSeal();
   }
 
   #open(config: PacketIoConfig): NativeHandle {
@@ -139,6 +152,22 @@ export class NativePacketIo implements PacketIo {
 
   removeVtep(index: number): void {
     this.#native.removeVtep(this.#handle, index);
+  }
+
+  setSeals(index: number, keys: SealKeys | undefined): void {
+    const all = keys === undefined ? [] : [keys.seals, ...keys.opens];
+    const packed = Buffer.alloc(all.length * PACKED_KEY_BYTES);
+    for (const [i, { id, secret, salt }] of all.entries()) {
+      const at = i * PACKED_KEY_BYTES;
+      packed.writeUIntBE(id, at, KEY_ID_BYTES);
+      packed.set(secret, at + KEY_ID_BYTES);
+      packed.set(salt, at + KEY_ID_BYTES + SEAL_SECRET_BYTES);
+    }
+    this.#native.setSeals(this.#handle, index, packed);
+  }
+
+  allowSeals(first: bigint, count: number): void {
+    this.#native.allowSeals(this.#handle, first, BigInt(count));
   }
 
   /** Runs until `poll` says no, or `stop` is called inside it; the driver is closed afterwards. */

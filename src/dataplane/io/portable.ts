@@ -3,10 +3,12 @@ import { closeSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import koffi from 'koffi';
-import { GSO_NONE, PacketBatch, TO_PORT, TO_VTEP } from '../core/batch.js';
+import { GSO_NONE, PacketBatch, TO_PORT, TO_VTEP_SEALED, UNSEALED } from '../core/batch.js';
 import type { PacketHandler, PacketIo, PacketIoConfig, PacketIoStats } from '../core/packet-io.js';
+import type { SealKeys } from '../core/seal.js';
 import { parseAddress } from '../wire/address.js';
 import { addBytes, finishChecksum } from '../wire/checksum.js';
+import { SEALED_MARKER } from '../wire/sealed.js';
 import { encodeVxlanHeader, VXLAN_HEADER_BYTES } from '../wire/vxlan.js';
 import {
   FAILED,
@@ -16,6 +18,7 @@ import {
   WOULD_BLOCK,
   writeFrame,
 } from './portable-sys.js';
+import { Sealer } from './sealer.js';
 import { StatsCounter } from './stats-counter.js';
 import { VNET_HEADER_BYTES } from './tap.js';
 
@@ -79,6 +82,7 @@ class PendingBatch {
  */
 export class PortablePacketIo implements PacketIo {
   readonly kind = 'portable';
+  readonly canSeal = true;
   readonly #busyPollMs: number;
   readonly #underlay: Readonly<Partial<Record<Family, UnderlayFamily>>>;
   readonly #ports = new Map<number, TapPort>();
@@ -86,6 +90,7 @@ export class PortablePacketIo implements PacketIo {
   readonly #free: PendingBatch[] = Array.from({ length: BATCHES_MAX }, () => new PendingBatch());
   readonly #senders = new Map<string, Uint8Array>();
   readonly #stats: StatsCounter;
+  readonly #sealer = new Sealer();
   #arriving: PendingBatch | undefined;
   #flush: NodeJS.Immediate | undefined;
   #spin: NodeJS.Immediate | undefined;
@@ -141,6 +146,15 @@ export class PortablePacketIo implements PacketIo {
 
   removeVtep(index: number): void {
     this.#vteps.delete(index);
+    this.#sealer.setKeys(index, undefined);
+  }
+
+  setSeals(index: number, keys: SealKeys | undefined): void {
+    this.#sealer.setKeys(index, keys);
+  }
+
+  allowSeals(first: bigint, count: number): void {
+    this.#sealer.allow(first, count);
   }
 
   start(handler: PacketHandler): void {
@@ -255,12 +269,20 @@ export class PortablePacketIo implements PacketIo {
     this.#stats.add('portBytesRead', length);
   }
 
-  #onDatagram(payload: Buffer, sender: RemoteInfo): void {
+  #onDatagram(datagram: Buffer, sender: RemoteInfo): void {
     if (this.#handler === undefined) return;
     this.#stats.add('datagramsReceived', 1);
-    this.#stats.add('datagramBytesReceived', payload.length);
+    this.#stats.add('datagramBytesReceived', datagram.length);
     const from = this.#senderBytes(sender.address);
-    if (from === undefined || payload.length > FRAME_BYTES_MAX) return;
+    if (from === undefined || datagram.length > FRAME_BYTES_MAX) return;
+    const opened =
+      datagram[0] === SEALED_MARKER
+        ? this.#sealer.openCounted(datagram, this.#stats)
+        : { vtep: UNSEALED, plain: datagram };
+    if (opened !== undefined) this.#appendDatagram(from, opened.plain, opened.vtep);
+  }
+
+  #appendDatagram(from: Uint8Array, payload: Buffer, sealer: number): void {
     this.#arriving ??= this.#takeForArrival();
     if (this.#arriving === undefined) {
       this.#unreadDrops += 1;
@@ -275,6 +297,7 @@ export class PortablePacketIo implements PacketIo {
     batch.rowOffset[row] = offset;
     batch.rowLength[row] = payload.length;
     batch.rowSender[row] = addressAt;
+    batch.rowSealer[row] = sealer;
     batch.rowGsoType[row] = GSO_NONE;
     batch.rowFlags[row] = 0;
     batch.rowCount = row + 1;
@@ -327,7 +350,7 @@ export class PortablePacketIo implements PacketIo {
     // Held until the loop is over, so that a callback does not free the batch half sent.
     pending.sendsUnderway = 1;
     for (let out = 0; out < batch.outCount; out++)
-      if (batch.outKind[out] === TO_VTEP) this.#send(pending, out);
+      if (batch.outKind[out] !== TO_PORT) this.#send(pending, out);
     this.#release(pending);
   }
 
@@ -359,8 +382,10 @@ export class PortablePacketIo implements PacketIo {
       return;
     }
     const socket = family.senders[(batch.outHash[out] as number) % family.senders.length] as Socket;
-    const length = VXLAN_HEADER_BYTES + (batch.outLength[out] as number);
-    const datagram = encapsulated(pending, out);
+    const datagram =
+      batch.outKind[out] === TO_VTEP_SEALED ? this.#sealed(batch, out) : encapsulated(pending, out);
+    if (datagram === undefined) return;
+    const { length } = datagram;
     pending.sendsUnderway += 1;
     socket.send(datagram, 0, length, vtep.udpPort, vtep.address, (error) => {
       if (error === null) {
@@ -371,6 +396,13 @@ export class PortablePacketIo implements PacketIo {
       }
       this.#release(pending);
     });
+  }
+
+  #sealed(batch: PacketBatch, out: number): Buffer | undefined {
+    const offset = batch.outOffset[out] as number;
+    const frame = batch.arena.subarray(offset, offset + (batch.outLength[out] as number));
+    const vtep = batch.outTarget[out] as number;
+    return this.#sealer.sealCounted(vtep, batch.outVni[out] as number, frame, this.#stats);
   }
 
   /** One send less; after the last, the batch can be filled again. */

@@ -61,6 +61,7 @@ bool takeBatch(napi_env env, Handle* handle, napi_value batch, uint32_t rowBytes
          take(env, handle, batch, "rowGsoSize", &to->rowGsoSize, &rows) &&
          take(env, handle, batch, "rowFlags", &to->rowFlags, &rows) &&
          take(env, handle, batch, "rowSender", &to->rowSender, &rows) &&
+         take(env, handle, batch, "rowSealer", &to->rowSealer, &rows) &&
          take(env, handle, batch, "outKind", &to->outKind, &outputs) &&
          take(env, handle, batch, "outRow", &to->outRow, &outputs) &&
          take(env, handle, batch, "outOffset", &to->outOffset, &outputs) &&
@@ -162,6 +163,28 @@ DRIVER_FUNCTION(setVtep) {
 
 DRIVER_FUNCTION(removeVtep) {
   driver->removeVtep(integer32(env, args.values[1]));
+  return nullptr;
+}
+
+/** allowSeals(handle, first, count), both big integers. */
+DRIVER_FUNCTION(allowSeals) {
+  uint64_t first = 0, count = 0;
+  bool lossless = false;
+  if (napi_get_value_bigint_uint64(env, args.values[1], &first, &lossless) != napi_ok ||
+      napi_get_value_bigint_uint64(env, args.values[2], &count, &lossless) != napi_ok)
+    return fail(env, "EINVAL", "counters are big integers");
+  driver->allowSeals(first, count);
+  return nullptr;
+}
+
+/** setSeals(handle, index, keys): packed as SealKey, the one that seals first. */
+DRIVER_FUNCTION(setSeals) {
+  void* keys = nullptr;
+  size_t length = 0;
+  napi_get_typedarray_info(env, args.values[2], nullptr, &length, &keys, nullptr, nullptr);
+  if (length % sizeof(SealKey) != 0) return fail(env, "EINVAL", "keys have 39 bytes");
+  driver->setSeals(integer32(env, args.values[1]), static_cast<const SealKey*>(keys),
+                   static_cast<uint32_t>(length / sizeof(SealKey)));
   return nullptr;
 }
 
@@ -290,6 +313,13 @@ napi_value coalesce(napi_env env, napi_callback_info info) {
   return arrayFrom(env, collector.frames);
 }
 
+/** canSeal(): whether this process has what sealing needs. */
+napi_value canSeal(napi_env env, napi_callback_info) {
+  napi_value result;
+  napi_get_boolean(env, Seals::available(), &result);
+  return result;
+}
+
 /** checksum(bytes): the sum folded to 16 bits, in memory order; for tests. */
 napi_value checksum(napi_env env, napi_callback_info info) {
   Arguments args(env, info);
@@ -315,6 +345,9 @@ NAPI_MODULE_INIT() {
       {"removePort", removePort},
       {"setVtep", setVtep},
       {"removeVtep", removeVtep},
+      {"allowSeals", allowSeals},
+      {"setSeals", setSeals},
+      {"canSeal", canSeal},
       {"raisePriority", raisePriority},
       {"wait", wait},
       {"readPorts", readPorts},

@@ -15,6 +15,9 @@
 namespace shoal {
 namespace {
 
+/** `outKind` of a batch; 1 is to a VTEP as it is. */
+constexpr uint8_t kToPort = 2;
+constexpr uint8_t kToVtepSealed = 3;
 /** Tags in epoll's data, above the port indexes. */
 constexpr uint32_t kWakeTag = 0xffffffff;
 constexpr uint32_t kReceiverTag = 0xfffffff0;
@@ -243,6 +246,7 @@ void Driver::setVtep(int index, const uint8_t address[16], uint16_t udpPort) {
 
 void Driver::removeVtep(int index) {
   if (index >= 0 && static_cast<size_t>(index) < vteps_.size()) vteps_[index].known = false;
+  seals_.setKeys(index, nullptr, 0);
 }
 
 void Driver::raisePriority() {
@@ -393,7 +397,7 @@ bool Driver::addRows(const Train& train, int* rows) {
   uint8_t* sender = train.bytes - kSlotHeadBytes;
   writeSender(sender, train.sender);
   uint32_t segment = train.segmentSize;
-  if (train.joined) {
+  if (train.joined && train.bytes[0] != kSealedMarker) {
     // A super-frame of UDP that a kernel put into a tunnel, and no wire has cut, reports its inner
     // segment size: it is one datagram all the same.
     FrameView view;
@@ -408,12 +412,32 @@ bool Driver::addRows(const Train& train, int* rows) {
       return false;
     }
     stats_.at(Stat::kDatagramsReceived) += 1;
+    if (!openRow(*rows, train.bytes + at, std::min(segment, train.length - at))) continue;
     const int row = (*rows)++;
-    ingress_.rowOffset[row] = static_cast<int32_t>(train.bytes - ingress_.arena + at);
-    ingress_.rowLength[row] = static_cast<int32_t>(std::min(segment, train.length - at));
     ingress_.rowSender[row] = static_cast<int32_t>(sender - ingress_.arena);
     describeIngressRow(row, train);
   }
+  return true;
+}
+
+/** Says where a row's VXLAN datagram is. False, and counted, if it is sealed and does not open. */
+bool Driver::openRow(int row, uint8_t* datagram, uint32_t length) {
+  const uint32_t offset = static_cast<uint32_t>(datagram - ingress_.arena);
+  if (length == 0 || datagram[0] != kSealedMarker) {
+    ingress_.rowOffset[row] = static_cast<int32_t>(offset);
+    ingress_.rowLength[row] = static_cast<int32_t>(length);
+    ingress_.rowSealer[row] = -1;
+    return true;
+  }
+  const int sealer = seals_.open(datagram, length);
+  if (sealer < 0) {
+    stats_.at(static_cast<OpenDrop>(~sealer)) += 1;
+    return false;
+  }
+  stats_.at(Stat::kDatagramsOpened) += 1;
+  ingress_.rowOffset[row] = static_cast<int32_t>(offset + kSealedHeaderBytes);
+  ingress_.rowLength[row] = static_cast<int32_t>(length - kSealBytes);
+  ingress_.rowSealer[row] = sealer;
   return true;
 }
 
@@ -448,10 +472,10 @@ void Driver::describeIngressRow(int row, const Train& train) {
 void Driver::performEgress(int outputs) {
   for (int i = 0; i < outputs; ++i) {
     if (!isSane(egress_, i)) continue;
-    if (egress_.outKind[i] == 1) {
-      sendToVtep(egress_, true, i);
-    } else {
+    if (egress_.outKind[i] == kToPort) {
       writeToPort(egress_, i);
+    } else {
+      sendToVtep(egress_, true, i);
     }
   }
   flushQueues();
@@ -460,7 +484,7 @@ void Driver::performEgress(int outputs) {
 void Driver::performIngress(int outputs) {
   for (int i = 0; i < outputs; ++i) {
     if (!isSane(ingress_, i)) continue;
-    if (ingress_.outKind[i] == 1) {
+    if (ingress_.outKind[i] != kToPort) {
       sendToVtep(ingress_, false, i);
       continue;
     }
@@ -523,13 +547,20 @@ void Driver::sendToVtep(BatchMemory& batch, bool egress, int output) {
   const uint32_t length = static_cast<uint32_t>(batch.outLength[output]);
   const uint32_t vni = static_cast<uint32_t>(batch.outVni[output]);
   uint8_t* frame = batch.arena + offset;
+  const bool sealed = batch.outKind[output] == kToVtepSealed;
 
   if (row >= 0 && rows_[row].offload.gsoType != kGsoNone) {
-    sendSuperFrame(queue, vtep, frame, length, offloadAt(batch, row, offset), vni);
+    sendSuperFrame(queue, vtep, frame, length, offloadAt(batch, row, offset), vni, sealed);
     return;
   }
   if (row >= 0 && rows_[row].offload.flags != 0 && !finishChecksum(batch, row, offset, length)) {
     stats_.at(Stat::kDatagramSendDrops) += 1;
+    return;
+  }
+  if (sealed) {
+    uint8_t header[kVxlanBytes];
+    writeVxlan(header, vni);
+    sendSealed(queue, vtep, header, kVxlanBytes, frame, length);
     return;
   }
   // An egress row's headroom is its own, and can hold the header of one segment at one place.
@@ -551,7 +582,7 @@ void Driver::sendToVtep(BatchMemory& batch, bool egress, int output) {
 }
 
 void Driver::sendSuperFrame(SendQueue* queue, int vtep, const uint8_t* frame, uint32_t length,
-                            const Offload& offload, uint32_t vni) {
+                            const Offload& offload, uint32_t vni, bool sealed) {
   Segmenter segmenter;
   if (!segmenter.begin(frame, length, offload, vni)) {
     stats_.at(Stat::kDatagramSendDrops) += 1;
@@ -559,12 +590,38 @@ void Driver::sendSuperFrame(SendQueue* queue, int vtep, const uint8_t* frame, ui
   }
   const uint8_t* payload;
   uint32_t payloadLength;
+  uint8_t sealedBlock[kHeaderBlockBytes];
   for (;;) {
-    uint8_t* block = headerBlock();
+    uint8_t* block = sealed ? sealedBlock : headerBlock();
     const uint32_t headers = segmenter.next(block, &payload, &payloadLength);
     if (headers == 0) return;
-    queue->add(vtep, block, headers, payload, payloadLength);
+    if (sealed) {
+      sendSealed(queue, vtep, block, headers, payload, payloadLength);
+    } else {
+      queue->add(vtep, block, headers, payload, payloadLength);
+    }
   }
+}
+
+/** Seals the pieces into one, which stays until the queues are flushed. */
+void Driver::sendSealed(SendQueue* queue, int vtep, const uint8_t* head, uint32_t headLength,
+                        const uint8_t* body, uint32_t bodyLength) {
+  const uint32_t length = headLength + bodyLength + kSealBytes;
+  if (sealedUsed_ + length > kSealedBytesMax) {
+    for (SendQueue* busy : busyQueues_) busy->flush();
+    sealedUsed_ = 0;
+    // They are empty now, and this one is about to be used again.
+    headerBlocksUsed_ = 0;
+  }
+  if (sealed_.empty()) sealed_.resize(kSealedBytesMax);
+  uint8_t* to = &sealed_[sealedUsed_];
+  if (!seals_.seal(vtep, head, headLength, body, bodyLength, to)) {
+    stats_.at(Stat::kSealDrops) += 1;
+    return;
+  }
+  stats_.at(Stat::kDatagramsSealed) += 1;
+  queue->add(vtep, to, length, nullptr, 0);
+  sealedUsed_ += alignUp(length, 16);
 }
 
 /** Room for one header until the queues are flushed, which happens here if there is none left. */
@@ -580,6 +637,7 @@ void Driver::flushQueues() {
   for (SendQueue* queue : busyQueues_) queue->flush();
   busyQueues_.clear();
   headerBlocksUsed_ = 0;
+  sealedUsed_ = 0;
 }
 
 /** Delivery between two local ports: the super-frame or partial checksum stays as it is. */

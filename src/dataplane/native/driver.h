@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coalesce.h"
+#include "seal.h"
 #include "segment.h"
 #include "underlay.h"
 
@@ -27,6 +28,7 @@ struct BatchMemory {
   uint16_t* rowGsoSize = nullptr;
   uint8_t* rowFlags = nullptr;
   int32_t* rowSender = nullptr;
+  int32_t* rowSealer = nullptr;
   uint8_t* outKind = nullptr;
   int32_t* outRow = nullptr;
   int32_t* outOffset = nullptr;
@@ -60,6 +62,10 @@ class Driver final : FrameSink {
   void removePort(int index);
   void setVtep(int index, const uint8_t address[16], uint16_t udpPort);
   void removeVtep(int index);
+  void allowSeals(uint64_t first, uint64_t count) { seals_.allow(first, count); }
+  void setSeals(int index, const SealKey* keys, uint32_t count) {
+    seals_.setKeys(index, keys, count);
+  }
 
   /** Makes the calling thread the one that all of this runs on, ahead of the applications. */
   void raisePriority();
@@ -85,6 +91,8 @@ class Driver final : FrameSink {
   static constexpr uint32_t kFrameBytesMax = 65535 + 14 + 8;
   static constexpr uint32_t kHeadroomBytes = 64;
   static constexpr uint32_t kHeaderBlocksMax = 2048;
+  /** Sealed datagrams that wait to be sent: few enough to be in the cache still. */
+  static constexpr uint32_t kSealedBytesMax = 512 * 1024;
 
   struct Port {
     int fd = -1;
@@ -108,7 +116,10 @@ class Driver final : FrameSink {
   void describeIngressRow(int row, const Train& train);
   void sendToVtep(BatchMemory& batch, bool egress, int output);
   void sendSuperFrame(SendQueue* queue, int vtep, const uint8_t* frame, uint32_t length,
-                      const Offload& offload, uint32_t vni);
+                      const Offload& offload, uint32_t vni, bool sealed);
+  void sendSealed(SendQueue* queue, int vtep, const uint8_t* head, uint32_t headLength,
+                  const uint8_t* body, uint32_t bodyLength);
+  bool openRow(int row, uint8_t* datagram, uint32_t length);
   void writeToPort(const BatchMemory& batch, int output);
   bool isSane(const BatchMemory& batch, int output) const;
   /** The offload of row `row` for a frame that starts at `offset`. */
@@ -161,6 +172,9 @@ class Driver final : FrameSink {
   std::vector<Row> rows_;
   std::vector<uint8_t> headerBlocks_;
   uint32_t headerBlocksUsed_ = 0;
+  Seals seals_;
+  std::vector<uint8_t> sealed_;
+  uint32_t sealedUsed_ = 0;
   Coalescer coalescer_;
 };
 
