@@ -2,6 +2,7 @@
 // leader is killed over and over, under load. Its history is checked: no acknowledged write is lost or
 // done twice, every answer fits one order of all, and a new leader is there soon.
 // `npm run chaos -- ingress`: requests while services change and nodes die, see chaos/ingress.mjs.
+// `npm run chaos -- flows`: many connections, silent ones, and ones too many, see chaos/flows.mjs.
 // Exit codes: 1 a violation, 2 wrong flags, 3 only the times of the targets were missed.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { ask, closeConnections } from './chaos/api.mjs';
 import { objectClient, Probe, registerClient } from './chaos/clients.mjs';
 import { Faults } from './chaos/faults.mjs';
+import { flows } from './chaos/flows.mjs';
 import { History } from './chaos/history.mjs';
 import { ingress } from './chaos/ingress.mjs';
 import { PowerCuts } from './chaos/power-cut.mjs';
@@ -247,4 +249,5 @@ async function main() {
 }
 
 if (process.argv[2] === 'ingress') await ingress(process.argv.slice(3));
+else if (process.argv[2] === 'flows') await flows(process.argv.slice(3));
 else await main();

@@ -18,6 +18,8 @@ const {
 } = JSON.parse(process.argv[2] ?? '{}');
 
 const TICK_MS = 2;
+/** Time for what is under way at the end, downloads apart. */
+const LAST_ONES_MS = 15_000;
 const FAILURES_TOLD_MAX = 50;
 const beganMs = performance.now();
 const kinds = new Map();
@@ -61,7 +63,7 @@ function open(target) {
 }
 
 /** Asks on a connection. @returns Whether the other end keeps it. */
-function ask(socket, path, isLast) {
+function ask(socket, path, isLast, patienceMs = timeoutMs) {
   return new Promise((resolve, reject) => {
     let head = '';
     let left = -1;
@@ -88,20 +90,20 @@ function ask(socket, path, isLast) {
       } else left -= chunk.length;
       if (left === 0) settle();
     };
-    const timer = setTimeout(() => settle(new Error('timeout')), timeoutMs);
+    const timer = setTimeout(() => settle(new Error('timeout')), patienceMs);
     socket.on('data', onData).on('error', onError).on('close', onClose);
     const connection = isLast ? 'close' : 'keep-alive';
     socket.write(`GET ${path} HTTP/1.1\r\nHost: chaos\r\nConnection: ${connection}\r\n\r\n`);
   });
 }
 
-async function once(kind, path, startMs) {
+async function once(kind, path, startMs, patienceMs) {
   underWay += 1;
   const target = nextTarget();
   const socket = open(target);
   socket.on('error', () => undefined);
   try {
-    await ask(socket, path, true);
+    await ask(socket, path, true, patienceMs);
     done(kind, startMs, target);
   } catch (error) {
     done(kind, startMs, target, error.message);
@@ -149,7 +151,8 @@ async function stay(offsetMs) {
 }
 
 async function download() {
-  while (!isEnding) await once('download', `/slow?ms=${downloadMs}`, performance.now());
+  while (!isEnding)
+    await once('download', `/slow?ms=${downloadMs}`, performance.now(), downloadMs + timeoutMs);
 }
 
 function beat() {
@@ -174,7 +177,8 @@ function report() {
 
 process.on('SIGTERM', async () => {
   isEnding = true;
-  for (let i = 0; i < 150 && underWay > 0; i += 1) await wait(100);
+  const endMs = performance.now() + LAST_ONES_MS + (downloads > 0 ? downloadMs : 0);
+  while (underWay > 0 && performance.now() < endMs) await wait(100);
   report();
   process.exit(0);
 });

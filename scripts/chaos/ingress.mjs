@@ -1,4 +1,5 @@
-// `npm run chaos -- ingress [--rounds 1 --rate 1000 --only update,kill --driver auto --health --json --keep]`: three
+// `npm run chaos -- ingress [--rounds 1 --rate 1000 --only update,kill --driver auto --health
+// --download-seconds 3 --json --keep]`: three
 // nodes, a service behind a published port, and a load in an open loop at every node: new connections,
 // connections that stay, long downloads. Then the service is updated, scaled, drained off a node (not
 // one request may fail), and its tasks, agents and nodes are killed (requests that were under way there
@@ -42,6 +43,7 @@ function flagsOf(argv) {
         only: { type: 'string' },
         driver: { type: 'string', default: 'auto' },
         health: { type: 'boolean', default: false },
+        'download-seconds': { type: 'string', default: '3' },
         json: { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
       },
@@ -50,7 +52,10 @@ function flagsOf(argv) {
     const rate = Number(values.rate);
     if (!(rounds >= 1)) refuse(`--rounds is a number from 1, not '${values.rounds}'`);
     if (!(rate >= 1)) refuse(`--rate is a number from 1, not '${values.rate}'`);
-    return { ...values, rounds, rate, only: values.only?.split(',') };
+    const downloadMs = Number(values['download-seconds']) * 1_000;
+    if (!(downloadMs >= 1_000 && downloadMs <= 600_000))
+      refuse(`--download-seconds is from 1 to 600, not '${values['download-seconds']}'`);
+    return { ...values, rounds, rate, downloadMs, only: values.only?.split(',') };
   } catch (error) {
     return refuse(error.message);
   }
@@ -79,9 +84,12 @@ function run(argv, env = {}) {
 class Service {
   #lab;
   #version = 1;
+  #convergedMsMax;
 
-  constructor(lab) {
+  constructor(lab, downloadMs) {
     this.#lab = lab;
+    // One task after the other may wait for a download of its own.
+    this.#convergedMsMax = CONVERGED_MS_MAX + 2 * REPLICAS * downloadMs;
   }
 
   docker(...args) {
@@ -98,7 +106,7 @@ class Service {
 
   /** As many tasks run as shall, all of the newest version, and nothing else does. */
   async converged(replicas) {
-    const endMs = performance.now() + CONVERGED_MS_MAX;
+    const endMs = performance.now() + this.#convergedMsMax;
     let seen = '';
     let state = '';
     for (let calm = 0; calm < 2; ) {
@@ -194,7 +202,7 @@ async function loadOn(lab, targets, flags, timeoutMs = 10_000) {
     keepAlive: 20,
     keepAliveRate: 10,
     downloads: 6,
-    downloadMs: 3_000,
+    downloadMs: flags.downloadMs,
     timeoutMs,
   };
   const argv = lab.commandIn('node1', [
@@ -370,8 +378,10 @@ export async function ingress(argv) {
   const results = [];
   try {
     await lab.up({ nodes: 3, driver: flags.driver });
-    const service = new Service(lab);
-    const own = ['--stop-grace-period', '15s', '--update-monitor', '500ms'];
+    const service = new Service(lab, flags.downloadMs);
+    // A task that is told to stop ends its downloads first.
+    const graceSeconds = Math.ceil(12 + flags.downloadMs / 1_000);
+    const own = ['--stop-grace-period', `${graceSeconds}s`, '--update-monitor', '500ms'];
     await service.create(REPLICAS, ...own, ...(flags.health ? HEALTH : []));
     for (let round = 0; round < flags.rounds; round += 1)
       for (const name of flags.only ?? all) {
