@@ -1,9 +1,9 @@
-// `npm run chaos -- ingress [--rounds 1 --rate 1000 --only update,kill --driver auto --health
-// --download-seconds 3 --json --keep]`: three
-// nodes, a service behind a published port, and a load in an open loop at every node: new connections,
-// connections that stay, long downloads. Then the service is updated, scaled, drained off a node (not
-// one request may fail), and its tasks, agents and nodes are killed (requests that were under way there
-// may fail, and others for less than a second), and one of them hangs (for less than two).
+// `npm run chaos -- ingress [--rounds 1 --rate 1000 --only update,kill-task --driver auto --health
+// --download-seconds 3 --json --keep]`: three nodes, a service behind a published port, and a load in an
+// open loop at every node: new connections, connections that stay, long downloads. Then the service is
+// updated, scaled, drained off a node (not one request may fail), and its tasks, agents and nodes are killed
+// (requests that were under way there may fail, and others for less than a second), and one of them hangs
+// (for less than two).
 // Exit codes: 1 a request too many failed, 2 wrong flags.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
