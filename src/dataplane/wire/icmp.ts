@@ -16,6 +16,8 @@ export const ICMP_QUOTE_BYTES_MAX = 576 - 20 - ICMP_HEADER_BYTES;
 
 const TYPE_UNREACHABLE = 3;
 const CODE_FRAGMENTATION_NEEDED = 4;
+/** Administratively prohibited, RFC 1812 §5.2.7.1. */
+const CODE_PROHIBITED = 13;
 
 /** Whether an ICMP message of this type is an error; errors about errors are never sent, RFC 1122 §3.2.2. */
 export function isIcmpError(type: number): boolean {
@@ -29,10 +31,25 @@ export function encodeFragmentationNeeded(
   mtuBytes: number,
   quoteLength: number,
 ): void {
+  encodeUnreachable(view, offset, CODE_FRAGMENTATION_NEEDED, mtuBytes, quoteLength);
+}
+
+/** The same, for a packet that is not wanted. */
+export function encodeProhibited(view: DataView, offset: number, quoteLength: number): void {
+  encodeUnreachable(view, offset, CODE_PROHIBITED, 0, quoteLength);
+}
+
+function encodeUnreachable(
+  view: DataView,
+  offset: number,
+  code: number,
+  rest: number,
+  quoteLength: number,
+): void {
   assert(offset + ICMP_HEADER_BYTES + quoteLength <= view.byteLength, 'message fits the target');
-  view.setUint16(offset, TYPE_UNREACHABLE * 0x100 + CODE_FRAGMENTATION_NEEDED);
+  view.setUint16(offset, TYPE_UNREACHABLE * 0x100 + code);
   view.setUint16(offset + 2, 0);
-  view.setUint32(offset + 4, mtuBytes);
+  view.setUint32(offset + 4, rest);
   const sum = addBytes(view, offset, ICMP_HEADER_BYTES + quoteLength, 0);
   view.setUint16(offset + 2, finishChecksum(sum));
 }

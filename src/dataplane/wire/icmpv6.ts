@@ -20,7 +20,10 @@ export const ICMPV6_CHECKSUM_OFFSET = 2;
 /** RFC 4443 §2.4 (c): quote as much as keeps the error within the minimum MTU. */
 export const ICMPV6_QUOTE_BYTES_MAX = IPV6_MTU_MIN_BYTES - IPV6_HEADER_BYTES - ICMPV6_HEADER_BYTES;
 
+const TYPE_UNREACHABLE = 1;
 const TYPE_PACKET_TOO_BIG = 2;
+/** Administratively prohibited, RFC 4443 §3.1. */
+const CODE_PROHIBITED = 1;
 
 /** Types below 128 are errors, RFC 4443 §2.1; errors about errors are never sent, §2.4 (e). */
 export function isIcmpv6Error(type: number): boolean {
@@ -49,9 +52,24 @@ export function encodePacketTooBig(
   mtuBytes: number,
   quoteLength: number,
 ): void {
+  encodeError(view, ipOffset, TYPE_PACKET_TOO_BIG * 0x100, mtuBytes, quoteLength);
+}
+
+/** The same, for a packet that is not wanted. */
+export function encodeProhibited6(view: DataView, ipOffset: number, quoteLength: number): void {
+  encodeError(view, ipOffset, TYPE_UNREACHABLE * 0x100 + CODE_PROHIBITED, 0, quoteLength);
+}
+
+function encodeError(
+  view: DataView,
+  ipOffset: number,
+  typeAndCode: number,
+  rest: number,
+  quoteLength: number,
+): void {
   const offset = ipOffset + IPV6_HEADER_BYTES;
   assert(offset + ICMPV6_HEADER_BYTES + quoteLength <= view.byteLength, 'message fits the target');
-  view.setUint16(offset, TYPE_PACKET_TOO_BIG * 0x100);
-  view.setUint32(offset + 4, mtuBytes);
+  view.setUint16(offset, typeAndCode);
+  view.setUint32(offset + 4, rest);
   completeIcmpv6Checksum(view, ipOffset, ICMPV6_HEADER_BYTES + quoteLength);
 }

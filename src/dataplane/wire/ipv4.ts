@@ -15,6 +15,7 @@ import { addBytes, finishChecksum } from './checksum.js';
  */
 export const IPV4_HEADER_BYTES = 20;
 export const IPV4_TOTAL_LENGTH_OFFSET = 2;
+export const IPV4_IDENTIFICATION_OFFSET = 4;
 export const IPV4_FRAGMENT_OFFSET = 6;
 export const IPV4_PROTOCOL_OFFSET = 9;
 export const IPV4_CHECKSUM_OFFSET = 10;
@@ -65,7 +66,7 @@ export function encodeIpv4Header(
   assert(offset + IPV4_HEADER_BYTES + payloadLength <= view.byteLength, 'packet fits the target');
   view.setUint16(offset, 0x4500);
   view.setUint16(offset + IPV4_TOTAL_LENGTH_OFFSET, IPV4_HEADER_BYTES + payloadLength);
-  view.setUint16(offset + 4, 0);
+  view.setUint16(offset + IPV4_IDENTIFICATION_OFFSET, 0);
   view.setUint16(offset + IPV4_FRAGMENT_OFFSET, IPV4_DONT_FRAGMENT);
   view.setUint8(offset + 8, ttl);
   view.setUint8(offset + IPV4_PROTOCOL_OFFSET, protocol);

@@ -23,7 +23,14 @@ export const IPV6_DESTINATION_OFFSET = 24;
 /** What every link must carry, RFC 8200 §5. */
 export const IPV6_MTU_MIN_BYTES = 1280;
 
+export const PROTOCOL_FRAGMENT = 44;
 export const PROTOCOL_ICMPV6 = 58;
+
+/** Fragment header, RFC 8200 §4.5: next header, reserved; offset and flag; identification. */
+export const IPV6_FRAGMENT_BYTES = 8;
+/** In the 16 bits behind its first two bytes. */
+export const IPV6_FRAGMENT_MASK = 0xfff8;
+export const IPV6_MORE_FRAGMENTS = 1;
 
 export type Ipv6Drop = 'ipv6_truncated' | 'ipv6_malformed';
 

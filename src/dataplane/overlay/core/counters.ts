@@ -48,7 +48,10 @@ export const OVERLAY_DROPS = [
   // Between tasks and clients outside, whose way back is remembered.
   /** From a task to an address that has not spoken to it, or not lately. */
   'return_unknown',
-  /** Two nodes come with one client's address and port; a connection is answered by a reset. */
+  /**
+   * Two nodes come with one client's address and port; a connection is answered by a reset, datagrams
+   * by errors within the segment's rate.
+   */
   'return_conflict',
   // Datagrams from the underlay.
   'vxlan_truncated',
@@ -81,6 +84,7 @@ export const OVERLAY_REPLIES = [
   'vip_echo',
   'vip_reset',
   'return_reset',
+  'return_prohibited',
 ] as const;
 
 export type OverlayReply = (typeof OVERLAY_REPLIES)[number];

@@ -19,12 +19,14 @@ import {
 } from '../../wire/ethernet.js';
 import {
   encodeFragmentationNeeded,
+  encodeProhibited,
   ICMP_HEADER_BYTES,
   ICMP_QUOTE_BYTES_MAX,
   isIcmpError,
 } from '../../wire/icmp.js';
 import {
   encodePacketTooBig,
+  encodeProhibited6,
   ICMPV6_HEADER_BYTES,
   ICMPV6_QUOTE_BYTES_MAX,
   isIcmpv6Error,
@@ -138,10 +140,9 @@ export function maySendFragmentationNeeded(view: DataView, offset: number, end: 
   return ip + headerBytes < end && !isIcmpError(view.getUint8(ip + headerBytes));
 }
 
-/** Bytes of the whole answering frame. */
-export function fragmentationNeededBytes(offset: number, end: number): number {
-  const quoted = Math.min(end - offset - ETHERNET_HEADER_BYTES, ICMP_QUOTE_BYTES_MAX);
-  return ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + ICMP_HEADER_BYTES + quoted;
+/** Bytes of the whole answering frame of an error about an IPv4 packet. */
+export function errorBytes4(offset: number, end: number): number {
+  return ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + ICMP_HEADER_BYTES + quoted4(offset, end);
 }
 
 /** The answer comes from the packet's destination, since a VTEP has no address in the overlay. */
@@ -151,8 +152,30 @@ export function writeFragmentationNeeded(
   end: number,
   mtuBytes: number,
 ): number {
+  const reply = writeError4(batch, offset, end);
+  if (reply === -1) return -1;
+  const icmp = reply + ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES;
+  encodeFragmentationNeeded(batch.view, icmp, mtuBytes, quoted4(offset, end));
+  return reply;
+}
+
+/** Says that an IPv4 packet is not wanted from whom it comes. */
+export function writeProhibited4(batch: PacketBatch, offset: number, end: number): number {
+  const reply = writeError4(batch, offset, end);
+  if (reply === -1) return -1;
+  const icmp = reply + ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES;
+  encodeProhibited(batch.view, icmp, quoted4(offset, end));
+  return reply;
+}
+
+function quoted4(offset: number, end: number): number {
+  return Math.min(end - offset - ETHERNET_HEADER_BYTES, ICMP_QUOTE_BYTES_MAX);
+}
+
+/** All but the ICMP header. */
+function writeError4(batch: PacketBatch, offset: number, end: number): number {
   const { view, arena } = batch;
-  const length = fragmentationNeededBytes(offset, end);
+  const length = errorBytes4(offset, end);
   const reply = batch.reserve(length);
   if (reply === -1) return -1;
   const asked = offset + ETHERNET_HEADER_BYTES;
@@ -170,7 +193,6 @@ export function writeFragmentationNeeded(
     ICMP_HEADER_BYTES + quoted,
   );
   arena.copyWithin(icmp + ICMP_HEADER_BYTES, asked, asked + quoted);
-  encodeFragmentationNeeded(view, icmp, mtuBytes, quoted);
   return reply;
 }
 
@@ -188,10 +210,9 @@ export function maySendPacketTooBig(view: DataView, offset: number, end: number)
   return icmp < end && !isIcmpv6Error(view.getUint8(icmp));
 }
 
-/** Bytes of the whole answering frame. */
-export function packetTooBigBytes(offset: number, end: number): number {
-  const quoted = Math.min(end - offset - ETHERNET_HEADER_BYTES, ICMPV6_QUOTE_BYTES_MAX);
-  return ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + ICMPV6_HEADER_BYTES + quoted;
+/** Bytes of the whole answering frame of an error about an IPv6 packet. */
+export function errorBytes6(offset: number, end: number): number {
+  return ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + ICMPV6_HEADER_BYTES + quoted6(offset, end);
 }
 
 export function writePacketTooBig(
@@ -200,8 +221,28 @@ export function writePacketTooBig(
   end: number,
   mtuBytes: number,
 ): number {
+  const reply = writeError6(batch, offset, end);
+  if (reply === -1) return -1;
+  encodePacketTooBig(batch.view, reply + ETHERNET_HEADER_BYTES, mtuBytes, quoted6(offset, end));
+  return reply;
+}
+
+/** Says that an IPv6 packet is not wanted from whom it comes. */
+export function writeProhibited6(batch: PacketBatch, offset: number, end: number): number {
+  const reply = writeError6(batch, offset, end);
+  if (reply === -1) return -1;
+  encodeProhibited6(batch.view, reply + ETHERNET_HEADER_BYTES, quoted6(offset, end));
+  return reply;
+}
+
+function quoted6(offset: number, end: number): number {
+  return Math.min(end - offset - ETHERNET_HEADER_BYTES, ICMPV6_QUOTE_BYTES_MAX);
+}
+
+/** All but the ICMP header. */
+function writeError6(batch: PacketBatch, offset: number, end: number): number {
   const { view, arena } = batch;
-  const length = packetTooBigBytes(offset, end);
+  const length = errorBytes6(offset, end);
   const reply = batch.reserve(length);
   if (reply === -1) return -1;
   const asked = offset + ETHERNET_HEADER_BYTES;
@@ -213,7 +254,6 @@ export function writePacketTooBig(
   copyAddress6(batch, ip + IPV6_SOURCE_OFFSET, asked + IPV6_DESTINATION_OFFSET);
   copyAddress6(batch, ip + IPV6_DESTINATION_OFFSET, asked + IPV6_SOURCE_OFFSET);
   arena.copyWithin(quote, asked, asked + quoted);
-  encodePacketTooBig(view, ip, mtuBytes, quoted);
   return reply;
 }
 

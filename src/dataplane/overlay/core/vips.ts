@@ -34,6 +34,7 @@ import {
   IPV6_HEADER_BYTES,
   IPV6_PAYLOAD_LENGTH_OFFSET,
   IPV6_SOURCE_OFFSET,
+  PROTOCOL_FRAGMENT,
   PROTOCOL_ICMPV6,
 } from '../../wire/ipv6.js';
 import {
@@ -119,7 +120,6 @@ const SWEEPS = 4;
 const MAPPED = 0xffff;
 const ICMP_ECHO = 8;
 const ICMPV6_ECHO = 128;
-const IPV6_FRAGMENT = 44;
 
 /**
  * Services behind virtual addresses: a frame to a VIP is turned into one to a backend, chosen once for each flow,
@@ -356,7 +356,7 @@ export class VipPlane {
     }
     if (etherType !== ETHERTYPE_IPV6) return false;
     const nextHeader = decodeIpv6Header(view, ip, end);
-    if (typeof nextHeader !== 'number' || nextHeader === IPV6_FRAGMENT) return false;
+    if (typeof nextHeader !== 'number' || nextHeader === PROTOCOL_FRAGMENT) return false;
     this.#isFirst = true;
     this.#isWhole = true;
     this.#protocol = nextHeader;

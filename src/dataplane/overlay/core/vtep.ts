@@ -52,14 +52,16 @@ import { flowHash, packetBytes } from './inner.js';
 import {
   ADVERTISEMENT_FRAME_BYTES,
   ARP_REPLY_BYTES,
-  fragmentationNeededBytes,
+  errorBytes4,
+  errorBytes6,
   maySendFragmentationNeeded,
   maySendPacketTooBig,
-  packetTooBigBytes,
   writeAdvertisement,
   writeArpReply,
   writeFragmentationNeeded,
   writePacketTooBig,
+  writeProhibited4,
+  writeProhibited6,
 } from './replies.js';
 import { resetFrameBytes, writeReset } from './resets.js';
 import { Returns } from './returns.js';
@@ -141,7 +143,10 @@ export class Vtep implements PacketHandler {
     this.#tables = new SegmentTable(config.limits, config.hashSeed);
     this.#counters = config.counters;
     this.#now = dependencies.now;
-    this.#returns = new Returns(config.hashSeed);
+    this.#returns = new Returns(
+      config.hashSeed,
+      (slot, macHigh, macLow) => this.#tables.place(slot, macHigh, macLow) !== ABSENT,
+    );
     this.#vips = new VipPlane(
       {
         drop: (reason) => this.#drop(reason),
@@ -236,7 +241,7 @@ export class Vtep implements PacketHandler {
       if (verdict === VIP_TO_SELF) return this.#deliverBack(batch, row, port, offset, end);
       this.#isTurned = true;
     } else if (segment.hasReturns && VipPlane.isVipMac(view, offset)) {
-      if (!this.#returns.steer(batch, segment.slot, offset, end))
+      if (!this.#returns.steer(batch, segment.slot, offset, end, this.#now()))
         return this.#drop('return_unknown');
       this.#isTurned = true;
     }
@@ -435,11 +440,11 @@ export class Vtep implements PacketHandler {
       this.#drop('mtu_exceeded');
     } else if (is4) {
       const reply = writeFragmentationNeeded(batch, offset, end, mtuBytes);
-      const length = fragmentationNeededBytes(offset, end);
+      const length = errorBytes4(offset, end);
       this.#reply(batch, 'fragmentation_needed', port, reply, length);
     } else {
       const reply = writePacketTooBig(batch, offset, end, mtuBytes);
-      this.#reply(batch, 'packet_too_big', port, reply, packetTooBigBytes(offset, end));
+      this.#reply(batch, 'packet_too_big', port, reply, errorBytes6(offset, end));
     }
   }
 
@@ -591,6 +596,7 @@ export class Vtep implements PacketHandler {
     const noted = this.#returns.note(batch, segment.slot, offset, end, this.#now());
     if (noted !== 'conflict') return true;
     if (this.#returns.isSyn) this.#refuseReturn(batch, segment, offset, etherType);
+    else if (this.#returns.isDatagram) this.#prohibitReturn(batch, segment, offset, end, etherType);
     else this.#drop('return_conflict');
     return false;
   }
@@ -622,6 +628,22 @@ export class Vtep implements PacketHandler {
     });
     this.#sendMade(batch, segment, frame, length);
     this.#count(REPLY_INDEX.return_reset, 1);
+  }
+
+  /** The same for datagrams. */
+  #prohibitReturn(
+    batch: PacketBatch,
+    segment: SegmentState,
+    offset: number,
+    end: number,
+    etherType: number,
+  ): undefined {
+    if (!segment.icmpBucket.take(this.#now())) return this.#drop('return_conflict');
+    const is4 = etherType === ETHERTYPE_IPV4;
+    const frame = (is4 ? writeProhibited4 : writeProhibited6)(batch, offset, end);
+    if (frame === -1) return this.#drop('batch_full');
+    this.#sendMade(batch, segment, frame, (is4 ? errorBytes4 : errorBytes6)(offset, end));
+    this.#count(REPLY_INDEX.return_prohibited, 1);
   }
 
   /** To every local port and to no VTEP: the sender replicated already. */
