@@ -1,10 +1,12 @@
+import { randomInt } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AttachRequest, DetachRequest, LocalAttachment } from '../api/index.js';
+import { readCheck } from '../base/check-labels.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { NetworkObject } from '../base/swarm-model.js';
 import type { Assignments, Manager, ManagerSession, NodeIdentity } from '../control/index.js';
 import { balanceOfLabels } from '../dataplane/ingress/index.js';
-import { listeningPorts, Outside } from '../dataplane/io/index.js';
+import { listeningPorts, Outside, openTcpClientInNetns } from '../dataplane/io/index.js';
 import { type NamedService, type NameTable, serviceNames } from '../dataplane/names/index.js';
 import {
   type AddressFamily,
@@ -34,6 +36,7 @@ import { NodeTasks } from './node-tasks.js';
 import { OutsideRuntime } from './outside-runtime.js';
 import type { Runtimes } from './runtimes.js';
 import type { SavedSwarm, StateFile } from './state-file.js';
+import { NodeChecks } from './task-checks.js';
 import { RECORD_HEAD_START_MS, TaskInterfaces } from './task-interfaces.js';
 
 /** What a node in a swarm runs on. */
@@ -79,6 +82,8 @@ export class ActiveSwarm {
   readonly outside = new Outside();
   /** Of what was published here, by all live nodes. */
   readonly acknowledgements: NodeAcknowledgements;
+  /** Of this node's tasks. */
+  readonly checks: NodeChecks;
   /** Absent while the node begins. */
   #tasks: NodeTasks | undefined;
   readonly #options: ActiveSwarmOptions;
@@ -135,6 +140,15 @@ export class ActiveSwarm {
       changed: (attachment) => this.#onChanged(attachment),
     });
     this.ingress = new NodeIngress(options.log, this.attachments, options.config);
+    this.checks = new NodeChecks({
+      seed: randomInt(2 ** 32),
+      checkOf: (serviceId) => {
+        const service = this.#service(serviceId);
+        return service && readCheck(service.labels, service.ports).check;
+      },
+      openIn: openTcpClientInNetns,
+      changed: (id, isFailing) => this.#onChecked(id, isFailing),
+    });
   }
 
   /**
@@ -257,6 +271,7 @@ export class ActiveSwarm {
     // Before their interfaces: they may have something to say at their end.
     if (forget) await this.#tasks?.leave(LEAVE_TASKS_MS);
     else await this.#tasks?.close();
+    this.checks.close();
     this.acknowledgements.close();
     this.nodeApi.close();
     await this.ingress.close();
@@ -271,6 +286,7 @@ export class ActiveSwarm {
     const { config, session, runtimes, log, identity } = this.#options;
     const networks = new TaskInterfaces({
       attachments: this.attachments,
+      checks: this.checks,
       hasOthers: () => this.gossip.members().length > 1,
       acknowledgements: this.acknowledgements,
       portsOf: (serviceId) => this.#service(serviceId)?.ports ?? [],
@@ -405,6 +421,16 @@ export class ActiveSwarm {
     this.#schedule();
   }
 
+  /** The others are told by the records of its endpoints. */
+  #onChecked(taskId: string, isFailing: boolean): void {
+    const fields = { task: taskId };
+    if (isFailing) this.#options.log.warn(fields, 'task fails its checks, and is passed over');
+    else this.#options.log.info(fields, 'task passes its checks again');
+    for (const { saved, assigned } of this.attachments.list())
+      if (assigned?.service?.taskId === taskId)
+        this.attachments.setEndpointFailing(saved.id, isFailing);
+  }
+
   #onChanged(attachment: Attachment): void {
     if (attachment.state === 'up') this.#onRaised(attachment);
     else this.#schedule();
@@ -417,7 +443,7 @@ export class ActiveSwarm {
   }
 
   #recordOf({ saved, assigned }: Attachment, vni: number): EndpointRecord {
-    const { service, endpointState } = assigned ?? {};
+    const { service, endpointState, isFailing } = assigned ?? {};
     return {
       version: 1,
       networkId: saved.networkId,
@@ -431,6 +457,7 @@ export class ActiveSwarm {
       createdAtMs: saved.createdAtMs,
       ...(service && { service }),
       ...(endpointState && { state: endpointState }),
+      ...(isFailing && { isFailing }),
     };
   }
 
@@ -483,6 +510,7 @@ export class ActiveSwarm {
       raised.filter((a) => a.assigned?.purpose !== 'ingress'),
       (networkId) => this.#namesOf(networkId, endpoints),
     );
+    this.checks.follow();
     this.ingress.update({
       self: this.identity.nodeId,
       assignments: this.#assignments,
@@ -586,8 +614,8 @@ export class ActiveSwarm {
 
 function portOf({ saved, assigned }: Attachment): LocalPort {
   const { id, networkId, mac, addresses, createdAtMs } = saved;
-  const { service, endpointState: state } = assigned ?? {};
-  return { id, networkId, mac, addresses, createdAtMs, service, state };
+  const { service, endpointState: state, isFailing } = assigned ?? {};
+  return { id, networkId, mac, addresses, createdAtMs, service, state, isFailing };
 }
 
 /** By id, then by name, then by an unambiguous beginning of an id. */

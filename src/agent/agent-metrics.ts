@@ -136,6 +136,31 @@ export function createMetrics(node: SwarmNode): Metrics {
           ],
   });
   addIngressMetrics(metrics, () => active()?.ingress);
+  metrics.add({
+    name: 'shoal_task_checks_total',
+    help: "Active checks of this node's tasks by result.",
+    kind: 'counter',
+    labelNames: ['result'],
+    read: () => {
+      const stats = active()?.checks.stats();
+      return stats === undefined
+        ? []
+        : (['good', 'bad'] as const).map((result) => ({
+            labels: { result },
+            value: stats[result],
+          }));
+    },
+  });
+  metrics.add({
+    name: 'shoal_task_checks_failing',
+    help: 'Tasks of this node that fail their active checks now.',
+    kind: 'gauge',
+    labelNames: [],
+    read: () => {
+      const stats = active()?.checks.stats();
+      return stats === undefined ? [] : [{ labels: {}, value: stats.failing }];
+    },
+  });
   addManagerMetrics(metrics, () => active()?.manager);
   return metrics;
 }

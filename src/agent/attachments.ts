@@ -94,6 +94,7 @@ export interface Assigned {
   /** What the others are told of a task's endpoint. */
   readonly service?: NonNullable<EndpointRecord['service']>;
   readonly endpointState?: NonNullable<EndpointRecord['state']>;
+  readonly isFailing?: true;
 }
 
 /** A wish to raise an attachment that the manager has given already. */
@@ -236,6 +237,16 @@ export class Attachments {
     const attachment = this.#attachments.get(id);
     if (attachment?.assigned === undefined) return;
     const changed = { ...attachment, assigned: { ...attachment.assigned, endpointState } };
+    this.#attachments.set(id, changed);
+    this.#deps.changed(changed);
+  }
+
+  /** Says from now on whether a task's endpoint fails its checks. */
+  setEndpointFailing(id: string, isFailing: boolean): void {
+    const attachment = this.#attachments.get(id);
+    if (attachment?.assigned === undefined) return;
+    const { isFailing: _, ...assigned } = attachment.assigned;
+    const changed = { ...attachment, assigned: { ...assigned, ...(isFailing && { isFailing }) } };
     this.#attachments.set(id, changed);
     this.#deps.changed(changed);
   }

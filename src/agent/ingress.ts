@@ -197,6 +197,7 @@ function endpointsOf(view: IngressView): IngressEndpoint[] {
       addresses: record.addresses.map(withoutPrefix),
       state: isAway ? 'draining' : (record.state ?? 'ready'),
       isLocal: false,
+      isFailing: record.isFailing,
     });
   }
   for (const { saved, assigned, state } of attachments) {
@@ -209,6 +210,7 @@ function endpointsOf(view: IngressView): IngressEndpoint[] {
       addresses: saved.addresses.map(withoutPrefix),
       state: assigned.endpointState ?? 'ready',
       isLocal: true,
+      isFailing: assigned.isFailing,
     });
   }
   return found;

@@ -5,6 +5,7 @@ import type { AttachmentId } from '../base/swarm-model.js';
 import type { EndpointState, TaskNetworks } from '../runtime/index.js';
 import type { NodeAcknowledgements } from './acknowledgements.js';
 import type { Attachments } from './attachments.js';
+import type { NodeChecks } from './task-checks.js';
 
 /**
  * What an endpoint record is given to reach the others, who need about 20 ms. A program that starts
@@ -30,6 +31,8 @@ export interface TaskInterfacesDependencies {
   listeningPorts(netns: string, protocol: 'tcp' | 'udp'): ReadonlySet<number>;
   /** For how long connections of a task of this service may go on before it is stopped. */
   drainMs(serviceId: string): number;
+  /** Active checks of those that get work. */
+  readonly checks: Pick<NodeChecks, 'add' | 'remove'>;
   /** Every namespace that is attached has its resolver, or has failed to. */
   namesOpened(): Promise<void>;
 }
@@ -39,6 +42,8 @@ interface Wired {
   isDraining: boolean;
   readonly serviceId: string;
   readonly netns: string;
+  /** Its own, if it has one. */
+  readonly address: string | undefined;
   readonly attachments: readonly string[];
   readonly networks: readonly string[];
 }
@@ -59,6 +64,7 @@ export class TaskInterfaces implements TaskNetworks {
       isDraining: false,
       serviceId: task.serviceId,
       netns,
+      address: task.networks[0]?.addresses[0]?.replace(/\/.*$/, ''),
       attachments: task.networks.map(({ attachmentId }) => attachmentId),
       networks: task.networks.map(({ networkId }) => networkId),
     };
@@ -75,11 +81,13 @@ export class TaskInterfaces implements TaskNetworks {
     await setImmediate();
     if (this.#deps.hasOthers()) await delay(RECORD_HEAD_START_MS);
     await this.#deps.namesOpened();
+    if (endpoint === 'ready') this.#startChecks(task.id);
   }
 
   unwire(id: string): void {
     const attachments = this.#wired.get(id)?.attachments ?? [];
     this.#wired.delete(id);
+    this.#deps.checks.remove(id);
     for (const attachment of attachments) {
       // Lowering takes its turn; until then nobody shall be sent there.
       this.#deps.attachments.setEndpointState(attachment, 'draining');
@@ -97,6 +105,7 @@ export class TaskInterfaces implements TaskNetworks {
     // It may be stopped by now, or be another.
     if (wired === undefined || wired.isDraining || this.#wired.get(id) !== wired) return;
     this.#setEndpoint(id, 'ready');
+    this.#startChecks(id);
     await this.#published(id);
   }
 
@@ -107,11 +116,18 @@ export class TaskInterfaces implements TaskNetworks {
   async drain(id: string): Promise<void> {
     const wired = this.#wired.get(id);
     if (wired !== undefined) wired.isDraining = true;
+    this.#deps.checks.remove(id);
     this.#setEndpoint(id, 'draining');
     await this.#published(id);
     const { acknowledgements, drainMs } = this.#deps;
     const serviceId = this.#wired.get(id)?.serviceId ?? '';
     await Promise.all([delay(LANDING_MS), acknowledgements.freed(id, drainMs(serviceId))]);
+  }
+
+  #startChecks(id: string): void {
+    const { isDraining, serviceId, netns, address } = this.#wired.get(id) ?? { isDraining: true };
+    if (isDraining || address === undefined) return;
+    this.#deps.checks.add(id, { serviceId, netns, address });
   }
 
   #setEndpoint(id: string, state: EndpointState): void {

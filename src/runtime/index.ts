@@ -15,6 +15,7 @@ export type {
   RuntimeTask,
 } from './core/runtime.js';
 export { RuntimeError, type RuntimeErrorDetail } from './core/runtime-error.js';
+export { type ChecksReady, TaskChecks } from './core/task-checks.js';
 export type { EndpointState, PublishedTask } from './core/task-input.js';
 export {
   EngineRuntime,

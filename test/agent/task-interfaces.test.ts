@@ -12,6 +12,8 @@ const NETWORKS = [
   },
 ];
 
+const CHECKED = `10.0.1.5 of ${taskObject({}).serviceId} is checked`;
+
 /** A task's interfaces, and what is done with them in order. */
 function interfaces(listening: () => ReadonlySet<number>) {
   const told: string[] = [];
@@ -21,6 +23,10 @@ function interfaces(listening: () => ReadonlySet<number>) {
       lower: async () => undefined,
       setEndpointState: (id, state) => void told.push(`${id} is ${state}`),
       list: () => [],
+    },
+    checks: {
+      add: (_id, { address, serviceId }) => void told.push(`${address} of ${serviceId} is checked`),
+      remove: () => undefined,
     },
     hasOthers: () => false,
     acknowledgements: {
@@ -57,7 +63,7 @@ t.test('a task gets work when it listens, and counts when all know', async (t) =
   });
   await made.announce(id);
   t.equal(looks, 3);
-  t.strictSame(told, ['a1 is ready', 'all know n1']);
+  t.strictSame(told, ['a1 is ready', CHECKED, 'all know n1']);
 });
 
 t.test('one whose namespace is gone is not waited for', async (t) => {
@@ -65,7 +71,7 @@ t.test('one whose namespace is gone is not waited for', async (t) => {
     throw new Error('gone');
   });
   await made.announce(id);
-  t.strictSame(told, ['a1 is ready', 'all know n1']);
+  t.strictSame(told, ['a1 is ready', CHECKED, 'all know n1']);
 });
 
 t.test('one that is stopped before it listens gets no work after all', async (t) => {

@@ -1,4 +1,5 @@
 import { readAccess } from '../../base/access-labels.js';
+import { readCheck } from '../../base/check-labels.js';
 import { parseConstraints } from '../../base/constraint.js';
 import type { ContainerSpec, ServiceSpec } from '../../base/service-model.js';
 import { checkTemplates } from '../../base/templates.js';
@@ -9,8 +10,12 @@ import { controlRefusal } from '../wire/errors.js';
  * store, in the words of Docker's control plane as here.
  */
 export function checkServiceSpec(spec: ServiceSpec): void {
-  const { labels, task, update, rollback } = spec;
-  const [problem] = readAccess(labels).problems;
+  const { labels, task, update, rollback, endpoint } = spec;
+  const { problems } = readCheck(
+    labels,
+    (endpoint?.ports ?? []).filter(({ publishMode: mode }) => mode !== 'host'),
+  );
+  const [problem] = [...readAccess(labels).problems, ...problems];
   if (problem !== undefined) throw controlRefusal('InvalidArgument', problem);
   const constraints = parseConstraints(task.placement?.constraints ?? []);
   if (typeof constraints === 'string') throw controlRefusal('Unknown', constraints);

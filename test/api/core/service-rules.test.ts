@@ -46,6 +46,11 @@ const cases: readonly (readonly [string, ServiceSpec, string])[] = [
     'label shoal.bind=10.0.0 is not valid: it must be 1 to 256 addresses, CIDRs and names of interfaces, as in 10.0.0.0/8,::1,eth1',
   ],
   [
+    'a check of a port that is not told',
+    labelled({ 'shoal.check': 'tcp' }),
+    'label shoal.check=tcp needs shoal.check.port: the service publishes no TCP port',
+  ],
+  [
     'a rate without its time',
     labelled({ 'shoal.rate': '5' }),
     'label shoal.rate=5 is not valid: it must be new flows per second as N/s, with N from 1 up to 999999',

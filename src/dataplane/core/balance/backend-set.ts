@@ -16,6 +16,8 @@ export interface BackendEntry {
   readonly weight: number;
   /** On this node. */
   readonly isLocal: boolean;
+  /** Its node's checks of it fail. */
+  readonly isFailing?: boolean | undefined;
 }
 
 /**

@@ -40,6 +40,7 @@ export class Balancer {
   /** Smooth weighted round robin, and what slow starters have saved up. */
   #credit = new Float64Array(0);
   #config: BalanceConfig;
+  #failing: ReadonlySet<string> = new Set();
   #affinity: AffinityTable | undefined;
   #maglev: Int16Array = new Int16Array(0);
   /** Where in `ready` the next round goes on. */
@@ -74,7 +75,7 @@ export class Balancer {
     readonly refused: number;
   } {
     const { size, ready, refusedCount } = this.#set;
-    const ejected = this.#outliers.ejectedCount;
+    const ejected = this.#outliers.ejectedCount + this.#outliers.failingCount;
     return { known: size, ready: ready.length, ejected, refused: refusedCount };
   }
 
@@ -87,6 +88,7 @@ export class Balancer {
     const hadAffinity = this.#config.affinityMs > 0;
     this.#config = config;
     this.#outliers.config = config.outlier;
+    this.#setFailing();
     this.#credit.fill(0);
     if (config.affinityMs === 0) this.#affinity = undefined;
     else if (!hadAffinity) this.#affinity = new AffinityTable(this.#sharedSeed);
@@ -104,6 +106,8 @@ export class Balancer {
       this.#latencyMs[slot] = 0;
       this.#credit[slot] = 0;
     });
+    this.#failing = new Set(entries.filter((entry) => entry.isFailing).map(({ key }) => key));
+    this.#setFailing();
     this.#rebuild();
   }
 
@@ -164,6 +168,7 @@ export class Balancer {
       this.#affinity === undefined &&
       overflowAt === 0 &&
       this.#outliers.ejectedCount === 0 &&
+      this.#outliers.failingCount < Math.max(1, this.#set.ready.length) &&
       nowMs >= this.#slowUntilMs
     );
   }
@@ -181,6 +186,8 @@ export class Balancer {
     }
     let total = 0;
     for (const other of ready) {
+      // It had no part in the turns.
+      if (this.#outliers.isFailing(other)) continue;
       const own = weight[other] as number;
       total += own;
       this.#credit[other] = (this.#credit[other] as number) - own;
@@ -220,6 +227,15 @@ export class Balancer {
     if (slot === -1) return;
     this.#outliers.ended(slot);
     this.#set.active[slot] = Math.max(0, (this.#set.active[slot] as number) - 1);
+  }
+
+  /** The same ones are preferred as long as their checks fail: those that come first in this node's order. */
+  #setFailing(): void {
+    const { ready } = this.#set;
+    const failing = [...ready].filter((slot) =>
+      this.#failing.has(this.#set.keyOf(this.#set.ticketOf(slot)) ?? ''),
+    );
+    this.#outliers.setFailing(failing, ready.length);
   }
 
   #rebuild(): void {

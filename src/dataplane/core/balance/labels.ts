@@ -1,3 +1,4 @@
+import { parseDurationMs } from '../../../base/duration.js';
 import {
   BALANCE_METHODS,
   type BalanceConfig,
@@ -27,17 +28,6 @@ const WEIGHT_MAX = 1000;
 /** Requests are answered within this, and an update need not wait for connections that stay. */
 const DRAIN_MS = 5000;
 const DRAIN_MS_MAX = 60_000;
-const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
-
-/** `1h30m`, `250ms`; `undefined` for what is none. */
-export function parseDurationMs(text: string): number | undefined {
-  if (text === '0') return 0;
-  if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text)) return undefined;
-  let total = 0;
-  for (const [, count = '', , unit = ''] of text.matchAll(/(\d+(\.\d+)?)(ms|s|m|h)/g))
-    total += Number(count) * (UNITS_MS[unit] ?? 0);
-  return total;
-}
 
 /** Reads the `shoal.*` labels of `docs/service-labels.md`. Never throws: a label is a user's text. */
 export function balanceOfLabels(labels: Readonly<Record<string, string>>): BalanceLabels {

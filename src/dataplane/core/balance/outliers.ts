@@ -16,6 +16,9 @@ export class Outliers {
   /** 0: not ejected. Past: on probation. */
   #ejectedUntilMs = new Float64Array(0);
   #isOnTrial = new Uint8Array(0);
+  /** Passed over because its checks fail, for as long as they do. */
+  #isFailing = new Uint8Array(0);
+  #failingCount = 0;
   #ejectedCount = 0;
   /** Of the two backends that answered last, the later one first. */
   #answeredSlot = -1;
@@ -34,19 +37,42 @@ export class Outliers {
     this.#ejections = grown(this.#ejections, capacity);
     this.#ejectedUntilMs = grown(this.#ejectedUntilMs, capacity);
     this.#isOnTrial = grown(this.#isOnTrial, capacity);
+    this.#isFailing = grown(this.#isFailing, capacity);
   }
 
-  /** Ejected or on probation now. */
+  /** Ejected or on probation now, by what became of flows. */
   get ejectedCount(): number {
     return this.#ejectedCount;
   }
 
+  /** Passed over because their checks fail. */
+  get failingCount(): number {
+    return this.#failingCount;
+  }
+
   isEjected(slot: number): boolean {
-    return this.#ejectedUntilMs[slot] !== 0;
+    return this.#ejectedUntilMs[slot] !== 0 || this.isFailing(slot);
+  }
+
+  isFailing(slot: number): boolean {
+    return this.#isFailing[slot] === 1;
+  }
+
+  /**
+   * Those that fail their checks, in an order of preference, are passed over until they do not any more: as many as the
+   * ceiling allows, together with those that are ejected already. Each is judged by one of the two only.
+   */
+  setFailing(slots: readonly number[], readyCount: number): void {
+    for (const slot of slots) if (this.#ejectedUntilMs[slot] !== 0) this.forget(slot);
+    const most = Math.floor(readyCount * this.config.ceiling) - this.#ejectedCount;
+    this.#isFailing.fill(0);
+    this.#failingCount = Math.max(0, Math.min(slots.length, most));
+    for (const slot of slots.slice(0, this.#failingCount)) this.#isFailing[slot] = 1;
   }
 
   /** Whether a new flow may go there. */
   isOpen(slot: number, nowMs: number): boolean {
+    if (this.isFailing(slot)) return false;
     const untilMs = this.#ejectedUntilMs[slot] as number;
     return untilMs === 0 || (untilMs <= nowMs && this.#isOnTrial[slot] === 0);
   }
@@ -83,13 +109,15 @@ export class Outliers {
 
   /** @param readyCount Backends that are ready, ejected ones among them. */
   failed(slot: number, readyCount: number, nowMs: number): void {
+    if (this.isFailing(slot)) return;
     const isProbation = this.#ejectedUntilMs[slot] !== 0;
     this.#failures[slot] = (this.#failures[slot] as number) + 1;
     if (isProbation && (this.#ejectedUntilMs[slot] as number) > nowMs) return;
     if (!isProbation) {
       const { failures, ceiling } = this.config;
       if (failures === 0 || (this.#failures[slot] as number) < failures) return;
-      if (this.#ejectedCount + 1 > Math.floor(readyCount * ceiling)) return;
+      const passedOver = this.#ejectedCount + this.#failingCount;
+      if (passedOver + 1 > Math.floor(readyCount * ceiling)) return;
       this.#ejectedCount += 1;
     }
     const times = this.#ejections[slot] as number;

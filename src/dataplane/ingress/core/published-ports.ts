@@ -30,6 +30,7 @@ export interface IngressEndpoint {
   readonly addresses: readonly string[];
   readonly state: BackendState;
   readonly isLocal: boolean;
+  readonly isFailing?: boolean | undefined;
 }
 
 /** A port in the host mode: of one task of this node. */
@@ -179,12 +180,13 @@ function backendsOf(
   balance: BalanceConfig,
 ): readonly PortBackend[] {
   return endpoints
-    .flatMap(({ taskId, slot, addresses, state, isLocal }) => {
+    .flatMap(({ taskId, slot, addresses, state, isLocal, isFailing }) => {
       // One address is enough to reach a task, and IPv4 is there always.
       const address = addresses.find((a) => !a.includes(':')) ?? addresses[0];
       if (address === undefined) return [];
       const weight = balance.weights.get(slot) ?? 1;
-      return [{ key: taskId, state, weight, isLocal, address }];
+      const failing = isFailing === true ? { isFailing } : {};
+      return [{ key: taskId, state, weight, isLocal, address, ...failing }];
     })
     .sort((a, b) => compare(a.key, b.key));
 }

@@ -51,6 +51,7 @@ export interface LocalPort {
   /** Of a task; its state as in its record. */
   readonly service?: EndpointRecord['service'] | undefined;
   readonly state?: EndpointRecord['state'] | undefined;
+  readonly isFailing?: true | undefined;
 }
 
 /** A service with virtual addresses. */
@@ -170,6 +171,7 @@ interface Task {
   readonly id: string;
   readonly slot: number;
   readonly state: BackendState;
+  readonly isFailing: boolean;
   readonly isLocal: boolean;
   readonly mac: Mac;
   readonly addresses: readonly string[];
@@ -186,6 +188,7 @@ interface Claim {
   readonly port: LocalPort | undefined;
   readonly service: EndpointRecord['service'] | undefined;
   readonly state: BackendState;
+  readonly isFailing?: true | undefined;
 }
 
 class Derivation {
@@ -283,9 +286,9 @@ class Derivation {
       const segment = this.#acceptable(states.get(owner), record);
       if (segment === undefined) continue;
       const vtep = { address: record.vtepAddress, udpPort: record.vtepPort };
-      const { createdAtMs, mac, addresses, service, state = 'ready' } = record;
-      const claim = { owner, createdAtMs, mac, addresses, segment, vtep, service, state };
-      claims.push({ ...claim, port: undefined });
+      const { createdAtMs, mac, addresses, service, state = 'ready', isFailing } = record;
+      const place = { owner, createdAtMs, mac, addresses, segment, vtep };
+      claims.push({ ...place, service, state, isFailing, port: undefined });
     }
     return claims;
   }
@@ -324,7 +327,7 @@ class Derivation {
       this.#fdbSize += 1;
       segment.fdb.set(mac, { vtep: vtepKey(vtep), port: port?.id, isStatic: false });
       const held = claim.addresses.filter((cidr) => this.#addNeighbor(segment, cidr, mac));
-      addTask(segment, claim.service, claim.state, port !== undefined, mac, held);
+      addTask(segment, claim, mac, held);
     }
   }
 
@@ -340,7 +343,8 @@ class Derivation {
       const segment = this.#segments.get(record.networkId);
       const mac = parseMac(record.mac);
       if (!dead.has(owner) || segment?.vni !== record.vni || mac === undefined) continue;
-      addTask(segment, record.service, 'draining', false, mac, record.addresses);
+      const task = { service: record.service, state: 'draining', port: undefined } as const;
+      addTask(segment, task, mac, record.addresses);
     }
   }
 
@@ -435,15 +439,15 @@ class Derivation {
 
 function addTask(
   segment: SegmentDraft,
-  service: EndpointRecord['service'] | undefined,
-  state: BackendState,
-  isLocal: boolean,
+  { service, state, isFailing, port }: Pick<Claim, 'service' | 'state' | 'isFailing' | 'port'>,
   mac: Mac,
   cidrs: readonly string[],
 ): void {
   if (service === undefined) return;
   const addresses = cidrs.flatMap((cidr) => parseCidr(cidr)?.[0]?.[0].toString() ?? []);
-  const task = { id: service.taskId, slot: service.slot, state, isLocal, mac, addresses };
+  const isLocal = port !== undefined;
+  const { taskId: id, slot } = service;
+  const task = { id, slot, state, isFailing: isFailing === true, isLocal, mac, addresses };
   const held = segment.tasks.get(service.id);
   if (held === undefined) segment.tasks.set(service.id, [task]);
   else held.push(task);
@@ -451,11 +455,12 @@ function addTask(
 
 function backendsOf(tasks: readonly Task[], balance: BalanceConfig): readonly VipBackend[] {
   return tasks
-    .map(({ id, slot, state, isLocal, mac, addresses }) => ({
+    .map(({ id, slot, state, isFailing, isLocal, mac, addresses }) => ({
       key: id,
       state,
       weight: balance.weights.get(slot) ?? 1,
       isLocal,
+      ...(isFailing && { isFailing }),
       mac,
       address4: addresses.find((address) => !address.includes(':')),
       address6: addresses.find((address) => address.includes(':')),

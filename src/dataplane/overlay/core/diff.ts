@@ -255,6 +255,7 @@ function sameVip(before: Vip | undefined, after: Vip): boolean {
         one.state === other.state &&
         one.weight === other.weight &&
         one.isLocal === other.isLocal &&
+        one.isFailing === other.isFailing &&
         one.mac === other.mac &&
         one.address4 === other.address4 &&
         one.address6 === other.address6

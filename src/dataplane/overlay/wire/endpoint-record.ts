@@ -42,6 +42,7 @@ const schema = z.object({
     .readonly()
     .exactOptional(),
   state: z.enum(['starting', 'ready', 'draining']).exactOptional(),
+  isFailing: z.literal(true).exactOptional(),
 });
 
 /**
@@ -72,6 +73,8 @@ export interface EndpointRecord {
    * what is `draining` keeps its flows and gets no new ones.
    */
   readonly state?: 'starting' | 'ready' | 'draining';
+  /** Its owner's checks of it fail: it is to be passed over while there are others. */
+  readonly isFailing?: true;
 }
 
 /** Whose task an endpoint is. */

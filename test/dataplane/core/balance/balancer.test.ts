@@ -328,6 +328,71 @@ t.test('never more than the ceiling is ejected, and a lone backend never', async
   );
 });
 
+t.test(
+  'those that fail their checks are passed over, up to the ceiling, with those that are ejected',
+  async () => {
+    const step = fc.record({ failing: fc.nat(255), refuses: fc.nat(255), flows: fc.nat(20) });
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 8 }),
+        fc.constantFrom(...BALANCE_METHODS),
+        fc.integer({ min: 0, max: 100 }),
+        fc.array(step, { maxLength: 20 }),
+        (count, method, percent, steps) => {
+          const outlier = { failures: 1, ejectionMs: 1000, ceiling: percent / 100 };
+          const balancer = balancerOf({ outlier, method }, entries(count));
+          const most = Math.floor((count * percent) / 100);
+          return steps.every(({ failing, refuses, flows }, nowMs) => {
+            const isIn = (mask: number, key = '') => (mask >> Number(key.slice(4))) % 2 === 1;
+            const all = entries(count).map((e) => ({ ...e, isFailing: isIn(failing, e.key) }));
+            balancer.replace(all, nowMs);
+            for (let i = 0; i < flows; i++) {
+              const ticket = balancer.choose(client(i), i, nowMs);
+              const key = balancer.keyOf(ticket);
+              const passedOver = all.filter((e) => balancer.isEjected(e.key));
+              // All that is left was passed over.
+              if (key === undefined || passedOver.length > most) return false;
+              if (passedOver.length < count && isIn(failing, key) && balancer.isEjected(key))
+                return false;
+              if (isIn(refuses, key)) balancer.failed(ticket, nowMs);
+              balancer.ended(ticket);
+            }
+            const isFull = balancer.counts.ejected >= most;
+            return isFull || all.every((e) => !e.isFailing || balancer.isEjected(e.key));
+          });
+        },
+      ),
+      { numRuns: fuzzRuns(200) },
+    );
+  },
+);
+
+t.test('choices ahead are taken back with their turns where some fail their checks', async () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom('rr' as const, 'wrr' as const),
+      fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }),
+      fc.nat(20),
+      (method, failing, ahead) => {
+        const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5 };
+        const all = failing.map((isFailing, i) => ({
+          ...entry(`task${i}`, 'ready', false, i + 1),
+          isFailing,
+        }));
+        const [one, other] = [
+          balancerOf({ outlier, method }, all),
+          balancerOf({ outlier, method }, all),
+        ];
+        if (!one.foresees(0)) return false;
+        const given = times(ahead, () => one.choose(client(1), 0, 0));
+        for (const ticket of given.reverse()) one.withdraw(ticket);
+        return times(30, () => pick(one)).join() === times(30, () => pick(other)).join();
+      },
+    ),
+    { numRuns: fuzzRuns(200) },
+  );
+});
+
 t.test('what was tried is not chosen again, unless nothing else is left to say', async (t) => {
   const balancer = balancerOf({}, entries(3));
   const tried: number[] = [];

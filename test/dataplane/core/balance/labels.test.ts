@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import t from 'tap';
+import { parseDurationMs } from '../../../../src/base/duration.js';
 import { DEFAULT_BALANCE, sameBalance } from '../../../../src/dataplane/core/balance/config.js';
-import { balanceOfLabels, parseDurationMs } from '../../../../src/dataplane/core/balance/labels.js';
+import { balanceOfLabels } from '../../../../src/dataplane/core/balance/labels.js';
 
 t.test('durations are as Docker writes them', async (t) => {
   for (const [text, want] of [
