@@ -180,6 +180,9 @@ export class ActiveSwarm {
             busyPollMicros: config.busyPollMicros,
             sourcePorts: config.sourcePorts,
           },
+          self: identity.nodeId,
+          ring: assignments.gossipKeys,
+          dataDir: config.dataDir,
         },
         options.onFatal,
       );
@@ -244,6 +247,7 @@ export class ActiveSwarm {
       macConflicts: 0,
       addressConflicts: 0,
       vtepClaimed: 0,
+      staticUnsealed: 0,
       refused: 0,
     };
     return { ...(this.#deriveStats ?? none), malformed: this.#malformedRecords };
@@ -344,6 +348,7 @@ export class ActiveSwarm {
   #onAssignments(assignments: Assignments): void {
     this.#assignments = assignments;
     this.gossip.setKeys(assignments.gossipKeys);
+    this.dataplane.setRing(assignments.gossipKeys);
     const others = assignments.nodes.filter((node) => node.id !== this.identity.nodeId);
     this.gossip.setAdmitted(new Map(others.map((node) => [node.id, node.peerId])));
     this.gossip.join(
@@ -398,6 +403,12 @@ export class ActiveSwarm {
       throw new SwarmError(
         { code: 'SWARM_INVALID' },
         `the underlay's MTU of ${this.#underlayMtuBytes} leaves no room for an overlay: raise it`,
+      );
+    }
+    if (network.isSealed === true && !this.dataplane.canSeal) {
+      throw new SwarmError(
+        { code: 'SWARM_UNSUPPORTED' },
+        `network ${network.spec.name} is encrypted, and this node's packet driver cannot seal: use --data-path-driver portable`,
       );
     }
     const { id, vni, spec } = network;

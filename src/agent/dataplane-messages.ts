@@ -1,5 +1,6 @@
 import type { PacketIoConfig, PacketIoKind } from '../dataplane/io/index.js';
 import type { TablesUpdate } from '../dataplane/overlay/index.js';
+import type { SealsSet } from './seals.js';
 
 /** What the packet thread is started with (`workerData`). */
 export interface DataplaneWorkerData {
@@ -13,7 +14,14 @@ export interface DataplaneWorkerData {
 
 /** Main thread to packet thread; applied between two batches. */
 export type DataplaneCommand =
-  | { readonly kind: 'tables'; readonly update: TablesUpdate }
+  | {
+      readonly kind: 'tables';
+      readonly update: TablesUpdate;
+      readonly seals: readonly SealsSet[];
+    }
+  | { readonly kind: 'seals'; readonly seals: readonly SealsSet[] }
+  /** Counters to seal under, before any keys. */
+  | { readonly kind: 'allow-seals'; readonly first: bigint; readonly count: number }
   /** The packet thread owns the descriptor from now on. */
   | { readonly kind: 'add-port'; readonly index: number; readonly fd: number }
   | { readonly kind: 'remove-port'; readonly index: number }
@@ -28,6 +36,7 @@ export type DataplaneReport =
       readonly driver: PacketIoKind;
       readonly reason: string;
       readonly wakeFd: number | undefined;
+      readonly canSeal: boolean;
     }
   | { readonly kind: 'passed'; readonly number: number }
   | { readonly kind: 'port-taken'; readonly port: number }

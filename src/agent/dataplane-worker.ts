@@ -43,7 +43,14 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
     switch (command.kind) {
       case 'tables':
         programVteps(command.update, io);
+        for (const { index, keys } of command.seals) io.setSeals(index, keys);
         vtep.apply(command.update);
+        return true;
+      case 'seals':
+        for (const { index, keys } of command.seals) io.setSeals(index, keys);
+        return true;
+      case 'allow-seals':
+        io.allowSeals(command.first, command.count);
         return true;
       case 'add-port':
         io.addPort(command.index, command.fd);
@@ -72,7 +79,7 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
   const opened = openPacketIo(data.driver, data.io, { poll, stats: ioCounters });
   io = opened.io;
   const { reason, wakeFd } = opened;
-  report({ kind: 'ready', driver: io.kind, reason, wakeFd });
+  report({ kind: 'ready', driver: io.kind, reason, wakeFd, canSeal: io.canSeal });
   if (wakeFd !== undefined) {
     // Returns when the loop has ended.
     io.start(vtep);

@@ -6,6 +6,7 @@ import {
   type PacketIoConfig,
   type PacketIoKind,
   type PacketIoStats,
+  type RingKey,
   readStats,
   STATS_FIELDS,
 } from '../dataplane/io/index.js';
@@ -23,9 +24,13 @@ import type {
   DataplaneReport,
   DataplaneWorkerData,
 } from './dataplane-messages.js';
+import { SealCounter } from './seal-counter.js';
+import { Seals } from './seals.js';
 
 const START_TIMEOUT_MS = 10_000;
 const STOP_TIMEOUT_MS = 3000;
+/** How often it is looked whether counters of sealed datagrams run low. */
+const COUNTER_INTERVAL_MS = 60_000;
 
 const EVENTFD_ONE = (() => {
   const bytes = Buffer.alloc(8);
@@ -36,6 +41,11 @@ const EVENTFD_ONE = (() => {
 export interface DataplaneConfig {
   readonly driver: PacketIoKind | 'auto';
   readonly io: PacketIoConfig;
+  /** Id of this node. */
+  readonly self: string;
+  /** The swarm's keys, of which those of sealed networks are derived; the first seals. */
+  readonly ring: readonly RingKey[];
+  readonly dataDir: string;
 }
 
 /**
@@ -47,6 +57,11 @@ export class Dataplane {
   readonly driver: PacketIoKind;
   /** Why this driver: one clause. */
   readonly reason: string;
+  /** Whether networks whose datagrams are sealed can be had here. */
+  readonly canSeal: boolean;
+  readonly #seals: Seals;
+  readonly #sealCounter: SealCounter;
+  readonly #counterTimer: NodeJS.Timeout;
   readonly #worker: Worker;
   readonly #wakeFd: number | undefined;
   readonly #counters: Float64Array;
@@ -62,6 +77,7 @@ export class Dataplane {
 
   private constructor(
     worker: Worker,
+    config: DataplaneConfig,
     ready: Extract<DataplaneReport, { kind: 'ready' }>,
     counters: Float64Array,
     ioCounters: Float64Array,
@@ -70,6 +86,7 @@ export class Dataplane {
     this.#worker = worker;
     this.driver = ready.driver;
     this.reason = ready.reason;
+    this.canSeal = ready.canSeal;
     this.#wakeFd = ready.wakeFd;
     this.#counters = counters;
     this.#ioCounters = ioCounters;
@@ -81,6 +98,23 @@ export class Dataplane {
       this.#passed(Number.POSITIVE_INFINITY);
       if (!this.#closing) onFailure(new Error('the packet thread ended'));
     });
+    this.#seals = new Seals(config.self, config.ring);
+    this.#sealCounter = new SealCounter(config.dataDir, Date.now());
+    this.#allowSeals();
+    this.#counterTimer = setInterval(() => {
+      if (this.#sealCounter.extend(this.ioStats().datagramsSealed)) this.#allowSeals();
+    }, COUNTER_INTERVAL_MS).unref();
+  }
+
+  #allowSeals(): void {
+    const { first, allowed: count } = this.#sealCounter;
+    this.#command({ kind: 'allow-seals', first, count });
+  }
+
+  /** Another ring of the swarm; what is on its way still opens while its key is in it. */
+  setRing(ring: readonly RingKey[]): void {
+    const seals = this.#seals.setRing(ring);
+    if (seals.length > 0) this.#command({ kind: 'seals', seals });
   }
 
   /**
@@ -111,7 +145,7 @@ export class Dataplane {
     });
     try {
       const ready = await firstReport(worker);
-      return new Dataplane(worker, ready, counters, ioCounters, onFailure);
+      return new Dataplane(worker, config, ready, counters, ioCounters, onFailure);
     } catch (error) {
       await worker.terminate();
       throw error;
@@ -123,7 +157,7 @@ export class Dataplane {
     const { update, published } = diffTables(this.#published, tables);
     this.#published = published;
     this.#isBarrierLast = false;
-    this.#command({ kind: 'tables', update });
+    this.#command({ kind: 'tables', update, seals: this.#seals.follow(published) });
   }
 
   /** Resolves when packets are decided by the tables that were published last. */
@@ -169,6 +203,7 @@ export class Dataplane {
 
   async close(): Promise<void> {
     this.#closing = true;
+    clearInterval(this.#counterTimer);
     const stopped = new Promise<void>((resolve) => {
       this.#worker.once('exit', () => resolve());
       setTimeout(resolve, STOP_TIMEOUT_MS).unref();

@@ -153,6 +153,8 @@ export interface NetworkObject extends ObjectMeta {
   readonly subnets: readonly Subnet[];
   /** MTU that the user asked for; `undefined`: from the underlay. */
   readonly mtuBytes?: number;
+  /** Its datagrams are sealed on the underlay. */
+  readonly isSealed?: true;
 }
 
 /** An address on a network held by one thing on one node: what Docker calls an attachment task. */

@@ -80,7 +80,7 @@ export class PatchPanel implements PacketHandler {
       const length = batch.rowLength[row] ?? 0;
       const sender = batch.rowSender[row] ?? 0;
       this.#lastSender = batch.arena.toString('hex', sender, sender + 16);
-      this.#lastSealer = batch.rowSealer[row] ?? -2;
+      this.#lastSealer = (batch.rowSealer[row] ?? -2) - 1;
       if (length < VXLAN_BYTES + 14) continue;
       const vni = batch.view.getUint32(offset + 4) >>> 8;
       for (const action of this.#routes.vnis[vni] ?? [])

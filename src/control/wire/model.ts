@@ -135,4 +135,5 @@ export const networkSchema: z.ZodType<NetworkObject> = z.object({
     }),
   ),
   mtuBytes: z.int().exactOptional(),
+  isSealed: z.literal(true).exactOptional(),
 });

@@ -13,8 +13,8 @@ export const TO_PORT = 2;
 /** To a VTEP, and sealed: whoever cannot seal drops it. */
 export const TO_VTEP_SEALED = 3;
 
-/** `rowSealer` of a datagram that came as it is. */
-export const UNSEALED = -1;
+/** `rowSealer` of a datagram that came as it is: 0, so that a row about which nothing was said counts as such. */
+export const UNSEALED = 0;
 
 /** `rowGsoType`: the virtio-net header's GSO types, virtio 1.2 §5.1.6. */
 export const GSO_NONE = 0;
@@ -52,7 +52,7 @@ export class PacketBatch {
   readonly rowFlags = new Uint8Array(ROWS_MAX);
   /** Ingress: arena offset of the sender's address, 16 bytes, IPv4 as `::ffff:a.b.c.d`. */
   readonly rowSender = new Int32Array(ROWS_MAX);
-  /** Ingress: index of the VTEP that sealed it, or `UNSEALED`. */
+  /** Ingress: one more than the index of the VTEP that sealed it, or `UNSEALED`. */
   readonly rowSealer = new Int32Array(ROWS_MAX);
 
   outCount = 0;

@@ -5,6 +5,7 @@ export type {
   PacketIoKind,
   PacketIoStats,
 } from '../core/packet-io.js';
+export type { SealKeys } from '../core/seal.js';
 export {
   answerOutside,
   configureLink,
@@ -43,6 +44,7 @@ export {
 export { type OpenedPacketIo, openPacketIo, type PacketIoDependencies } from './open.js';
 export { OUTSIDE_BRIDGE, Outside } from './outside.js';
 export { PortablePacketIo } from './portable.js';
+export { deriveSealKeys, type RingKey } from './seal-keys.js';
 export {
   openEventfd,
   openTcpListener,

@@ -265,14 +265,14 @@ export class MemoryPacketIo implements PacketIo {
         const opened =
           payload[0] === SEALED_MARKER
             ? this.#sealer.openCounted(payload, this.#stats)
-            : { vtep: UNSEALED, plain: payload };
+            : { sealer: UNSEALED, plain: payload };
         if (opened === undefined) continue;
         const sender = end;
         batch.arena.set(parseAddress(from) ?? new Uint8Array(ADDRESS_BYTES), sender);
         const row = this.#appendRow(sender + ADDRESS_BYTES, opened.plain);
         end = (batch.rowOffset[row] as number) + opened.plain.length;
         batch.rowSender[row] = sender;
-        batch.rowSealer[row] = opened.vtep;
+        batch.rowSealer[row] = opened.sealer;
       }
       handler.ingress(batch);
       this.#perform();

@@ -278,8 +278,8 @@ export class PortablePacketIo implements PacketIo {
     const opened =
       datagram[0] === SEALED_MARKER
         ? this.#sealer.openCounted(datagram, this.#stats)
-        : { vtep: UNSEALED, plain: datagram };
-    if (opened !== undefined) this.#appendDatagram(from, opened.plain, opened.vtep);
+        : { sealer: UNSEALED, plain: datagram };
+    if (opened !== undefined) this.#appendDatagram(from, opened.plain, opened.sealer);
   }
 
   #appendDatagram(from: Uint8Array, payload: Buffer, sealer: number): void {

@@ -27,8 +27,8 @@ export type OpenDrop =
   | 'openReplayedDrops';
 
 export interface Opened {
-  /** Index of the VTEP that sealed it. */
-  readonly vtep: number;
+  /** One more than the index of the VTEP that sealed it: `rowSealer` of a batch. */
+  readonly sealer: number;
   /** The VXLAN datagram. */
   readonly plain: Buffer;
 }
@@ -167,7 +167,7 @@ export class Sealer {
       const plain = decrypted(key, secret, datagram);
       if (plain === undefined) continue;
       window.accept(counter);
-      return { vtep, plain };
+      return { sealer: vtep + 1, plain };
     }
     return drop;
   }

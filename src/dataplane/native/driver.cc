@@ -426,7 +426,7 @@ bool Driver::openRow(int row, uint8_t* datagram, uint32_t length) {
   if (length == 0 || datagram[0] != kSealedMarker) {
     ingress_.rowOffset[row] = static_cast<int32_t>(offset);
     ingress_.rowLength[row] = static_cast<int32_t>(length);
-    ingress_.rowSealer[row] = -1;
+    ingress_.rowSealer[row] = 0;
     return true;
   }
   const int sealer = seals_.open(datagram, length);
@@ -437,7 +437,7 @@ bool Driver::openRow(int row, uint8_t* datagram, uint32_t length) {
   stats_.at(Stat::kDatagramsOpened) += 1;
   ingress_.rowOffset[row] = static_cast<int32_t>(offset + kSealedHeaderBytes);
   ingress_.rowLength[row] = static_cast<int32_t>(length - kSealBytes);
-  ingress_.rowSealer[row] = sealer;
+  ingress_.rowSealer[row] = sealer + 1;
   return true;
 }
 

@@ -71,7 +71,7 @@ t.test('the bytes of a sealed datagram are what they were', async (t) => {
   );
   const opened = sealer.open(sealed ?? Buffer.alloc(0));
   t.same(opened, {
-    vtep: 0,
+    sealer: 1,
     plain: Buffer.concat([Buffer.from('08000000abcdef00', 'hex'), frame]),
   });
 });

@@ -45,7 +45,7 @@ export function createNetwork(
   command: CommandOf<'network_create'>,
 ): Decision {
   const { spec } = command;
-  const { mtuBytes, vni: wantedVni } = checkNetworkSpec(spec);
+  const { mtuBytes, vni: wantedVni, isSealed } = checkNetworkSpec(spec);
   const others = [...state.rows('network')];
   if (others.length >= NETWORKS_MAX)
     throw exhausted('network', `the swarm has ${NETWORKS_MAX} networks, and no room for more`);
@@ -69,6 +69,7 @@ export function createNetwork(
       taken: others.flatMap((other) => other.subnets.map((subnet) => cidrOf(subnet.subnet))),
     }),
     ...(mtuBytes === undefined ? {} : { mtuBytes }),
+    ...(isSealed && { isSealed }),
   };
   return { id: network.id, changes: [change(state, 'network', network.id, network)] };
 }

@@ -19,7 +19,12 @@ export const OPTION_ENCRYPTED = 'encrypted';
 export interface NetworkOptions {
   readonly mtuBytes?: number;
   readonly vni?: number;
+  readonly isSealed?: true;
 }
+
+/** Words of Go's strconv.ParseBool; an option without a value comes as an empty text, and is on. */
+const ON = new Set(['', '1', 't', 'T', 'true', 'TRUE', 'True']);
+const OFF = new Set(['0', 'f', 'F', 'false', 'FALSE', 'False']);
 
 /**
  * Judges everything about a network that needs no look at other networks.
@@ -40,15 +45,18 @@ export function checkNetworkSpec(spec: NetworkSpec): NetworkOptions {
     throw invalid(`IPAM driver ${spec.ipamDriver} is unknown: use the default one`);
   if (spec.ingress && spec.attachable) throw invalid('ingress network cannot be attachable');
   if (spec.ingress && spec.internal) throw invalid('ingress network cannot be internal');
-  const encrypted = spec.driverOptions[OPTION_ENCRYPTED];
-  if (encrypted !== undefined && encrypted !== 'false')
-    throw unsupported(
-      'encrypted overlay networks are not supported yet: create the network without --opt encrypted',
-    );
   return {
     ...mtuOf(spec.driverOptions[OPTION_MTU]),
     ...vniOf(spec.driverOptions[OPTION_VNI_LIST]),
+    ...sealedOf(spec.driverOptions[OPTION_ENCRYPTED]),
   };
+}
+
+function sealedOf(text: string | undefined): { isSealed?: true } {
+  if (text === undefined || OFF.has(text)) return {};
+  if (!ON.has(text))
+    throw invalid(`invalid value ${text} of option ${OPTION_ENCRYPTED}: say true or false`);
+  return { isSealed: true };
 }
 
 function mtuOf(text: string | undefined): { mtuBytes?: number } {

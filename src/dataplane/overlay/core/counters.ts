@@ -59,6 +59,10 @@ export const OVERLAY_DROPS = [
   'vni_unknown',
   /** The sender has no endpoint in that segment and is not configured. */
   'vtep_unknown',
+  /** In the clear, and the segment's datagrams are sealed. */
+  'unsealed',
+  /** Sealed, and the segment's datagrams are not. */
+  'seal_unexpected',
   /** One of our own: our address as sender, or a local port's MAC as source. */
   'looped',
   'inner_truncated',

@@ -33,6 +33,8 @@ export interface OverlayNetwork {
   readonly subnets: readonly { readonly subnet: string }[];
   /** What the user asked for; the underlay's MTU less encapsulation is the ceiling anyway. */
   readonly mtuBytes?: number | undefined;
+  /** Its datagrams are sealed on the underlay. */
+  readonly isSealed?: boolean | undefined;
   /** On the ingress network clients outside are spoken with under their own addresses. */
   readonly spec?: { readonly ingress?: boolean | undefined };
 }
@@ -109,6 +111,8 @@ export interface DeriveStats {
   addressConflicts: number;
   /** Records of others that name this node's VTEP as theirs. */
   vtepClaimed: number;
+  /** Configured VTEPs in segments whose datagrams are sealed. */
+  staticUnsealed: number;
   /** Entries beyond a `…_MAX`. */
   refused: number;
 }
@@ -124,7 +128,7 @@ export function segmentMtuBytes(
   underlayMtuBytes: number,
   family: AddressFamily,
 ): number | undefined {
-  const ceiling = overlayMtuBytes(underlayMtuBytes, family);
+  const ceiling = overlayMtuBytes(underlayMtuBytes, family, network.isSealed === true);
   if (ceiling === undefined) return undefined;
   return Math.min(network.mtuBytes ?? ceiling, ceiling);
 }
@@ -157,6 +161,7 @@ interface SegmentDraft {
   readonly vni: number;
   readonly mtuBytes: number;
   readonly hasReturns: boolean;
+  readonly isSealed: boolean;
   readonly subnets: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][];
   readonly fdb: Map<Mac, FdbEntry>;
   readonly neighbors: Map<string, Mac>;
@@ -197,6 +202,7 @@ class Derivation {
   readonly #segments = new Map<string, SegmentDraft>();
   readonly #vteps = new Map<VtepKey, VtepPlace>();
   readonly #ports = new Map<string, PortEntry>();
+  readonly #sealPeers = new Map<VtepKey, string>();
   #fdbSize = 0;
   #neighborsSize = 0;
   #vipsSize = 0;
@@ -209,6 +215,7 @@ class Derivation {
     macConflicts: 0,
     addressConflicts: 0,
     vtepClaimed: 0,
+    staticUnsealed: 0,
     refused: 0,
   };
 
@@ -233,7 +240,13 @@ class Derivation {
       .slice(0, OWN_ADDRESSES_MAX);
     this.#stats.refused += own.size - ownAddresses.length;
     return {
-      tables: { segments, vteps: this.#vteps, ports: this.#ports, ownAddresses },
+      tables: {
+        segments,
+        vteps: this.#vteps,
+        ports: this.#ports,
+        sealPeers: this.#sealPeers,
+        ownAddresses,
+      },
       stats: this.#stats,
     };
   }
@@ -252,6 +265,7 @@ class Derivation {
         vni: network.vni,
         mtuBytes,
         hasReturns: network.spec?.ingress === true,
+        isSealed: network.isSealed === true,
         subnets: network.subnets.flatMap(({ subnet }) => parseCidr(subnet) ?? []),
         fdb: new Map(),
         neighbors: new Map(),
@@ -316,8 +330,11 @@ class Derivation {
     // A port that loses its MAC below still is one, so that what it sends is counted, and a VTEP
     // still is a sender; the FDB decides what is thought of their frames.
     if (port === undefined) {
-      segment.flood.add(vtepKey(vtep));
+      const key = vtepKey(vtep);
+      segment.flood.add(key);
       segment.senders.add(vtep.address);
+      // Of two nodes that claim one VTEP the one with the older endpoint has it.
+      if (segment.isSealed && !this.#sealPeers.has(key)) this.#sealPeers.set(key, claim.owner);
     }
     if (mac === undefined || segment.fdb.has(mac)) {
       this.#stats.macConflicts += 1;
@@ -411,6 +428,11 @@ class Derivation {
       this.#stats.networkUnknown += 1;
       return;
     }
+    // What is foreign has no keys: frames of a sealed segment do not go there.
+    if (segment.isSealed) {
+      this.#stats.staticUnsealed += 1;
+      return;
+    }
     if (key === this.#selfKey || !this.#addVtep(vtep)) {
       this.#stats.refused += 1;
       return;
@@ -429,11 +451,11 @@ class Derivation {
   }
 
   #finish(draft: SegmentDraft): Segment {
-    const { flood, senders, vni, mtuBytes, hasReturns, fdb, neighbors, vips } = draft;
+    const { flood, senders, vni, mtuBytes, hasReturns, isSealed, fdb, neighbors, vips } = draft;
     const floodList = [...flood].sort().slice(0, FLOOD_MAX);
     this.#stats.refused += flood.size - floodList.length;
     const rest = { fdb, neighbors, floodList, senders: [...senders].sort(), vips };
-    return { vni, mtuBytes, hasReturns, ...rest };
+    return { vni, mtuBytes, hasReturns, isSealed, ...rest };
   }
 }
 

@@ -61,6 +61,7 @@ export interface SegmentSet {
   readonly vni: number;
   readonly mtuBytes: number;
   readonly hasReturns: boolean;
+  readonly isSealed: boolean;
   /** VTEP indexes. */
   readonly floodList: readonly number[];
 }
@@ -168,8 +169,8 @@ function compare(from: PublishedTables, to: PublishedTables): TablesUpdate {
     const after = to.tables.segments.get(vni);
     if (after !== undefined && !sameSegment(before, after)) {
       const floodList = after.floodList.map((key) => indexOf(to.vtepIndexes, key));
-      const { mtuBytes, hasReturns } = after;
-      draft.segmentsSet.push({ vni, mtuBytes, hasReturns, floodList });
+      const { mtuBytes, hasReturns, isSealed } = after;
+      draft.segmentsSet.push({ vni, mtuBytes, hasReturns, isSealed, floodList });
     }
     compareFdb(vni, before, after, to, draft);
     compareNeighbors(vni, before, after, draft);
@@ -269,6 +270,7 @@ function sameSegment(before: Segment | undefined, after: Segment): boolean {
     before !== undefined &&
     before.mtuBytes === after.mtuBytes &&
     before.hasReturns === after.hasReturns &&
+    before.isSealed === after.isSealed &&
     before.floodList.length === after.floodList.length &&
     before.floodList.every((key, i) => key === after.floodList[i])
   );

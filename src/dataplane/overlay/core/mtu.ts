@@ -1,6 +1,7 @@
 import { ETHERNET_HEADER_BYTES } from '../../wire/ethernet.js';
 import { IPV4_HEADER_BYTES } from '../../wire/ipv4.js';
 import { IPV6_HEADER_BYTES, IPV6_MTU_MIN_BYTES } from '../../wire/ipv6.js';
+import { SEAL_BYTES } from '../../wire/sealed.js';
 import { UDP_HEADER_BYTES } from '../../wire/udp.js';
 import { VXLAN_HEADER_BYTES } from '../../wire/vxlan.js';
 
@@ -12,7 +13,8 @@ export type AddressFamily = keyof typeof OUTER_IP_BYTES;
  * The largest IP packet that an overlay endpoint may send without the outer datagram exceeding
  * the underlay MTU.
  *
- * Encapsulation costs 50 bytes over IPv4 and 70 over IPv6: inner Ethernet, VXLAN, UDP, outer IP.
+ * Encapsulation costs 50 bytes over IPv4 and 70 over IPv6: inner Ethernet, VXLAN, UDP, outer IP; and 28
+ * more where datagrams are sealed.
  * A VTEP must not fragment (RFC 7348 §4.3), so this is a hard ceiling, not a hint.
  *
  * @param underlayMtuBytes IP MTU of the link that carries the tunnel, without Ethernet.
@@ -23,9 +25,11 @@ export type AddressFamily = keyof typeof OUTER_IP_BYTES;
 export function overlayMtuBytes(
   underlayMtuBytes: number,
   family: AddressFamily,
+  isSealed: boolean,
 ): number | undefined {
-  const overheadBytes =
-    ETHERNET_HEADER_BYTES + VXLAN_HEADER_BYTES + UDP_HEADER_BYTES + OUTER_IP_BYTES[family];
+  const sealBytes = isSealed ? SEAL_BYTES : 0;
+  const innerBytes = ETHERNET_HEADER_BYTES + VXLAN_HEADER_BYTES + sealBytes;
+  const overheadBytes = innerBytes + UDP_HEADER_BYTES + OUTER_IP_BYTES[family];
   const mtuBytes = underlayMtuBytes - overheadBytes;
   return mtuBytes >= IPV6_MTU_MIN_BYTES ? mtuBytes : undefined;
 }

@@ -35,6 +35,7 @@ export interface SegmentState {
   readonly icmpBucket: TokenBucket;
   mtuBytes: number;
   hasReturns: boolean;
+  isSealed: boolean;
   /** Services with virtual addresses; 0 for most segments, whose frames are not looked into. */
   vipCount: number;
   /** VTEP indexes. */
@@ -102,6 +103,11 @@ export class SegmentTable {
     return this.#own.get(a, b, c, d, 0) !== ABSENT;
   }
 
+  /** One of the four words of a VTEP's address. */
+  vtepWord(vtep: number, word: number): number {
+    return this.#vtepWords[vtep * 4 + word] as number;
+  }
+
   /** Whether the VTEP's address is the given one. */
   isVtepAt(vtep: number, a: number, b: number, c: number, d: number): boolean {
     const words = this.#vtepWords;
@@ -165,7 +171,7 @@ export class SegmentTable {
   }
 
   #setSegment(
-    { vni, mtuBytes, hasReturns, floodList }: SegmentSet,
+    { vni, mtuBytes, hasReturns, isSealed, floodList }: SegmentSet,
     counters: Float64Array,
     nowMs: number,
   ): boolean {
@@ -173,6 +179,7 @@ export class SegmentTable {
     if (held !== undefined) {
       held.mtuBytes = mtuBytes;
       held.hasReturns = hasReturns;
+      held.isSealed = isSealed;
       held.floodList = Int32Array.from(floodList);
       return true;
     }
@@ -191,6 +198,7 @@ export class SegmentTable {
       icmpBucket: new TokenBucket(icmpPerSecond, icmpBurst, nowMs),
       mtuBytes,
       hasReturns,
+      isSealed,
       vipCount: 0,
       floodList: Int32Array.from(floodList),
       ports: new Int32Array(0),

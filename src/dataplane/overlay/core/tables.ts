@@ -52,6 +52,8 @@ export interface Segment {
   readonly senders: readonly string[];
   /** Endpoints are spoken to from addresses that are none here, and answers find back. */
   readonly hasReturns: boolean;
+  /** Datagrams of it are sealed on the underlay, and taken in no other way. */
+  readonly isSealed: boolean;
   /** By the id of the service. */
   readonly vips: ReadonlyMap<string, Vip>;
 }
@@ -85,6 +87,8 @@ export interface Tables {
   readonly segments: ReadonlyMap<number, Segment>;
   readonly vteps: ReadonlyMap<VtepKey, VtepPlace>;
   readonly ports: ReadonlyMap<string, PortEntry>;
+  /** Nodes by their VTEPs, as far as they share a sealed segment with this one. */
+  readonly sealPeers: ReadonlyMap<VtepKey, string>;
   /** Own underlay addresses, sorted: a datagram from one of them is a loop. */
   readonly ownAddresses: readonly string[];
 }
@@ -93,6 +97,7 @@ export const NO_TABLES: Tables = {
   segments: new Map(),
   vteps: new Map(),
   ports: new Map(),
+  sealPeers: new Map(),
   ownAddresses: [],
 };
 

@@ -1,5 +1,5 @@
 import { assert } from '../../../base/assert.js';
-import { GSO_NONE, OUTPUTS_MAX, type PacketBatch } from '../../core/batch.js';
+import { GSO_NONE, OUTPUTS_MAX, type PacketBatch, UNSEALED } from '../../core/batch.js';
 import type { PacketHandler } from '../../core/packet-io.js';
 import {
   ARP_REQUEST,
@@ -127,6 +127,7 @@ export class Vtep implements PacketHandler {
 
   #ingressSegment: SegmentState | undefined;
   #ingressVni = -1;
+  #sealer = UNSEALED;
   #senderA = 0;
   #senderB = 0;
   #senderC = 0;
@@ -281,7 +282,7 @@ export class Vtep implements PacketHandler {
       offset + length,
       view.getUint16(offset + ETHERNET_TYPE_OFFSET),
     );
-    batch.emitToVtep(-1, offset, length, place >>> 1, segment.vni, hash);
+    batch.emitToVtep(-1, offset, length, place >>> 1, segment.vni, hash, segment.isSealed);
     this.#countTx(segment, length);
   }
 
@@ -313,7 +314,7 @@ export class Vtep implements PacketHandler {
     if (batch.outCount >= OUTPUTS_MAX) return this.#drop('batch_full');
     if ((place & 1) === 0) {
       const hash = flowHash(view, offset, end, etherType);
-      batch.emitToVtep(row, offset, length, place >>> 1, segment.vni, hash);
+      batch.emitToVtep(row, offset, length, place >>> 1, segment.vni, hash, segment.isSealed);
       this.#countTx(segment, length);
     } else if (place >>> 1 === port) {
       this.#drop('hairpin');
@@ -347,7 +348,8 @@ export class Vtep implements PacketHandler {
     this.#count(TOTAL_INDEX.floodFrames, 1);
     const hash = flowHash(batch.view, offset, end, etherType);
     for (let i = 0; i < floodList.length; i++) {
-      batch.emitToVtep(row, offset, length, floodList[i] as number, segment.vni, hash);
+      const vtep = floodList[i] as number;
+      batch.emitToVtep(row, offset, length, vtep, segment.vni, hash, segment.isSealed);
       this.#countTx(segment, length);
     }
     for (let i = 0; i < ports.length; i++) {
@@ -454,7 +456,10 @@ export class Vtep implements PacketHandler {
     const end = start + (batch.rowLength[row] as number);
     const vni = decodeVxlanHeader(view, start, end);
     if (typeof vni !== 'number') return this.#drop(vni);
-    const segment = this.#admit(view, batch.rowSender[row] as number, vni);
+    const sealer = batch.rowSealer[row] as number;
+    const sender = batch.rowSender[row] as number;
+    const segment =
+      sealer === UNSEALED ? this.#admit(view, sender, vni) : this.#admitSealed(sealer, vni);
     if (segment === undefined) return;
 
     const offset = start + VXLAN_HEADER_BYTES;
@@ -497,8 +502,31 @@ export class Vtep implements PacketHandler {
     const b = view.getInt32(sender + 4);
     const c = view.getInt32(sender + 8);
     const d = view.getInt32(sender + 12);
+    return this.#admitFrom(UNSEALED, a, b, c, d, vni);
+  }
+
+  /** Who sealed it is who sent it, whatever address a network has given the datagram on its way. */
+  #admitSealed(sealer: number, vni: number): SegmentState | undefined {
+    const tables = this.#tables;
+    const vtep = sealer - 1;
+    const a = tables.vtepWord(vtep, 0);
+    const b = tables.vtepWord(vtep, 1);
+    const c = tables.vtepWord(vtep, 2);
+    const d = tables.vtepWord(vtep, 3);
+    return this.#admitFrom(sealer, a, b, c, d, vni);
+  }
+
+  #admitFrom(
+    sealer: number,
+    a: number,
+    b: number,
+    c: number,
+    d: number,
+    vni: number,
+  ): SegmentState | undefined {
     if (
       this.#ingressVni === vni &&
+      this.#sealer === sealer &&
       this.#senderD === d &&
       this.#senderC === c &&
       this.#senderB === b &&
@@ -510,8 +538,11 @@ export class Vtep implements PacketHandler {
     if (this.#tables.isOwnAddress(a, b, c, d)) this.#drop('looped');
     else if (segment === undefined) this.#drop('vni_unknown');
     else if (!this.#tables.isSender(segment.slot, a, b, c, d)) this.#drop('vtep_unknown');
+    else if (segment.isSealed && sealer === UNSEALED) this.#drop('unsealed');
+    else if (!segment.isSealed && sealer !== UNSEALED) this.#drop('seal_unexpected');
     else {
       this.#ingressVni = vni;
+      this.#sealer = sealer;
       this.#ingressSegment = segment;
       this.#senderA = a;
       this.#senderB = b;
@@ -538,6 +569,9 @@ export class Vtep implements PacketHandler {
     const place = this.#sourcePlace;
     if (place === ABSENT) return true;
     if ((place & 1) === 1) return !this.#consume('looped');
+    // Several nodes can share an address behind a translator; a seal tells them apart.
+    if (this.#sealer !== UNSEALED)
+      return place >>> 1 === this.#sealer - 1 || !this.#consume('mac_spoofed');
     const isSenders = this.#tables.isVtepAt(
       place >>> 1,
       this.#senderA,

@@ -96,12 +96,7 @@ t.test('what a network asks for is judged in one sentence', async (t) => {
     [option(mtu, '65536'), 'SWARM_INVALID', /invalid MTU/],
     [option(mtu, '1400.5'), 'SWARM_INVALID', /invalid MTU/],
     [option(mtu, ''), 'SWARM_INVALID', /invalid MTU/],
-    [
-      option('encrypted', ''),
-      'SWARM_UNSUPPORTED',
-      /^encrypted overlay networks are not supported yet: create the network without --opt encrypted$/,
-    ],
-    [option('encrypted', 'true'), 'SWARM_UNSUPPORTED', /encrypted/],
+    [option('encrypted', 'yes'), 'SWARM_INVALID', /^invalid value yes of option encrypted/],
     [option(vnis, '4096'), 'SWARM_INVALID', /already used by network net1/],
     [option(vnis, '0'), 'SWARM_INVALID', /1 to 16777215/],
     [option(vnis, '16777216'), 'SWARM_INVALID', /1 to 16777215/],

@@ -17,7 +17,7 @@ import { endpointOf, inputsOf, macOfEndpoint, portOf } from '../../../support/ov
 
 const mac = (n: number) => parseMac(macOfEndpoint(n)) ?? 0;
 
-t.test('encapsulation costs 50 bytes over IPv4 and 70 over IPv6', async (t) => {
+t.test('encapsulation costs 50 bytes over IPv4 and 70 over IPv6, and 28 if sealed', async (t) => {
   const cases = [
     [1500, 'ipv4', 1450],
     [1500, 'ipv6', 1430],
@@ -27,9 +27,35 @@ t.test('encapsulation costs 50 bytes over IPv4 and 70 over IPv6', async (t) => {
     [1350, 'ipv6', 1280],
     [1349, 'ipv6', undefined],
     [0, 'ipv4', undefined],
+    [1500, 'ipv4', 1422, true],
+    [1500, 'ipv6', 1402, true],
+    [1357, 'ipv4', undefined, true],
   ] as const;
-  for (const [underlay, family, want] of cases)
-    t.equal(overlayMtuBytes(underlay, family), want, `${underlay} ${family}`);
+  for (const [underlay, family, want, isSealed = false] of cases)
+    t.equal(overlayMtuBytes(underlay, family, isSealed), want, `${underlay} ${family}`);
+});
+
+t.test('who shares a sealed network with us has keys, and no foreign VTEP is in it', async (t) => {
+  const [plain] = inputsOf({}).networks;
+  const sealed = { id: 'sealed', vni: 4098, subnets: [{ subnet: '10.0.2.0/24' }], isSealed: true };
+  const { tables, stats } = deriveTables(
+    inputsOf({
+      networks: [plain as never, sealed],
+      endpoints: [
+        endpointOf('b', 2),
+        endpointOf('c', 3, { networkId: 'sealed', vni: 4098, addresses: ['10.0.2.3/24'] }),
+      ],
+      staticVteps: [
+        { vni: 4098, address: '203.0.113.1', udpPort: 4789, macs: [macOfEndpoint(9)], flood: true },
+      ],
+    }),
+  );
+  t.strictSame([...tables.sealPeers], [['192.0.2.99 4789', 'c']]);
+  t.equal(tables.segments.get(4098)?.isSealed, true);
+  t.equal(tables.segments.get(4098)?.mtuBytes, 1422);
+  t.strictSame(tables.segments.get(4098)?.floodList, ['192.0.2.99 4789']);
+  t.equal(tables.segments.get(4097)?.isSealed, false);
+  t.equal(stats.staticUnsealed, 1);
 });
 
 t.test('an endpoint of another node is behind its VTEP, one of ours at its port', async (t) => {
@@ -211,7 +237,7 @@ t.test('an update holds what changed, and nothing when nothing did', async (t) =
     [[1, '192.0.2.99']],
   );
   t.strictSame(update.segmentsSet, [
-    { vni: 4097, mtuBytes: 1450, hasReturns: false, floodList: [1] },
+    { vni: 4097, mtuBytes: 1450, hasReturns: false, isSealed: false, floodList: [1] },
   ]);
   t.equal(update.portsSet.length, 0);
   t.equal(published.portIndexes.get('port-1'), 0);

@@ -7,6 +7,9 @@ import {
   OUTPUTS_MAX,
   PacketBatch,
   TO_PORT,
+  TO_VTEP,
+  TO_VTEP_SEALED,
+  UNSEALED,
 } from '../../../../src/dataplane/core/batch.js';
 import {
   newOverlayCounters,
@@ -90,12 +93,26 @@ class Bench {
     return this.datagram(sender, Buffer.concat([header, frame]), gso);
   }
 
-  datagram(sender: string, payload: Buffer, gso = { type: 0, size: 0 }): Verdict {
+  /** From a sender that the driver has opened it from. */
+  sealed(sealer: string, vni: number, frame: Buffer): Verdict {
+    const header = Buffer.from('0800000000000000', 'hex');
+    header.writeUInt32BE(vni * 0x100, 4);
+    const index = this.vteps.get(`${sealer} 4789`) ?? 999;
+    return this.datagram('203.0.113.77', Buffer.concat([header, frame]), undefined, index + 1);
+  }
+
+  datagram(
+    sender: string,
+    payload: Buffer,
+    gso = { type: 0, size: 0 },
+    rowSealer: number = UNSEALED,
+  ): Verdict {
     const row = this.#row(payload);
     this.batch.rowGsoType[row] = gso.type;
     this.batch.rowGsoSize[row] = gso.size;
     this.batch.arena.set(parseAddress(sender) ?? [], 0);
     this.batch.rowSender[row] = 0;
+    this.batch.rowSealer[row] = rowSealer;
     return this.#verdict(() => this.vtep.ingress(this.batch));
   }
 
@@ -250,6 +267,32 @@ t.test('a datagram goes to local ports only, from those who may send', async (t)
   const reasons = new Set(OVERLAY_DROPS);
   for (const [, , , , , reason] of cases)
     if (reason !== undefined) t.ok(reasons.has(reason as never));
+});
+
+t.test('a sealed network takes what is sealed, from whoever sealed it', async (t) => {
+  const [b, c] = ['192.0.2.98', '192.0.2.99'];
+  const [network] = inputs.networks;
+  const bench = new Bench({
+    ...inputs,
+    networks: [{ ...network, isSealed: true } as never],
+  });
+  const good = ethernet(M(1), M(3), 0x88b5, Buffer.alloc(50));
+  const kinds = () => [...bench.batch.outKind.subarray(0, bench.batch.outCount)];
+  t.strictSame(bench.sealed(b, 4097, good).outputs, ['port-1'], 'whatever address it comes from');
+  t.equal(bench.ingress(b, 4097, good).counted, 'unsealed');
+  t.equal(bench.sealed(c, 4097, good).counted, 'mac_spoofed', 'a MAC of another one');
+  t.strictSame(bench.sealed(b, 4097, good).outputs, ['port-1'], 'the memo tells senders apart');
+  t.equal(bench.ingress(b, 4097, good).counted, 'unsealed', 'and ways');
+  t.equal(bench.ingress('203.0.113.1', 4097, good).counted, 'vtep_unknown', 'a foreign VTEP');
+  bench.egress('port-1', ethernet(M(3), M(1), 0x88b5, Buffer.alloc(50)));
+  t.strictSame(kinds(), [TO_VTEP_SEALED]);
+  bench.egress('port-1', ethernet(BROADCAST, M(1), 0x88b5, Buffer.alloc(50)));
+  t.notOk(kinds().includes(TO_VTEP), 'floods are sealed, too');
+
+  const plain = new Bench();
+  t.equal(plain.sealed(b, 4097, good).counted, 'seal_unexpected');
+  plain.egress('port-1', ethernet(M(3), M(1), 0x88b5, Buffer.alloc(50)));
+  t.equal(plain.batch.outKind[0], TO_VTEP);
 });
 
 t.test('ARP for a known address is answered here, with the right reply', async (t) => {
