@@ -21,7 +21,7 @@ Needs root, iperf3, ethtool and a C compiler (for the UDP load program).
   --svg FILE        write a plot
   --rounds N        rounds on the wire (default 3); the median is quoted
   --seconds N       seconds of each measurement (default 2)
-  --paths LIST      of veth,kernel,native,portable (default: all)
+  --paths LIST      of veth,kernel,native,native-sealed,portable (default: all)
   --wires LIST      of wire,wire-no-gro,pass-through (default: all)
                       wire          as a NIC without tunnel offload: segmentation offloads off, so one frame
                                     a datagram, and the receiving device aggregates (GRO), as NIC drivers do
@@ -38,7 +38,7 @@ const WIRES: Readonly<Record<WireName, { readonly mode: WireMode; readonly gro: 
   'pass-through': { mode: 'pass-through', gro: 'off' },
 };
 
-const PATHS = ['veth', 'kernel', 'native', 'portable'] as const;
+const PATHS = ['veth', 'kernel', 'native', 'native-sealed', 'portable'] as const;
 type PathName = (typeof PATHS)[number];
 
 const METRICS = Object.keys(UNITS) as (keyof Round)[];
@@ -159,6 +159,7 @@ async function openPath(
     case 'kernel':
       return kernelVxlan(prefix);
     case 'native':
+    case 'native-sealed':
     case 'portable':
       return shoalPath(prefix, dir, name, flags);
   }
@@ -224,9 +225,13 @@ function printTable(
     );
 }
 
-/** Of each figure the median of the native driver over that of the kernel's vxlan, wired as Docker does. */
-function ratiosOf(figures: ReadonlyMap<string, Figures>, over: string): Record<string, number> {
-  const [shoal, kernel] = [figures.get(over), figures.get('kernel')];
+/** Of each figure the median of a path over that of another, by default the kernel's vxlan, wired as Docker does. */
+function ratiosOf(
+  figures: ReadonlyMap<string, Figures>,
+  over: string,
+  under = 'kernel',
+): Record<string, number> {
+  const [shoal, kernel] = [figures.get(over), figures.get(under)];
   const ratios: Record<string, number> = {};
   for (const metric of RATIOS) {
     const [mine, theirs] = [shoal?.[metric]?.median, kernel?.[metric]?.median];
@@ -294,6 +299,8 @@ async function main(): Promise<number> {
         figures: Record<string, Figures>;
         ratios: Record<string, number>;
         ratiosPortable: Record<string, number>;
+        /** Sealed over plain, both native. */
+        ratiosSealed: Record<string, number>;
       }
     > = {};
     const panels: Parameters<typeof plotSvg>[1][number][] = [];
@@ -305,13 +312,15 @@ async function main(): Promise<number> {
         figures: Object.fromEntries(figures),
         ratios: ratiosOf(figures, 'native'),
         ratiosPortable: ratiosOf(figures, 'portable'),
+        ratiosSealed: ratiosOf(figures, 'native-sealed', 'native'),
       };
       for (const [who, ratios] of [
-        ['native', wires[wire].ratios],
-        ['portable', wires[wire].ratiosPortable],
+        ['native over kernel', wires[wire].ratios],
+        ['portable over kernel', wires[wire].ratiosPortable],
+        ['native-sealed over native', wires[wire].ratiosSealed],
       ] as const) {
         if (Object.keys(ratios).length > 0)
-          process.stdout.write(`${who} over kernel: ${JSON.stringify(ratios)}\n`);
+          process.stdout.write(`${who}: ${JSON.stringify(ratios)}\n`);
       }
       for (const metric of METRICS) {
         const bars = paths.map(({ name }) => ({ name, figure: figures.get(name)?.[metric] }));

@@ -12,11 +12,13 @@ interface Attached {
 export async function shoalPath(
   prefix: string,
   dir: string,
-  driver: 'native' | 'portable',
+  name: 'native' | 'portable' | 'native-sealed',
   extraFlags: readonly string[],
 ): Promise<DataPath> {
-  const letter = driver[0] ?? '';
-  const lab = new Lab({ dir: join(dir, driver), prefix: `${prefix}-${letter}` });
+  const isSealed = name === 'native-sealed';
+  const driver = name === 'portable' ? 'portable' : 'native';
+  const letter = isSealed ? 'e' : name.slice(0, 1);
+  const lab = new Lab({ dir: join(dir, name), prefix: `${prefix}-${letter}` });
   const apps = [`${prefix}-${letter}c`, `${prefix}-${letter}s`] as const;
   const close = async () => {
     await lab.down();
@@ -30,6 +32,7 @@ export async function shoalPath(
       Name: 'bench',
       Driver: 'overlay',
       Attachable: true,
+      Options: isSealed ? { encrypted: 'true' } : {},
     });
     const attached: Attached[] = [];
     for (const [i, app] of apps.entries()) {
@@ -37,8 +40,8 @@ export async function shoalPath(
       attached.push(await attachWhenKnown(clients[i] as AgentClient, app));
     }
     return {
-      name: driver,
-      title: `shoal, ${driver} driver`,
+      name,
+      title: `shoal, ${driver} driver${isSealed ? ', encrypted' : ''}`,
       client: apps[0],
       server: apps[1],
       serverAddress: (attached[1]?.addresses[0] ?? '').replace(/\/.*/, ''),
