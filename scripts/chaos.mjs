@@ -3,6 +3,7 @@
 // done twice, every answer fits one order of all, and a new leader is there soon.
 // `npm run chaos -- ingress`: requests while services change and nodes die, see chaos/ingress.mjs.
 // `npm run chaos -- flows`: many connections, silent ones, and ones too many, see chaos/flows.mjs.
+// `npm run chaos -- hostile`: clients that mean harm, see chaos/hostile.mjs.
 // Exit codes: 1 a violation, 2 wrong flags, 3 only the times of the targets were missed.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,6 +16,7 @@ import { objectClient, Probe, registerClient } from './chaos/clients.mjs';
 import { Faults } from './chaos/faults.mjs';
 import { flows } from './chaos/flows.mjs';
 import { History } from './chaos/history.mjs';
+import { hostile } from './chaos/hostile.mjs';
 import { ingress } from './chaos/ingress.mjs';
 import { PowerCuts } from './chaos/power-cut.mjs';
 import { root, setup } from './setup.mjs';
@@ -248,6 +250,7 @@ async function main() {
   }
 }
 
-if (process.argv[2] === 'ingress') await ingress(process.argv.slice(3));
-else if (process.argv[2] === 'flows') await flows(process.argv.slice(3));
-else await main();
+const PARTS = { ingress, flows, hostile };
+const part = PARTS[process.argv[2] ?? ''];
+if (part === undefined) await main();
+else await part(process.argv.slice(3));

@@ -7,20 +7,22 @@ import { setTimeout as delay } from 'node:timers/promises';
 const wish = JSON.parse(process.argv[2] ?? '{}');
 const ANSWER_MS_MAX = 5_000;
 
-function open(target) {
+function open(target, localAddress) {
   const at = target.lastIndexOf(':');
-  return connect({ host: target.slice(0, at), port: Number(target.slice(at + 1)), noDelay: true });
+  const host = target.slice(0, at);
+  return connect({ host, port: Number(target.slice(at + 1)), noDelay: true, localAddress });
 }
 
 /** Many short connections: how many each task got. */
-async function even({ target, count, together }) {
+async function even({ target, count, together, hasManyAddresses }) {
   const tasks = {};
   let failed = 0;
   let left = count;
-  const one = () =>
+  const one = (number) =>
     new Promise((resolve) => {
       let text = '';
-      const socket = open(target);
+      const from = `127.${1 + (number >> 16)}.${(number >> 8) & 255}.${number & 255}`;
+      const socket = open(target, hasManyAddresses ? from : undefined);
       socket.on('data', (chunk) => {
         text += chunk;
       });
@@ -35,7 +37,7 @@ async function even({ target, count, together }) {
   const worker = async () => {
     for (; left > 0; ) {
       left -= 1;
-      await one();
+      await one(left);
     }
   };
   const beganMs = performance.now();

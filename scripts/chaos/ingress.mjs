@@ -6,14 +6,12 @@
 // (for less than two).
 // Exit codes: 1 a request too many failed, 2 wrong flags.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { root, setup } from '../setup.mjs';
 import { ask, closeConnections } from './api.mjs';
+import { onLab, refuse, run } from './lab-bed.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const PORT = 8080;
@@ -27,11 +25,6 @@ const CONVERGED_MS_MAX = 120_000;
 /** New connections through nodes that live on may fail for so long after a kill, and where a task hangs. */
 const OUTAGE_MS_MAX = 1_000;
 const HANG_MS_MAX = 2_000;
-
-function refuse(text) {
-  process.stderr.write(`chaos: ${text}\n`);
-  process.exit(2);
-}
 
 function flagsOf(argv) {
   try {
@@ -59,25 +52,6 @@ function flagsOf(argv) {
   } catch (error) {
     return refuse(error.message);
   }
-}
-
-function run(argv, env = {}) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(argv[0], argv.slice(1), { env: { ...process.env, ...env } });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.on('data', (chunk) => {
-      stdout += chunk;
-    });
-    child.stderr.on('data', (chunk) => {
-      stderr += chunk;
-    });
-    child.on('error', reject);
-    child.on('close', (code) => {
-      if (code === 0) resolve(stdout.trim());
-      else reject(new Error(`${argv.join(' ')}: exit ${code}: ${stderr || stdout}`));
-    });
-  });
 }
 
 /** A service on a lab, and what is done to it. */
@@ -357,27 +331,8 @@ export async function ingress(argv) {
   const all = [...Object.keys(LOSSLESS), ...Object.keys(KILLS)];
   const unknown = flags.only?.find((name) => !all.includes(name));
   if (unknown !== undefined) refuse(`--only takes ${all.join(', ')}, not '${unknown}'`);
-  setup();
-  const { Lab } = await import(pathToFileURL(join(root, 'dist/src/cli/lab/lab.js')).href);
-  const parent = mkdtempSync(join(tmpdir(), 'shoal-chaos-'));
-  const lab = new Lab({ dir: join(parent, 'lab') });
-  let ending;
-  const end = () => {
-    ending ??= (async () => {
-      closeConnections();
-      if (flags.keep) process.stderr.write(`chaos: kept: ${lab.dir}\n`);
-      else {
-        await lab.down();
-        rmSync(parent, { recursive: true, force: true });
-      }
-    })();
-    return ending;
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
-    process.once(signal, () => void end().finally(() => process.exit(130)));
   const results = [];
-  try {
-    await lab.up({ nodes: 3, driver: flags.driver });
+  await onLab({ driver: flags.driver }, flags.keep, async (_bed, lab) => {
     const service = new Service(lab, flags.downloadMs);
     // A task that is told to stop ends its downloads first.
     const graceSeconds = Math.ceil(12 + flags.downloadMs / 1_000);
@@ -391,7 +346,5 @@ export async function ingress(argv) {
       }
     if (flags.json) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
     process.exitCode = results.every(({ isGood }) => isGood) ? 0 : 1;
-  } finally {
-    await end();
-  }
+  }).finally(closeConnections);
 }

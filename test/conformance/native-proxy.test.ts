@@ -13,6 +13,7 @@ import {
 } from '../support/ingress-lab.js';
 import { proxyConformance } from './proxy.js';
 import { datagramConformance, udpClient } from './proxy-datagrams.js';
+import { shareConformance } from './proxy-shares.js';
 
 const binding = loadNative();
 if (binding === undefined) t.plan(0, nativeUnavailableReason());
@@ -27,6 +28,7 @@ else {
       driver: (more) => open({ ...options, ...more }),
       knowsTarget: true,
     });
+    shareConformance(t, (more) => open({ ...options, ...more }));
     t.end();
   };
   t.test('one thread', (t) => conform(t, {}));

@@ -3,6 +3,7 @@ import { PortableProxyDriver } from '../../src/dataplane/ingress/index.js';
 import { noNamespaces, portable } from '../support/ingress-lab.js';
 import { proxyConformance } from './proxy.js';
 import { datagramConformance } from './proxy-datagrams.js';
+import { shareConformance } from './proxy-shares.js';
 
 proxyConformance(t, portable);
 datagramConformance(t, {
@@ -10,3 +11,7 @@ datagramConformance(t, {
     new PortableProxyDriver(policy, { sockets: noNamespaces, ...options }),
   knowsTarget: false,
 });
+shareConformance(
+  t,
+  (options) => (policy) => new PortableProxyDriver(policy, { sockets: noNamespaces, ...options }),
+);

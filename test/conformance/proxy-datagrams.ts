@@ -252,9 +252,11 @@ export function datagramConformance(t: Test, { driver, knowsTarget }: DatagramCo
     const socket = await udpClient(t);
     await askUdp(socket, 'x', published);
     for (const asked of ['127.0.0.9', '127.0.0.10']) {
-      socket.send('y', published, asked);
-      const [, from] = await once(socket, 'message');
-      t.equal(from.address, asked);
+      socket.send(asked, published, asked);
+      let answer = await once(socket, 'message');
+      // The first question was perhaps asked more than once.
+      while (!String(answer[0]).endsWith(asked)) answer = await once(socket, 'message');
+      t.equal(answer[1].address, asked);
     }
     t.equal(ingress.stats().flows, 3, 'a flow for each address');
   });

@@ -3,7 +3,6 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,12 +20,6 @@ constexpr uint64_t kPortBit = 1u << 30;
 constexpr uint64_t kWakeBit = 1u << 31;
 /** Silent flows are looked for no more often. */
 constexpr int64_t kExpireNanos = 20'000'000;
-
-uint64_t randomSeed() {
-  uint64_t seed = 0;
-  if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = static_cast<uint64_t>(monotonicNanos());
-  return seed;
-}
 
 bool watch(int epoll, int fd, uint64_t tag) {
   epoll_event event;
@@ -51,6 +44,7 @@ size_t DatagramKeyHash::operator()(const DatagramKey& key) const {
 DatagramRelay::DatagramRelay(Proxy* proxy, int index, int flowsMax, int64_t idleNanos)
     : proxy_(proxy),
       flowsMax_(flowsMax),
+      shares_(randomSeed(), flowsMax),
       idleNanos_(idleNanos),
       flows_(16, DatagramKeyHash{randomSeed()}),
       reports_(index) {}
@@ -307,6 +301,7 @@ DatagramFlow* DatagramRelay::find(DatagramPort* port, const DatagramKey& key) {
 
 DatagramFlow* DatagramRelay::newFlow(const DatagramKey& key) {
   if (flowCount_.load(std::memory_order_relaxed) >= flowsMax_) return nullptr;
+  if (!shares_.take(key.peer)) return nullptr;
   if (freeSlots_.empty()) {
     const int32_t first = static_cast<int32_t>(chunks_.size()) * kChunk;
     chunks_.push_back(std::make_unique<std::array<DatagramFlow, kChunk>>());
@@ -421,6 +416,7 @@ void DatagramRelay::finish(DatagramFlow* flow, FlowEnd end) {
   flow->state = DatagramState::kFree;
   heard_.remove(flow, finder());
   flows_.erase(flow->key);
+  shares_.leave(flow->key.peer);
   freeSlots_.push_back(flow->slot);
   flowCount_.fetch_sub(1, std::memory_order_relaxed);
 }

@@ -14,6 +14,7 @@
 
 #include "proxy-list.h"
 #include "proxy-reports.h"
+#include "proxy-shares.h"
 #include "proxy-socket.h"
 #include "proxy-supply.h"
 
@@ -207,6 +208,7 @@ class DatagramRelay {
 
   Proxy* proxy_;
   const int flowsMax_;
+  ClientShares shares_;
   const int64_t idleNanos_;
   int epoll_ = -1;
   int wakeFd_ = -1;

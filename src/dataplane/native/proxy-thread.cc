@@ -274,7 +274,7 @@ void ProxyThread::refuseOne(int listenerFd, int number) {
 }
 
 void ProxyThread::begin(int fd, int32_t number, const Endpoint& client, Listener* listener) {
-  Flow* flow = proxy_->admit() ? newFlow() : nullptr;
+  Flow* flow = proxy_->admit(client) ? newFlow() : nullptr;
   if (flow == nullptr) {
     closeHard(fd);
     Flow nobody;
@@ -496,6 +496,8 @@ bool ProxyThread::finishIfDone(Flow* flow) {
 
 void ProxyThread::finish(Flow* flow, FlowEnd end) {
   asked_.remove(flow, finder());
+  // Before it is told: whoever hears of it may count on the room.
+  proxy_->leave(flow->client);
   Report* report = tell(Told::kEnded, *flow);
   report->detail = static_cast<int32_t>(end);
   report->numbers[0] = static_cast<double>(flow->directions[kUp].bytes);
@@ -509,7 +511,6 @@ void ProxyThread::finish(Flow* flow, FlowEnd end) {
   flow->backend = 0;
   freeSlots_.push_back(flow->slot);
   flowCount_.fetch_sub(1, std::memory_order_relaxed);
-  proxy_->leave();
 }
 
 }  // namespace shoal

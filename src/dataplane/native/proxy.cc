@@ -62,6 +62,7 @@ bool Proxy::open() {
     const int64_t left = free - config_.datagramFlowsMax;
     config_.flowsMax = static_cast<int>(std::clamp<int64_t>(left / 2, 1, config_.flowsMax));
   }
+  shares_ = std::make_unique<ClientShares>(randomSeed(), config_.flowsMax);
   datagrams_ = std::make_unique<DatagramRelay>(this, config_.threads, config_.datagramFlowsMax,
                                                config_.datagramIdleNanos);
   for (int i = 0; i < config_.threads; ++i) {
@@ -207,10 +208,16 @@ uint32_t Proxy::take(Report* to, uint32_t most) {
   return count;
 }
 
-bool Proxy::admit() {
+bool Proxy::admit(const Endpoint& client) {
+  if (!shares_->take(client)) return false;
   if (flowCount_.fetch_add(1, std::memory_order_relaxed) < config_.flowsMax) return true;
-  leave();
+  leave(client);
   return false;
+}
+
+void Proxy::leave(const Endpoint& client) {
+  flowCount_.fetch_sub(1, std::memory_order_relaxed);
+  shares_->leave(client);
 }
 
 ProxyThread* Proxy::threadFor(ProxyThread* own) {

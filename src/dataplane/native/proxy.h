@@ -15,6 +15,7 @@
 #include "proxy-flow.h"
 #include "proxy-list.h"
 #include "proxy-reports.h"
+#include "proxy-shares.h"
 #include "proxy-socket.h"
 #include "proxy-supply.h"
 
@@ -202,9 +203,9 @@ class Proxy {
   const Backend* backendAt(int32_t id) const;
   std::shared_mutex& listenersMutex() { return listenersMutex_; }
   Listener* listenerAt(int number);
-  /** Whether there is room for one more flow, which is then counted. */
-  bool admit();
-  void leave() { flowCount_.fetch_sub(1, std::memory_order_relaxed); }
+  /** Whether there is room for one more flow of this client, which is then counted. */
+  bool admit(const Endpoint& client);
+  void leave(const Endpoint& client);
   /** The thread that shall carry a flow that `own` has accepted. */
   ProxyThread* threadFor(ProxyThread* own);
   void wake();
@@ -226,6 +227,7 @@ class Proxy {
   std::unordered_map<int, std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<Backend>> backends_;
   std::atomic<int> flowCount_{0};
+  std::unique_ptr<ClientShares> shares_;
   std::atomic<bool> isWaking_{false};
   bool isStopped_ = false;
 };

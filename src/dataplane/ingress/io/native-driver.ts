@@ -47,6 +47,7 @@ const SPLICE_AFTER_BYTES = 256 * 1024;
 
 export interface NativeDriverOptions {
   readonly binding: ProxyBinding;
+  readonly tcpFlowsMax?: number;
   readonly udpFlowsMax?: number;
   readonly udpIdleTimeoutMs?: number;
   readonly threads?: number;
@@ -129,7 +130,7 @@ export class NativeProxyDriver implements ProxyDriver {
     this.#aheadMax = Math.min(options.aheadMax ?? AHEAD_MAX, AHEAD_MAX);
     this.#handle = binding.proxyOpen({
       threads: options.threads ?? 1,
-      flowsMax: NATIVE_FLOWS_MAX,
+      flowsMax: Math.min(options.tcpFlowsMax ?? NATIVE_FLOWS_MAX, NATIVE_FLOWS_MAX),
       datagramFlowsMax: Math.min(options.udpFlowsMax ?? NATIVE_UDP_FLOWS_MAX, NATIVE_UDP_FLOWS_MAX),
       datagramIdleMs: options.udpIdleTimeoutMs ?? UDP_IDLE_TIMEOUT_MS,
       backendsMax: NATIVE_BACKENDS_MAX,

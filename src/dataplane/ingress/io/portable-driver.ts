@@ -15,6 +15,8 @@ export interface NamespaceSockets {
 
 export interface PortableDriverOptions {
   readonly sockets: NamespaceSockets;
+  readonly tcpFlowsMax?: number;
+  readonly udpFlowsMax?: number;
   readonly udpIdleTimeoutMs?: number;
 }
 
@@ -24,15 +26,18 @@ export class PortableProxyDriver implements ProxyDriver {
   readonly #tcp: TcpProxy;
   readonly #udp: UdpProxy;
 
-  constructor(policy: ProxyPolicy, { sockets, udpIdleTimeoutMs }: PortableDriverOptions) {
+  constructor(policy: ProxyPolicy, options: PortableDriverOptions) {
+    const { sockets, tcpFlowsMax, udpFlowsMax, udpIdleTimeoutMs } = options;
     this.#tcp = new TcpProxy({
       policy,
       openIn: sockets.tcp,
       ...(sockets.as && { openAs: sockets.as }),
+      ...(tcpFlowsMax !== undefined && { flowsMax: tcpFlowsMax }),
     });
     this.#udp = new UdpProxy({
       policy,
       openIn: sockets.udp,
+      ...(udpFlowsMax !== undefined && { flowsMax: udpFlowsMax }),
       ...(udpIdleTimeoutMs === undefined ? {} : { idleTimeoutMs: udpIdleTimeoutMs }),
     });
   }

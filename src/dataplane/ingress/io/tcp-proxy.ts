@@ -3,6 +3,7 @@ import { createServer, type Server, Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
 import { EVERYWHERE } from '../core/bind.js';
+import { ClientShares } from '../core/client-shares.js';
 import { someOpenFlows } from '../core/open-flows.js';
 import {
   type FlowEnd,
@@ -30,6 +31,8 @@ export interface TcpProxyDependencies {
   readonly openIn: (netns: string, address: string) => Socket;
   /** A socket that will connect from the client's own address and port. */
   readonly openAs?: (address: string, port: number) => Socket;
+  /** Default `TCP_FLOWS_MAX`. */
+  readonly flowsMax?: number;
 }
 
 /** Relays TCP connections on `node:net`: half-close, back-pressure, FIN and RST are carried across. */
@@ -38,9 +41,13 @@ export class TcpProxy {
   /** By listener and place. */
   readonly #servers = new Map<number, Map<string, Server>>();
   readonly #flows = new Set<TcpFlow>();
+  readonly #flowsMax: number;
+  readonly #shares: ClientShares;
 
   constructor(dependencies: TcpProxyDependencies) {
     this.#deps = dependencies;
+    this.#flowsMax = dependencies.flowsMax ?? TCP_FLOWS_MAX;
+    this.#shares = new ClientShares(this.#flowsMax);
   }
 
   get flowCount(): number {
@@ -118,15 +125,16 @@ export class TcpProxy {
   #onConnection(listener: number, downstream: Socket): void {
     const { policy } = this.#deps;
     policy.accepted(listener);
-    if (this.#flows.size >= TCP_FLOWS_MAX) {
+    const client = downstream.remoteAddress ?? '';
+    if (this.#flows.size >= this.#flowsMax || !this.#shares.take(client)) {
       downstream.on('error', () => undefined);
       downstream.resetAndDestroy();
       policy.ended(listener, 'limit', 0, 0);
       return;
     }
-    const flow: TcpFlow = new TcpFlow(this.#deps, listener, downstream, () =>
-      this.#flows.delete(flow),
-    );
+    const flow: TcpFlow = new TcpFlow(this.#deps, listener, downstream, () => {
+      if (this.#flows.delete(flow)) this.#shares.leave(client);
+    });
     this.#flows.add(flow);
     flow.connect();
   }

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
 import { EVERYWHERE } from '../core/bind.js';
+import { ClientShares } from '../core/client-shares.js';
 import { someOpenFlows } from '../core/open-flows.js';
 import type {
   FlowEnd,
@@ -26,6 +27,8 @@ export interface UdpProxyDependencies {
   /** A bound socket of a namespace. */
   readonly openIn: (netns: string, address: string) => Promise<Socket>;
   readonly idleTimeoutMs?: number;
+  /** Default `UDP_FLOWS_MAX`. */
+  readonly flowsMax?: number;
 }
 
 /**
@@ -38,11 +41,15 @@ export class UdpProxy {
   /** By listener and place. */
   readonly #sockets = new Map<number, Map<string, Socket>>();
   readonly #flows = new Map<string, UdpFlow>();
+  readonly #flowsMax: number;
+  readonly #shares: ClientShares;
   readonly #sweeper: NodeJS.Timeout;
 
   constructor(dependencies: UdpProxyDependencies) {
     this.#deps = dependencies;
     this.#idleMs = dependencies.idleTimeoutMs ?? IDLE_TIMEOUT_MS;
+    this.#flowsMax = dependencies.flowsMax ?? UDP_FLOWS_MAX;
+    this.#shares = new ClientShares(this.#flowsMax);
     const sweepMs = Math.min(SWEEP_INTERVAL_MS, this.#idleMs);
     this.#sweeper = setInterval(() => this.#sweep(), sweepMs);
     this.#sweeper.unref();
@@ -124,7 +131,7 @@ export class UdpProxy {
     let flow = this.#flows.get(key);
     if (flow === undefined) {
       this.#deps.policy.accepted(listener);
-      if (this.#flows.size >= UDP_FLOWS_MAX) {
+      if (this.#flows.size >= this.#flowsMax || !this.#shares.take(client.address)) {
         this.#deps.policy.ended(listener, 'limit', 0, 0);
         return;
       }
@@ -144,6 +151,7 @@ export class UdpProxy {
 
   #drop(key: string, flow: UdpFlow, end: FlowEnd): void {
     this.#flows.delete(key);
+    this.#shares.leave(flow.client.address);
     flow.close();
     this.#deps.policy.ended(flow.listener, end, flow.bytesUp, flow.bytesDown);
   }
@@ -152,7 +160,7 @@ export class UdpProxy {
 class UdpFlow {
   readonly listener: number;
   readonly #deps: UdpProxyDependencies;
-  readonly #client: RemoteInfo;
+  readonly client: RemoteInfo;
   readonly downstream: Socket;
   readonly #startedMs = performance.now();
   #upstream: Socket | undefined;
@@ -171,7 +179,7 @@ class UdpFlow {
   ) {
     this.#deps = dependencies;
     this.listener = listener;
-    this.#client = client;
+    this.client = client;
     this.downstream = downstream;
   }
 
@@ -179,8 +187,8 @@ class UdpFlow {
     const ticket = this.#where?.ticket;
     return {
       listener: this.listener,
-      clientAddress: this.#client.address,
-      clientPort: this.#client.port,
+      clientAddress: this.client.address,
+      clientPort: this.client.port,
       startedMs: this.#startedMs,
       ...(ticket !== undefined && { ticket }),
       bytesUp: this.bytesUp,
@@ -222,7 +230,7 @@ class UdpFlow {
 
   #open(tried: readonly Ticket[]): FlowEnd | undefined {
     const { policy } = this.#deps;
-    const { address, port } = this.#client;
+    const { address, port } = this.client;
     const where = policy.choose(this.listener, address, port, tried);
     if (where === undefined || where === 'refused') return where ?? 'no_backend';
     this.#where = where;
@@ -251,7 +259,7 @@ class UdpFlow {
     socket.on('message', (datagram) => {
       this.lastMs = performance.now();
       this.bytesDown += datagram.length;
-      this.downstream.send(datagram, this.#client.port, this.#client.address, sent);
+      this.downstream.send(datagram, this.client.port, this.client.address, sent);
     });
     for (const datagram of this.#waiting.splice(0)) this.#sendUp(datagram);
   }
@@ -268,7 +276,7 @@ class UdpFlow {
   #withHeader(datagram: Buffer): Buffer {
     const protocol = this.#where?.proxyProtocol;
     if (protocol === undefined) return datagram;
-    const { address, port } = this.#client;
+    const { address, port } = this.client;
     const isV4 = !address.includes(':') || address.startsWith('::ffff:');
     const target = { address: isV4 ? '0.0.0.0' : '::', port: this.downstream.address().port };
     return Buffer.concat([proxyHeader(protocol, 'udp', { address, port }, target), datagram]);
