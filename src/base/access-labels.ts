@@ -89,7 +89,7 @@ export function parseBindTo(text: string): BindTo | undefined {
   const items = text.split(',').map((item) => item.trim());
   if (items.length > RANGES_MAX) return undefined;
   for (const item of items) {
-    const range = parseRange(ALL_OF_FAMILY[item] ?? item);
+    const range = parseRange(ALL_OF_FAMILY.get(item) ?? item);
     if (range !== undefined) ranges.push(range);
     // What looks like an address and is none is a slip, and no name.
     else if (/^[\w.-]{1,15}$/.test(item) && !/^[\d.]+$/.test(item)) interfaces.add(item);
@@ -99,7 +99,10 @@ export function parseBindTo(text: string): BindTo | undefined {
 }
 
 /** What stands for all addresses where one binds to them. */
-const ALL_OF_FAMILY: Readonly<Record<string, string>> = { '0.0.0.0': '0.0.0.0/0', '::': '::/0' };
+const ALL_OF_FAMILY: ReadonlyMap<string, string> = new Map([
+  ['0.0.0.0', '0.0.0.0/0'],
+  ['::', '::/0'],
+]);
 
 function parseRanges(text: string): readonly AddressRange[] | undefined {
   const parts = text.split(',').map((part) => part.trim());

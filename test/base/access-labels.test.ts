@@ -90,6 +90,7 @@ t.test('any text is survived', async () => {
       for (const name of ['allow-from', 'bind', 'rate', 'connections-max'])
         readAccess({ [`shoal.${name}`]: text });
     }),
+    { examples: [['toString'], ['__proto__']] },
   );
 });
 
