@@ -453,7 +453,7 @@ export class ActiveSwarm {
     this.gossip.records.publish(attachment.saved.networkId, attachment.saved.id, undefined);
   }
 
-  #recordOf({ saved, assigned }: Attachment, vni: number): EndpointRecord {
+  #recordOf({ saved, assigned, answersDatagrams }: Attachment, vni: number): EndpointRecord {
     const { service, endpointState, isFailing } = assigned ?? {};
     return {
       version: 1,
@@ -469,6 +469,7 @@ export class ActiveSwarm {
       ...(service && { service }),
       ...(endpointState && { state: endpointState }),
       ...(isFailing && { isFailing }),
+      ...(answersDatagrams && { answersDatagrams }),
     };
   }
 

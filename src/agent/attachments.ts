@@ -5,6 +5,7 @@ import { AgentError } from '../base/error.js';
 import { SwarmError } from '../base/swarm-error.js';
 import type { AttachmentId, AttachmentObject, NetworkId } from '../base/swarm-model.js';
 import {
+  answerDatagrams,
   answerOutside,
   configureLink,
   deleteLink,
@@ -83,6 +84,8 @@ export interface Attachment {
   readonly error?: string;
   /** The host takes what comes by it for its own, whomever it is addressed to. */
   readonly takesForeign?: boolean;
+  /** Clients outside are answered under their own addresses: by connections, and by datagrams too. */
+  readonly answersDatagrams?: boolean;
   /** Absent: somebody asked for it on this host. */
   readonly assigned?: Assigned;
 }
@@ -93,6 +96,8 @@ export interface Assigned {
   readonly purpose: 'ingress' | 'task';
   /** What the others are told of a task's endpoint. */
   readonly service?: NonNullable<EndpointRecord['service']>;
+  /** At which the task is asked by datagrams. */
+  readonly datagramPorts?: readonly number[];
   readonly endpointState?: NonNullable<EndpointRecord['state']>;
   readonly isFailing?: true;
 }
@@ -410,19 +415,25 @@ export class Attachments {
       await this.#deleteLink(waiting);
       throw error;
     }
-    const takesForeign = network.isIngress && (await this.#openWayOutside(waiting));
+    const isIngress = assigned?.purpose === 'ingress';
+    const isOpen = network.isIngress && (await this.#openWayOutside(waiting));
     // Its state may have been changed meanwhile.
     const attachment: Attachment = {
       ...(this.#attachments.get(saved.id) ?? waiting),
       state: 'up',
-      takesForeign,
+      takesForeign: isIngress && isOpen,
+      ...(isOpen && !isIngress && { answersDatagrams: true }),
     };
     this.#attachments.set(saved.id, attachment);
     this.#deps.raised(attachment);
     return attachment;
   }
 
-  /** Without it clients are spoken for by the node that took the connection. */
+  /**
+   * Without it clients are spoken for by the node that took the connection.
+   *
+   * @returns Whether it is open for datagrams too.
+   */
   async #openWayOutside({ saved, netns, assigned }: Attachment): Promise<boolean> {
     try {
       if (assigned?.purpose === 'ingress') {
@@ -432,8 +443,13 @@ export class Attachments {
         );
         return true;
       }
-      if (assigned?.purpose === 'task')
-        await answerOutside(netns, saved.ifname, saved.addresses, VIP_MAC_TEXT);
+      if (assigned?.purpose !== 'task' || netns === undefined) return false;
+      await answerOutside(netns, saved.ifname, saved.addresses, VIP_MAC_TEXT);
+      const { datagramPorts: ports = [] } = assigned;
+      const address = saved.addresses.find((cidr) => !cidr.includes(':'));
+      if (ports.length === 0 || address === undefined) return false;
+      await answerDatagrams(netns, { name: saved.ifname, address, ports });
+      return true;
     } catch (error) {
       const detail = { attachment: saved.id, error: (error as Error).message };
       this.#deps.log.warn(detail, 'tasks do not see the addresses of clients');

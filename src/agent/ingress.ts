@@ -198,9 +198,10 @@ function endpointsOf(view: IngressView): IngressEndpoint[] {
       state: isAway ? 'draining' : (record.state ?? 'ready'),
       isLocal: false,
       isFailing: record.isFailing,
+      answersDatagrams: record.answersDatagrams === true,
     });
   }
-  for (const { saved, assigned, state } of attachments) {
+  for (const { saved, assigned, state, answersDatagrams = false } of attachments) {
     if (assigned?.service === undefined || state !== 'up' || !ingress.has(saved.networkId))
       continue;
     found.push({
@@ -211,6 +212,7 @@ function endpointsOf(view: IngressView): IngressEndpoint[] {
       state: assigned.endpointState ?? 'ready',
       isLocal: true,
       isFailing: assigned.isFailing,
+      answersDatagrams,
     });
   }
   return found;

@@ -192,6 +192,9 @@ export class TaskInterfaces implements TaskNetworks {
       assigned: {
         purpose: 'task',
         service: { id: serviceId, name: serviceName, taskId, slot },
+        datagramPorts: this.#deps
+          .portsOf(serviceId)
+          .flatMap(({ protocol, targetPort }) => (protocol === 'udp' ? [targetPort] : [])),
         endpointState,
       },
     });

@@ -5,7 +5,11 @@ export type {
   PacketIoKind,
   PacketIoStats,
 } from '../core/packet-io.js';
+
 export type { SealKeys } from '../core/seal.js';
+
+export { answerDatagrams } from './datagram-answers.js';
+
 export {
   answerOutside,
   configureLink,

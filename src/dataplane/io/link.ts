@@ -59,7 +59,7 @@ export async function raiseLoopback(netns: string | undefined): Promise<void> {
 }
 
 /** Routes and rules for clients outside; an odd number, which nobody else has taken. */
-const OUTSIDE_TABLE = 9474;
+export const OUTSIDE_TABLE = 9474;
 /** Stand for the VTEP in a task's namespace; link-local, so they are nobody's elsewhere. */
 const GATEWAY4 = '169.254.94.74';
 const GATEWAY6 = 'fe80::9474';
@@ -82,7 +82,7 @@ export async function answerOutside(
     const gateway = address.includes(':') ? GATEWAY6 : GATEWAY4;
     await runWithRule(netns, [
       `neigh replace ${gateway} lladdr ${mac} dev ${name} nud permanent`,
-      `route replace default via ${gateway} dev ${name} onlink ${table}`,
+      `route replace default via ${gateway} dev ${name} onlink src ${address} ${table}`,
       // Whatever has a route of its own keeps it: only the default route is another.
       `rule add from ${address} table main suppress_prefixlength 0 pref ${OUTSIDE_TABLE}`,
       `rule add from ${address} ${table} pref ${OUTSIDE_TABLE + 1}`,
@@ -124,6 +124,15 @@ async function runWithRule(netns: string | undefined, lines: readonly string[]):
     const isThere = error instanceof SysError && error.detail.code === 'LINK_CHANGE_FAILED';
     if (!isThere || !/File exists/.test(error.detail.output)) throw error;
   }
+}
+
+/**
+ * Adds rules; those that are there are left.
+ *
+ * @throws SysError NETNS_NOT_FOUND, LINK_CHANGE_FAILED.
+ */
+export async function addIpRules(netns: string, lines: readonly string[]): Promise<void> {
+  for (const line of lines) await runWithRule(netns, [line]);
 }
 
 /** Deletes a link. One that is gone, alone or with its namespace, is no error. */

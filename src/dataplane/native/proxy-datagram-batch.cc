@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <algorithm>
 #include <cerrno>
 
 #include "proxy.h"
@@ -14,7 +15,7 @@ constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 /** What a socket says of its backend, and not of one datagram. */
 bool isRefusal(int error) {
   return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH ||
-         error == EHOSTDOWN || error == ENETDOWN || error == ENOPROTOOPT || error == EADDRNOTAVAIL;
+         error == EACCES || error == EHOSTDOWN || error == ENETDOWN || error == ENOPROTOOPT || error == EADDRNOTAVAIL;
 }
 
 bool isNoRoom(int error) { return error == EAGAIN || error == ENOBUFS || error == ENOMEM; }
@@ -125,16 +126,23 @@ void DatagramRelay::passUp(DatagramFlow* flow, DatagramPort* port) {
     return;
   }
   int done = 0;
+  bool isRetried = false;
   if (flow->state == DatagramState::kOpen) {
     mmsghdr out[kDatagramBatch];
     iovec parts[kDatagramBatch];
+    int held = 0;
     for (int i = 0; i < count; ++i) parts[i] = up_->vectors[indices[i]];
-    done = sendUp(flow, parts, out, count);
+    if (flow->settleByNanos != 0)
+      while (held < count && hold(flow, parts[held])) ++held;
+    done = sendUp(flow, parts, out, count, &isRetried);
+    if (done < count) done = std::max(done, held);
   }
   for (int i = done; i < count; ++i) wait(flow, up_->vectors[indices[i]]);
+  if (isRetried) retryPlain(flow);
 }
 
-int DatagramRelay::sendUp(DatagramFlow* flow, const iovec* datagrams, mmsghdr* out, int count) {
+int DatagramRelay::sendUp(DatagramFlow* flow, const iovec* datagrams, mmsghdr* out, int count,
+                          bool* isRetried) {
   iovec parts[kDatagramBatch][2];
   const bool hasHeader = flow->headerBytes > 0;
   for (int i = 0; i < count; ++i) {
@@ -150,7 +158,7 @@ int DatagramRelay::sendUp(DatagramFlow* flow, const iovec* datagrams, mmsghdr* o
     if (sent > 0) {
       done += sent;
     } else if (isRefusal(errno)) {
-      onRefused(flow);
+      *isRetried = onRefused(flow, errno);
       return done;
     } else if (isNoRoom(errno)) {
       drop(DatagramDrop::kFull, static_cast<uint64_t>(count - done));
@@ -164,13 +172,17 @@ int DatagramRelay::sendUp(DatagramFlow* flow, const iovec* datagrams, mmsghdr* o
 }
 
 void DatagramRelay::wait(DatagramFlow* flow, const iovec& datagram) {
-  if (flow->waiting.size() >= kWaitingMax || waitingBytes_ + datagram.iov_len > kWaitingBytesMax) {
-    drop(DatagramDrop::kWaiting);
-    return;
-  }
+  if (!hold(flow, datagram)) drop(DatagramDrop::kWaiting);
+}
+
+/** @returns Whether there was room. */
+bool DatagramRelay::hold(DatagramFlow* flow, const iovec& datagram) {
+  if (flow->waiting.size() >= kWaitingMax || waitingBytes_ + datagram.iov_len > kWaitingBytesMax)
+    return false;
   const uint8_t* bytes = static_cast<const uint8_t*>(datagram.iov_base);
   flow->waiting.emplace_back(bytes, bytes + datagram.iov_len);
   waitingBytes_ += datagram.iov_len;
+  return true;
 }
 
 /** What has waited goes before what comes; what is refused waits on. */
@@ -180,9 +192,14 @@ void DatagramRelay::passWaiting(DatagramFlow* flow) {
   iovec parts[kWaitingMax];
   int count = 0;
   for (std::vector<uint8_t>& bytes : flow->waiting) parts[count++] = {bytes.data(), bytes.size()};
-  const int done = sendUp(flow, parts, out, count);
-  for (int i = 0; i < done; ++i) waitingBytes_ -= flow->waiting[static_cast<size_t>(i)].size();
-  flow->waiting.erase(flow->waiting.begin(), flow->waiting.begin() + done);
+  // Held until it is known whether it arrives.
+  const bool isHeld = flow->settleByNanos != 0;
+  bool isRetried = false;
+  const int done = sendUp(flow, parts, out, count, &isRetried);
+  for (int i = 0; !isHeld && i < done; ++i)
+    waitingBytes_ -= flow->waiting[static_cast<size_t>(i)].size();
+  if (!isHeld) flow->waiting.erase(flow->waiting.begin(), flow->waiting.begin() + done);
+  if (isRetried) retryPlain(flow);
 }
 
 void DatagramRelay::dropWaiting(DatagramFlow* flow, DatagramDrop reason) {
@@ -202,10 +219,11 @@ void DatagramRelay::takeReplies(DatagramFlow* flow) {
   const int count = recvmmsg(flow->fd, down_->messages + replies_,
                              static_cast<unsigned>(kDatagramBatch - replies_), MSG_DONTWAIT, nullptr);
   if (count <= 0) {
-    if (isRefusal(errno)) onRefused(flow);
+    if (isRefusal(errno) && onRefused(flow, errno)) retryPlain(flow);
     return;
   }
   touch(flow);
+  settle(flow);
   if (!flow->hasAnswer) tell(Told::kAnswered, *flow);
   flow->hasAnswer = true;
   flow->wasRefused = false;

@@ -30,8 +30,12 @@ bool watch(int epoll, int fd, uint64_t tag) {
 
 }  // namespace
 
-size_t DatagramKeyHash::operator()(const DatagramKey& key) const {
-  uint64_t words[sizeof(DatagramKey) / sizeof(uint64_t)];
+namespace {
+
+/** Of an object whose bytes all count. */
+template <typename Key>
+size_t hashOf(const Key& key, uint64_t seed) {
+  uint64_t words[sizeof(Key) / sizeof(uint64_t)];
   memcpy(words, static_cast<const void*>(&key), sizeof words);
   uint64_t hash = seed;
   for (uint64_t word : words) {
@@ -41,12 +45,19 @@ size_t DatagramKeyHash::operator()(const DatagramKey& key) const {
   return hash ^ seed >> 32;
 }
 
+}  // namespace
+
+size_t DatagramKeyHash::operator()(const DatagramKey& key) const { return hashOf(key, seed); }
+
+size_t DatagramEndsHash::operator()(const DatagramEnds& ends) const { return hashOf(ends, seed); }
+
 DatagramRelay::DatagramRelay(Proxy* proxy, int index, int flowsMax, int64_t idleNanos)
     : proxy_(proxy),
       flowsMax_(flowsMax),
       shares_(randomSeed(), flowsMax),
       idleNanos_(idleNanos),
       flows_(16, DatagramKeyHash{randomSeed()}),
+      ends_(16, DatagramEndsHash{randomSeed()}),
       reports_(index) {}
 
 DatagramRelay::~DatagramRelay() {
@@ -173,6 +184,7 @@ void DatagramRelay::run() {
     sendReplies();
     if (isNudged_.load(std::memory_order_acquire)) runCommands();
     expire();
+    settleDue();
     if (reports_.publish(nowNanos_)) proxy_->wake();
   }
 }
@@ -182,6 +194,7 @@ int DatagramRelay::timeoutMillis() const {
   if (heard_.first() >= 0) {
     due = std::min(due, std::max(at(heard_.first())->lastNanos + idleNanos_, nowNanos_ + kExpireNanos));
   }
+  if (!settling_.empty()) due = std::min(due, settling_.front().byNanos);
   if (due == INT64_MAX) return -1;
   return static_cast<int>(std::clamp<int64_t>((due - nowNanos_ + 999'999) / 1'000'000, 0, 60'000));
 }
@@ -355,23 +368,50 @@ void DatagramRelay::ask(DatagramFlow* flow) {
 void DatagramRelay::connectTo(DatagramFlow* flow, int32_t id) {
   flow->backend = id;
   const Backend* backend = proxy_->backendAt(id);
-  const int fd = backend == nullptr ? -ENETUNREACH : connectDatagrams(*backend);
+  const int fd = backend == nullptr ? -ENETUNREACH : connectUpstream(flow, *backend);
   if (fd < 0) {
     if (isOwnFault(-fd))
       finish(flow, FlowEnd::kLimit);
     else
-      onRefused(flow);
+      onRefused(flow, -fd);
     return;
   }
   flow->fd = fd;
   flow->state = DatagramState::kOpen;
   flow->hasAnswer = false;
+  if (flow->asClient) {
+    flow->settleByNanos = nowNanos_ + kSettleNanos;
+    settling_.push_back({flow->slot, flow->generation, flow->settleByNanos});
+  }
   introduce(flow, *backend);
   const uint64_t generation = flow->generation;
   if (!watch(epoll_, fd, generation << 32 | static_cast<uint32_t>(flow->slot)))
     finish(flow, FlowEnd::kLimit);
   else
     passWaiting(flow);
+}
+
+/** From the client's own address and port, if that may be; where they are in use towards the backend, from another port. */
+int DatagramRelay::connectUpstream(DatagramFlow* flow, const Backend& backend) {
+  flow->asClient = !flow->isPlain;
+  Endpoint client = clientOf(*flow);
+  const Endpoint* target = flow->asClient ? targetAs(backend, client) : nullptr;
+  if (target != nullptr) {
+    flow->ends.client = client;
+    flow->ends.backend = *target;
+    flow->hasEnds = ends_.insert(flow->ends).second;
+    if (!flow->hasEnds) client.setPort(0);
+  }
+  const int fd = connectDatagrams(backend, client, &flow->asClient);
+  if (fd < 0 || !flow->asClient) closeUpstream(flow);
+  return fd;
+}
+
+void DatagramRelay::closeUpstream(DatagramFlow* flow) {
+  if (flow->hasEnds) ends_.erase(flow->ends);
+  flow->hasEnds = false;
+  if (flow->fd >= 0) close(flow->fd);
+  flow->fd = -1;
 }
 
 /** Makes what tells the backend who the client is, if it wants to be told. */
@@ -386,19 +426,50 @@ void DatagramRelay::introduce(DatagramFlow* flow, const Backend& backend) {
 // --- Its backend goes ---
 
 /** Nobody is there (ICMP said so, or there is no way): what waits goes elsewhere, and so does what comes. */
-void DatagramRelay::onRefused(DatagramFlow* flow) {
+bool DatagramRelay::onRefused(DatagramFlow* flow, int error) {
+  // Said by the VTEP of the task: another node has come with this client's address and port.
+  const bool isForeign = error == EACCES || error == EHOSTUNREACH;
+  const bool isRetried = flow->fd >= 0 && flow->asClient && (!flow->hasAnswer || isForeign);
+  closeUpstream(flow);
+  // What is held has not arrived.
+  flow->settleByNanos = 0;
+  flow->isPlain = isRetried;
+  if (isRetried) {
+    flow->state = DatagramState::kAsking;
+    return true;
+  }
   tell(Told::kFailed, *flow)->detail = 1;
-  if (flow->fd >= 0) close(flow->fd);
-  flow->fd = -1;
   flow->backend = 0;
   flow->wasRefused = true;
   ask(flow);
+  return false;
+}
+
+/** What it was sent as the client, and did not take, goes to it once more. */
+void DatagramRelay::retryPlain(DatagramFlow* flow) { connectTo(flow, flow->backend); }
+
+/** What is held has arrived, as far as can be known. */
+void DatagramRelay::settle(DatagramFlow* flow) {
+  if (flow->settleByNanos == 0) return;
+  flow->settleByNanos = 0;
+  for (const std::vector<uint8_t>& bytes : flow->waiting) waitingBytes_ -= bytes.size();
+  flow->waiting.clear();
+}
+
+void DatagramRelay::settleDue() {
+  while (!settling_.empty() && settling_.front().byNanos <= nowNanos_) {
+    const Settling due = settling_.front();
+    settling_.pop_front();
+    DatagramFlow* flow = flowAt(due.slot, due.generation);
+    if (flow != nullptr && flow->settleByNanos == due.byNanos) settle(flow);
+  }
 }
 
 void DatagramRelay::leave(DatagramFlow* flow) {
   tell(Told::kLeft, *flow);
-  if (flow->fd >= 0) close(flow->fd);
-  flow->fd = -1;
+  closeUpstream(flow);
+  settle(flow);
+  flow->isPlain = false;
   flow->backend = 0;
   flow->wasRefused = false;
   flow->state = DatagramState::kIdle;
@@ -409,9 +480,9 @@ void DatagramRelay::finish(DatagramFlow* flow, FlowEnd end) {
   report->detail = static_cast<int32_t>(end);
   report->numbers[0] = static_cast<double>(flow->bytesUp);
   report->numbers[1] = static_cast<double>(flow->bytesDown);
+  settle(flow);
   dropWaiting(flow, end == FlowEnd::kLimit ? DatagramDrop::kFlows : DatagramDrop::kNoBackend);
-  if (flow->fd >= 0) close(flow->fd);
-  flow->fd = -1;
+  closeUpstream(flow);
   flow->backend = 0;
   flow->state = DatagramState::kFree;
   heard_.remove(flow, finder());

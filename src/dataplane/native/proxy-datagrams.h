@@ -5,11 +5,13 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <future>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "proxy-list.h"
@@ -59,6 +61,28 @@ struct DatagramKeyHash {
   size_t operator()(const DatagramKey& key) const;
 };
 
+/** From whose address to which backend a flow goes: no two may be the same. All bytes count. */
+struct DatagramEnds {
+  Endpoint client;
+  Endpoint backend;
+
+  bool operator==(const DatagramEnds& other) const {
+    return memcmp(static_cast<const void*>(this), &other, sizeof *this) == 0;
+  }
+};
+static_assert(sizeof(DatagramEnds) == 56, "compared and hashed by its bytes: it has no gaps");
+
+struct DatagramEndsHash {
+  uint64_t seed;
+  size_t operator()(const DatagramEnds& ends) const;
+};
+
+/**
+ * A task that does not take a client under its own address, or to which another node has come with it, says so
+ * within a round trip. So long what it was sent is held, to be sent from this node's own address.
+ */
+constexpr int64_t kSettleNanos = 300'000'000;
+
 /** `kIdle`: it has no backend, and asks for one with its next datagram. */
 enum class DatagramState : uint8_t { kFree, kIdle, kAsking, kOpen };
 
@@ -66,10 +90,19 @@ struct DatagramFlow {
   DatagramState state = DatagramState::kFree;
   bool hasAnswer = false;
   bool wasRefused = false;
+  /** Its socket has the client's address. */
+  bool asClient = false;
+  /** No further one is to have, for this backend. */
+  bool isPlain = false;
+  /** `ends` are among those of open flows. */
+  bool hasEnds = false;
   uint32_t generation = 0;
   int32_t slot = 0;
   int32_t backend = 0;
   int fd = -1;
+  /** Until then what waits has been sent, and is held; 0: it has not. */
+  int64_t settleByNanos = 0;
+  DatagramEnds ends;
   /** The port's socket that it comes by; -1: that is closed, and another one not there yet. */
   int portFd = -1;
   DatagramKey key;
@@ -186,10 +219,17 @@ class DatagramRelay {
   void passUp(DatagramFlow* flow, DatagramPort* port);
   void passWaiting(DatagramFlow* flow);
   /** @returns How many of `count` are done with, sent or dropped; fewer: the backend refused. */
-  int sendUp(DatagramFlow* flow, const iovec* datagrams, mmsghdr* out, int count);
+  int sendUp(DatagramFlow* flow, const iovec* datagrams, mmsghdr* out, int count, bool* isRetried);
   void wait(DatagramFlow* flow, const iovec& datagram);
+  bool hold(DatagramFlow* flow, const iovec& datagram);
   void dropWaiting(DatagramFlow* flow, DatagramDrop reason);
-  void onRefused(DatagramFlow* flow);
+  int connectUpstream(DatagramFlow* flow, const Backend& backend);
+  void closeUpstream(DatagramFlow* flow);
+  /** @returns Whether it is to go on from this node's own address: by `retryPlain`. */
+  bool onRefused(DatagramFlow* flow, int error);
+  void retryPlain(DatagramFlow* flow);
+  void settle(DatagramFlow* flow);
+  void settleDue();
   void leave(DatagramFlow* flow);
   void finish(DatagramFlow* flow, FlowEnd end);
   void expire();
@@ -225,6 +265,14 @@ class DatagramRelay {
   /** The one that was silent longest first. */
   SlotList heard_;
   size_t waitingBytes_ = 0;
+  std::unordered_set<DatagramEnds, DatagramEndsHash> ends_;
+  /** Who has been sent something that is held, and since when; the oldest first. */
+  struct Settling {
+    int32_t slot;
+    uint32_t generation;
+    int64_t byNanos;
+  };
+  std::deque<Settling> settling_;
   std::atomic<int> flowCount_{0};
   std::array<std::atomic<uint64_t>, kDatagramDrops> drops_{};
 

@@ -133,13 +133,12 @@ bool bindAsClient(int fd, Endpoint client) {
   return bind(fd, &client.any, client.length()) == 0;
 }
 
-bool bindAsTold(int fd, const Backend& backend, const Endpoint& client, bool* asClient) {
-  if (backend.mark != 0 &&
-      setsockopt(fd, SOL_SOCKET, SO_MARK, &backend.mark, sizeof backend.mark) != 0)
-    return false;
-  *asClient = *asClient && backend.asClient && isKeptElsewhere(client) &&
-              client.any.sa_family == backend.to.any.sa_family && bindAsClient(fd, client);
-  if (*asClient) return true;
+bool mark(int fd, const Backend& backend) {
+  return backend.mark == 0 ||
+         setsockopt(fd, SOL_SOCKET, SO_MARK, &backend.mark, sizeof backend.mark) == 0;
+}
+
+bool bindAsTold(int fd, const Backend& backend) {
   if (!backend.from.isSet()) return true;
   if (backend.from.port() == 0) setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   return bind(fd, &backend.from.any, backend.from.length()) == 0;
@@ -214,15 +213,25 @@ int listenAt(const Place& place, uint16_t port, int backlog) {
   return isWorthIpv4(place, fd) ? listenOn(endpointOf(place, AF_INET, port), backlog) : fd;
 }
 
+const Endpoint* targetAs(const Backend& backend, const Endpoint& client) {
+  if (!backend.asClient || !isKeptElsewhere(client)) return nullptr;
+  for (const Endpoint* target : {&backend.to, &backend.to6})
+    if (target->any.sa_family == client.any.sa_family) return target;
+  return nullptr;
+}
+
 int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient) {
-  const int family = backend.to.any.sa_family;
-  const int fd = socketIn(backend.netns, family, SOCK_STREAM);
+  const Endpoint* target = *asClient ? targetAs(backend, client) : nullptr;
+  *asClient = target != nullptr;
+  const Endpoint& to = *asClient ? *target : backend.to;
+  const int fd = socketIn(backend.netns, to.any.sa_family, SOCK_STREAM);
   if (fd < 0) return fd;
   setTcpOptions(fd);
   // The handshake is acknowledged by the first bytes, which usually are there before it is over; see acknowledgeNow.
   setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
-  if (!bindAsTold(fd, backend, client, asClient)) return failed(fd);
-  if (connect(fd, &backend.to.any, backend.to.length()) == 0 || errno == EINPROGRESS) return fd;
+  const bool isBound =
+      mark(fd, backend) && (*asClient ? bindAsClient(fd, client) : bindAsTold(fd, backend));
+  if (isBound && (connect(fd, &to.any, to.length()) == 0 || errno == EINPROGRESS)) return fd;
   const int error = failed(fd);
   if (!*asClient) return error;
   // Its address and port are in use towards that backend: from this node's own, then.
@@ -235,13 +244,22 @@ int bindAt(const Place& place, uint16_t port) {
   return isWorthIpv4(place, fd) ? bindDatagrams(endpointOf(place, AF_INET, port)) : fd;
 }
 
-int connectDatagrams(const Backend& backend) {
-  const int fd = socketIn(backend.netns, backend.to.any.sa_family, SOCK_DGRAM);
+int connectDatagrams(const Backend& backend, const Endpoint& client, bool* asClient) {
+  const Endpoint* target = *asClient ? targetAs(backend, client) : nullptr;
+  *asClient = target != nullptr;
+  const Endpoint& to = *asClient ? *target : backend.to;
+  const int fd = socketIn(backend.netns, to.any.sa_family, SOCK_DGRAM);
   if (fd < 0) return fd;
   setReceiveBytes(fd, kUpstreamBufferBytes);
-  bool asClient = false;
-  if (!bindAsTold(fd, backend, Endpoint(), &asClient)) return failed(fd);
-  return connect(fd, &backend.to.any, backend.to.length()) == 0 ? fd : failed(fd);
+  // One client may have several flows: they are told apart by whom they go to.
+  if (*asClient && client.port() != 0) setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  const bool isBound =
+      mark(fd, backend) && (*asClient ? bindAsClient(fd, client) : bindAsTold(fd, backend));
+  if (isBound && connect(fd, &to.any, to.length()) == 0) return fd;
+  const int error = failed(fd);
+  if (!*asClient) return error;
+  *asClient = false;
+  return connectDatagrams(backend, client, asClient);
 }
 
 uint32_t writeProxyHeader(uint8_t* at, int version, int type, const Endpoint& client,

@@ -181,12 +181,13 @@ export class IngressCore {
     if (ticket === NO_BACKEND) return undefined;
     const backend = listener.backends.get(balancer.keyOf(ticket) ?? '');
     if (backend === undefined) return undefined;
-    const { address, netns } = backend;
+    const { address, netns, answersDatagrams = false } = backend;
     listener.held += 1;
     const isLast = balancer.counts.ready <= tried.length + 1;
     const connectMs = isLast ? CONNECT_MS : Math.min(CONNECT_ELSE_MS << tried.length, CONNECT_MS);
     const proxyProtocol = proxyProtocolOf(port);
-    const asClient = isPreserved(port) && this.#isAnswered(clientAddress, address);
+    const isPreservable = port.protocol === 'tcp' || answersDatagrams;
+    const asClient = isPreserved(port) && isPreservable && this.#isAnswered(clientAddress, address);
     return {
       ticket,
       address,
@@ -402,9 +403,8 @@ function zeros<Word extends string>(words: readonly Word[]): Record<Word, number
   return Object.fromEntries(words.map((word) => [word, 0])) as Record<Word, number>;
 }
 
-function isPreserved({ clientAddress, protocol, mode }: PublishedPort): boolean {
-  // A program that answers datagrams may do so from any of its addresses: the way back is not sure.
-  return clientAddress === 'preserve' && protocol === 'tcp' && mode === 'ingress';
+function isPreserved({ clientAddress, mode }: PublishedPort): boolean {
+  return clientAddress === 'preserve' && mode === 'ingress';
 }
 
 function proxyProtocolOf({ clientAddress, protocol }: PublishedPort): ProxyProtocol | undefined {

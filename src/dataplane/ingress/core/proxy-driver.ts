@@ -75,11 +75,14 @@ export interface Upstream {
   /** How long it may take to connect (TCP), after which it has failed. */
   readonly connectMs: number;
   /**
-   * Connects from the client's own address and port (TCP), which the host need not have; not from
+   * Connects from the client's own address and port, which the host need not have; not from
    * loopback and link-local ones. Where that cannot be, or is refused, it is tried once more from this
-   * node's own, and so are the others after one that was silent.
+   * node's own, with what was sent by then if it was datagrams; and so are the others after one that
+   * was silent (TCP).
    */
   readonly asClient?: boolean;
+  /** Where clients of IPv6 are taken so; absent: nowhere, if `address` is of IPv4. */
+  readonly address6?: string;
   /** Tells the backend who the client is, before what the client sends; in each datagram of UDP. */
   readonly proxyProtocol?: ProxyProtocol;
   /** Own address to connect from; port 0: any. Only the native driver heeds it, and the next one. */

@@ -31,6 +31,8 @@ export interface IngressEndpoint {
   readonly state: BackendState;
   readonly isLocal: boolean;
   readonly isFailing?: boolean | undefined;
+  /** Datagrams may come from its clients' addresses. */
+  readonly answersDatagrams?: boolean;
 }
 
 /** A port in the host mode: of one task of this node. */
@@ -65,6 +67,8 @@ export interface IngressInputs {
 export interface PortBackend extends BackendEntry {
   readonly address: string;
   readonly netns?: string;
+  /** As `IngressEndpoint.answersDatagrams`. */
+  readonly answersDatagrams?: boolean;
 }
 
 export interface PublishedPort {
@@ -180,13 +184,14 @@ function backendsOf(
   balance: BalanceConfig,
 ): readonly PortBackend[] {
   return endpoints
-    .flatMap(({ taskId, slot, addresses, state, isLocal, isFailing }) => {
+    .flatMap(({ taskId, slot, addresses, state, isLocal, isFailing, answersDatagrams }) => {
       // One address is enough to reach a task, and IPv4 is there always.
       const address = addresses.find((a) => !a.includes(':')) ?? addresses[0];
       if (address === undefined) return [];
       const weight = balance.weights.get(slot) ?? 1;
       const failing = isFailing === true ? { isFailing } : {};
-      return [{ key: taskId, state, weight, isLocal, address, ...failing }];
+      const answers = answersDatagrams === true ? { answersDatagrams } : {};
+      return [{ key: taskId, state, weight, isLocal, address, ...failing, ...answers }];
     })
     .sort((a, b) => compare(a.key, b.key));
 }

@@ -43,6 +43,7 @@ const schema = z.object({
     .exactOptional(),
   state: z.enum(['starting', 'ready', 'draining']).exactOptional(),
   isFailing: z.literal(true).exactOptional(),
+  answersDatagrams: z.boolean().exactOptional(),
 });
 
 /**
@@ -75,6 +76,11 @@ export interface EndpointRecord {
   readonly state?: 'starting' | 'ready' | 'draining';
   /** Its owner's checks of it fail: it is to be passed over while there are others. */
   readonly isFailing?: true;
+  /**
+   * Datagrams may come from the addresses of clients outside: what it answers to them finds back.
+   * Absent: they may not, as with an agent that does not know of it.
+   */
+  readonly answersDatagrams?: boolean;
 }
 
 /** Whose task an endpoint is. */

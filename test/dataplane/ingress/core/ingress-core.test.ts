@@ -153,6 +153,8 @@ t.test('a client’s address is kept where a task’s answer to it finds back', 
   const core = new IngressCore(1);
   const [backend] = port({}, ['a']).backends;
   const v6 = backend === undefined ? [] : [{ ...backend, address: 'fd00::5' }];
+  const answering = backend === undefined ? [] : [{ ...backend, answersDatagrams: true }];
+  const preserve = { clientAddress: 'preserve' } as const;
   const listeners = core
     .apply(
       [
@@ -160,6 +162,7 @@ t.test('a client’s address is kept where a task’s answer to it finds back', 
         port({ clientAddress: 'preserve', key: 'tcp/81', backends: v6 }),
         port({ clientAddress: 'preserve', key: 'udp/80', protocol: 'udp' }, ['a']),
         port({ clientAddress: 'snat', key: 'tcp/82' }, ['a']),
+        port({ ...preserve, key: 'udp/81', protocol: 'udp', backends: answering }),
       ],
       0,
     )
@@ -181,7 +184,9 @@ t.test('a client’s address is kept where a task’s answer to it finds back', 
     [0, '10.0.0.77', false, 'an address of the ingress network'],
     [0, '', true, 'chosen ahead: it is for the driver to look'],
     [0, 'nonsense', false, 'none'],
-    [2, '198.51.101.1', false, 'datagrams'],
+    [2, '198.51.101.1', false, 'datagrams, to a task that may answer them from elsewhere'],
+    [4, '198.51.101.1', true, 'datagrams'],
+    [4, '127.0.0.1', false, 'loopback, by datagrams'],
     [3, '198.51.101.1', false, 'the service does not want it'],
   ];
   for (const [which, client, want, why] of cases) t.equal(keeps(which, client), want, why);
