@@ -607,12 +607,7 @@ void Driver::sendSuperFrame(SendQueue* queue, int vtep, const uint8_t* frame, ui
 void Driver::sendSealed(SendQueue* queue, int vtep, const uint8_t* head, uint32_t headLength,
                         const uint8_t* body, uint32_t bodyLength) {
   const uint32_t length = headLength + bodyLength + kSealBytes;
-  if (sealedUsed_ + length > kSealedBytesMax) {
-    for (SendQueue* busy : busyQueues_) busy->flush();
-    sealedUsed_ = 0;
-    // They are empty now, and this one is about to be used again.
-    headerBlocksUsed_ = 0;
-  }
+  if (sealedUsed_ + length > kSealedBytesMax) drainQueues();
   if (sealed_.empty()) sealed_.resize(kSealedBytesMax);
   uint8_t* to = &sealed_[sealedUsed_];
   if (!seals_.seal(vtep, head, headLength, body, bodyLength, to)) {
@@ -626,16 +621,18 @@ void Driver::sendSealed(SendQueue* queue, int vtep, const uint8_t* head, uint32_
 
 /** Room for one header until the queues are flushed, which happens here if there is none left. */
 uint8_t* Driver::headerBlock() {
-  if (headerBlocksUsed_ == kHeaderBlocksMax) {
-    for (SendQueue* queue : busyQueues_) queue->flush();
-    headerBlocksUsed_ = 0;
-  }
+  if (headerBlocksUsed_ == kHeaderBlocksMax) drainQueues();
   return &headerBlocks_[kHeaderBlockBytes * headerBlocksUsed_++];
 }
 
 void Driver::flushQueues() {
-  for (SendQueue* queue : busyQueues_) queue->flush();
+  drainQueues();
   busyQueues_.clear();
+}
+
+/** Sends what waits, so that its room is free; the queues stay busy, as one is about to be used. */
+void Driver::drainQueues() {
+  for (SendQueue* queue : busyQueues_) queue->flush();
   headerBlocksUsed_ = 0;
   sealedUsed_ = 0;
 }

@@ -127,6 +127,7 @@ class Driver final : FrameSink {
   bool finishChecksum(BatchMemory& batch, int row, int32_t offset, uint32_t length);
   uint8_t* headerBlock();
   void flushQueues();
+  void drainQueues();
   SendQueue* queueFor(int vtep, uint32_t hash);
   const Port* portAt(int index) const;
   int watched(int timeoutMillis);

@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
-#include <algorithm>
 #include <cerrno>
 
 #include "proxy.h"
@@ -15,7 +14,8 @@ constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 /** What a socket says of its backend, and not of one datagram. */
 bool isRefusal(int error) {
   return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH ||
-         error == EACCES || error == EHOSTDOWN || error == ENETDOWN || error == ENOPROTOOPT || error == EADDRNOTAVAIL;
+         error == EACCES || error == EHOSTDOWN || error == ENETDOWN || error == ENOPROTOOPT ||
+         error == EADDRNOTAVAIL;
 }
 
 bool isNoRoom(int error) { return error == EAGAIN || error == ENOBUFS || error == ENOMEM; }

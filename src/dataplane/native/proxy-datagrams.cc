@@ -28,10 +28,6 @@ bool watch(int epoll, int fd, uint64_t tag) {
   return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-}  // namespace
-
-namespace {
-
 /** Of an object whose bytes all count. */
 template <typename Key>
 size_t hashOf(const Key& key, uint64_t seed) {
@@ -393,12 +389,11 @@ void DatagramRelay::connectTo(DatagramFlow* flow, int32_t id) {
 
 /** From the client's own address and port, if that may be; where they are in use towards the backend, from another port. */
 int DatagramRelay::connectUpstream(DatagramFlow* flow, const Backend& backend) {
-  flow->asClient = !flow->isPlain;
   Endpoint client = clientOf(*flow);
-  const Endpoint* target = flow->asClient ? targetAs(backend, client) : nullptr;
-  if (target != nullptr) {
+  flow->asClient = !flow->isPlain && mayBeClient(backend, client);
+  if (flow->asClient) {
     flow->ends.client = client;
-    flow->ends.backend = *target;
+    flow->ends.backend = backend.to;
     flow->hasEnds = ends_.insert(flow->ends).second;
     if (!flow->hasEnds) client.setPort(0);
   }

@@ -144,6 +144,12 @@ bool bindAsTold(int fd, const Backend& backend) {
   return bind(fd, &backend.from.any, backend.from.length()) == 0;
 }
 
+/** From the client's address, or from where the backend is to be reached from. False with `errno` set. */
+bool connectFrom(int fd, const Backend& backend, const Endpoint& client, bool asClient) {
+  return mark(fd, backend) && (asClient ? bindAsClient(fd, client) : bindAsTold(fd, backend)) &&
+         connect(fd, &backend.to.any, backend.to.length()) == 0;
+}
+
 }  // namespace
 
 Endpoint::Endpoint() { memset(static_cast<void*>(this), 0, sizeof *this); }
@@ -213,25 +219,19 @@ int listenAt(const Place& place, uint16_t port, int backlog) {
   return isWorthIpv4(place, fd) ? listenOn(endpointOf(place, AF_INET, port), backlog) : fd;
 }
 
-const Endpoint* targetAs(const Backend& backend, const Endpoint& client) {
-  if (!backend.asClient || !isKeptElsewhere(client)) return nullptr;
-  for (const Endpoint* target : {&backend.to, &backend.to6})
-    if (target->any.sa_family == client.any.sa_family) return target;
-  return nullptr;
+bool mayBeClient(const Backend& backend, const Endpoint& client) {
+  return backend.asClient && isKeptElsewhere(client) &&
+         client.any.sa_family == backend.to.any.sa_family;
 }
 
 int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient) {
-  const Endpoint* target = *asClient ? targetAs(backend, client) : nullptr;
-  *asClient = target != nullptr;
-  const Endpoint& to = *asClient ? *target : backend.to;
-  const int fd = socketIn(backend.netns, to.any.sa_family, SOCK_STREAM);
+  *asClient = *asClient && mayBeClient(backend, client);
+  const int fd = socketIn(backend.netns, backend.to.any.sa_family, SOCK_STREAM);
   if (fd < 0) return fd;
   setTcpOptions(fd);
   // The handshake is acknowledged by the first bytes, which usually are there before it is over; see acknowledgeNow.
   setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
-  const bool isBound =
-      mark(fd, backend) && (*asClient ? bindAsClient(fd, client) : bindAsTold(fd, backend));
-  if (isBound && (connect(fd, &to.any, to.length()) == 0 || errno == EINPROGRESS)) return fd;
+  if (connectFrom(fd, backend, client, *asClient) || errno == EINPROGRESS) return fd;
   const int error = failed(fd);
   if (!*asClient) return error;
   // Its address and port are in use towards that backend: from this node's own, then.
@@ -245,17 +245,13 @@ int bindAt(const Place& place, uint16_t port) {
 }
 
 int connectDatagrams(const Backend& backend, const Endpoint& client, bool* asClient) {
-  const Endpoint* target = *asClient ? targetAs(backend, client) : nullptr;
-  *asClient = target != nullptr;
-  const Endpoint& to = *asClient ? *target : backend.to;
-  const int fd = socketIn(backend.netns, to.any.sa_family, SOCK_DGRAM);
+  *asClient = *asClient && mayBeClient(backend, client);
+  const int fd = socketIn(backend.netns, backend.to.any.sa_family, SOCK_DGRAM);
   if (fd < 0) return fd;
   setReceiveBytes(fd, kUpstreamBufferBytes);
   // One client may have several flows: they are told apart by whom they go to.
   if (*asClient && client.port() != 0) setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  const bool isBound =
-      mark(fd, backend) && (*asClient ? bindAsClient(fd, client) : bindAsTold(fd, backend));
-  if (isBound && connect(fd, &to.any, to.length()) == 0) return fd;
+  if (connectFrom(fd, backend, client, *asClient)) return fd;
   const int error = failed(fd);
   if (!*asClient) return error;
   *asClient = false;

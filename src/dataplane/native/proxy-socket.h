@@ -65,8 +65,6 @@ struct Backend {
   Endpoint from;
   /** Connects from the client's own address and port (IP_TRANSPARENT), if it has the right to. */
   bool asClient = false;
-  /** Where it takes clients of IPv6 under their own addresses, if it does. */
-  Endpoint to6;
   /** SO_MARK; 0: none. */
   uint32_t mark = 0;
   /** Version of the PROXY protocol that it is told of its clients in; 0: it is not. */
@@ -112,8 +110,8 @@ int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient)
  */
 int bindAt(const Place& place, uint16_t port);
 
-/** Where this client is taken under its own address; null: nowhere. */
-const Endpoint* targetAs(const Backend& backend, const Endpoint& client);
+/** Whether this client may be taken under its own address. */
+bool mayBeClient(const Backend& backend, const Endpoint& client);
 
 /**
  * A socket whose datagrams go to a backend, and that hears of it when nobody is there.

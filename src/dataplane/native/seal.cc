@@ -54,7 +54,6 @@ struct OpenSsl {
 /** EVP_CTRL_AEAD_GET_TAG and EVP_CTRL_AEAD_SET_TAG: part of OpenSSL's stable interface. */
 constexpr int kGetTag = 0x10;
 constexpr int kSetTag = 0x11;
-constexpr uint32_t kNonceBytes = 12;
 constexpr uint32_t kCounterAt = 4;
 constexpr uint32_t kVxlanHeaderBytes = 8;
 
@@ -110,13 +109,17 @@ CipherKey::~CipherKey() {
 
 bool CipherKey::is(const SealKey& other) const { return memcmp(&key_, &other, sizeof key_) == 0; }
 
+void CipherKey::writeNonce(uint8_t nonce[kNonceBytes], const uint8_t* header) const {
+  memcpy(nonce, key_.salt, sizeof key_.salt);
+  memcpy(nonce + sizeof key_.salt, header + kCounterAt, kNonceBytes - sizeof key_.salt);
+}
+
 bool CipherKey::seal(uint8_t* to, const uint8_t* head, uint32_t headLength, const uint8_t* body,
                      uint32_t bodyLength) {
   if (context_ == nullptr) return false;
   const OpenSsl& ssl = openSsl();
   uint8_t nonce[kNonceBytes];
-  memcpy(nonce, key_.salt, sizeof key_.salt);
-  memcpy(nonce + sizeof key_.salt, to + kCounterAt, kNonceBytes - sizeof key_.salt);
+  writeNonce(nonce, to);
   int written = 0;
   uint8_t* at = to + kSealedHeaderBytes;
   if (ssl.encryptInit(context_, nullptr, nullptr, nullptr, nonce) != 1 ||
@@ -136,8 +139,7 @@ bool CipherKey::open(uint8_t* datagram, uint32_t length) {
   if (context_ == nullptr) return false;
   const OpenSsl& ssl = openSsl();
   uint8_t nonce[kNonceBytes];
-  memcpy(nonce, key_.salt, sizeof key_.salt);
-  memcpy(nonce + sizeof key_.salt, datagram + kCounterAt, kNonceBytes - sizeof key_.salt);
+  writeNonce(nonce, datagram);
   int written = 0;
   uint8_t* text = datagram + kSealedHeaderBytes;
   const uint32_t textLength = length - kSealBytes;

@@ -59,6 +59,11 @@ class CipherKey {
   bool open(uint8_t* datagram, uint32_t length);
 
  private:
+  static constexpr uint32_t kNonceBytes = 12;
+
+  /** The salt, and the counter of the header. */
+  void writeNonce(uint8_t nonce[kNonceBytes], const uint8_t* header) const;
+
   SealKey key_;
   void* context_ = nullptr;
 };
