@@ -1,4 +1,5 @@
 import ipaddr from 'ipaddr.js';
+import { LabelReader } from './label-reader.js';
 
 /** Items of one `shoal.allow-from` or `shoal.bind`. */
 const RANGES_MAX = 256;
@@ -46,28 +47,38 @@ export function readAccess(labels: Readonly<Record<string, string>>): {
   readonly bind: BindTo | undefined;
   readonly problems: readonly string[];
 } {
-  const problems: string[] = [];
-  const read = <Value>(
-    name: string,
-    parse: (text: string) => Value | undefined,
-    wanted: string,
-    otherwise: Value,
-  ): Value | undefined => {
-    const text = labels[name];
-    if (text === undefined) return undefined;
-    const value = parse(text.trim());
-    if (value === undefined)
-      problems.push(`label ${name}=${text} is not valid: it must be ${wanted}`);
-    return value ?? otherwise;
-  };
+  const reader = new LabelReader(labels, 'is not valid');
   const most = `up to ${'9'.repeat(COUNT_DIGITS)}`;
-  const allowFrom = read('shoal.allow-from', parseRanges, `1 to ${RANGES_MAX} ${RANGES_FORM}`, []);
-  const bind = read('shoal.bind', parseBindTo, BIND_WANTED, NOWHERE);
-  const mostOpen =
-    read('shoal.connections-max', parseCount, `a number of flows from 1 ${most}`, 0) ?? 0;
-  const perSecond =
-    read('shoal.rate', parseRate, `new flows per second as N/s, with N from 1 ${most}`, 0) ?? 0;
-  return { access: { ...(allowFrom && { allowFrom }), mostOpen, perSecond }, bind, problems };
+  const allowFrom = reader.read<readonly AddressRange[] | undefined>(
+    'shoal.allow-from',
+    undefined,
+    parseRanges,
+    `1 to ${RANGES_MAX} ${RANGES_FORM}`,
+    [],
+  );
+  const bind = reader.read<BindTo | undefined>(
+    'shoal.bind',
+    undefined,
+    parseBindTo,
+    BIND_WANTED,
+    NOWHERE,
+  );
+  const access = {
+    ...(allowFrom && { allowFrom }),
+    mostOpen: reader.read(
+      'shoal.connections-max',
+      0,
+      parseCount,
+      `a number of flows from 1 ${most}`,
+    ),
+    perSecond: reader.read(
+      'shoal.rate',
+      0,
+      parseRate,
+      `new flows per second as N/s, with N from 1 ${most}`,
+    ),
+  };
+  return { access, bind, problems: reader.problems };
 }
 
 /** Whether an address, in four words, lies in one of the ranges. */

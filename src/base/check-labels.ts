@@ -1,4 +1,5 @@
 import { parseDurationMs } from './duration.js';
+import { LabelReader } from './label-reader.js';
 
 /** Ranges of HTTP status codes of one check. */
 const STATUS_RANGES_MAX = 16;
@@ -38,31 +39,45 @@ export function readCheck(
   labels: Readonly<Record<string, string>>,
   ports: readonly TargetPort[],
 ): { readonly check: CheckConfig | undefined; readonly problems: readonly string[] } {
-  const problems: string[] = [];
-  const read = <Value>(
-    name: string,
-    absent: Value,
-    parse: (text: string) => Value | undefined,
-    wanted: string,
-  ): Value => {
-    const text = labels[name];
-    const value = text === undefined ? absent : parse(text.trim());
-    if (value !== undefined) return value;
-    problems.push(`label ${name}=${text} is not valid: it must be ${wanted}`);
-    return absent;
-  };
-  const kind = read<CheckConfig['kind'] | ''>('shoal.check', '', parseKind, 'tcp or http');
+  const reader = new LabelReader(labels, 'is not valid');
+  const kind = reader.read<CheckConfig['kind'] | ''>('shoal.check', '', parseKind, 'tcp or http');
   const published = ports.find(({ protocol }) => protocol === 'tcp')?.targetPort ?? 0;
-  const port = read('shoal.check.port', published, numberTo(65_535), 'a port of the task');
+  const port = reader.read('shoal.check.port', published, numberTo(65_535), 'a port of the task');
   const check = {
     port,
-    path: read('shoal.check.path', '/', parsePath, 'a path that begins with /, as in /healthz'),
-    status: read('shoal.check.status', [[200, 399]], parseStatus, 'codes, as in 200,300-399'),
-    intervalMs: read('shoal.check.interval', 5000, within(INTERVAL_MS), 'from 100ms up to 1h'),
-    timeoutMs: read('shoal.check.timeout', 2000, within(TIMEOUT_MS), 'from 10ms up to 1m'),
-    rise: read('shoal.check.rise', 2, numberTo(IN_A_ROW_MAX), `from 1 up to ${IN_A_ROW_MAX}`),
-    fall: read('shoal.check.fall', 3, numberTo(IN_A_ROW_MAX), `from 1 up to ${IN_A_ROW_MAX}`),
+    path: reader.read(
+      'shoal.check.path',
+      '/',
+      parsePath,
+      'a path that begins with /, as in /healthz',
+    ),
+    status: reader.read(
+      'shoal.check.status',
+      [[200, 399]],
+      parseStatus,
+      'codes, as in 200,300-399',
+    ),
+    intervalMs: reader.read(
+      'shoal.check.interval',
+      5000,
+      within(INTERVAL_MS),
+      'from 100ms up to 1h',
+    ),
+    timeoutMs: reader.read('shoal.check.timeout', 2000, within(TIMEOUT_MS), 'from 10ms up to 1m'),
+    rise: reader.read(
+      'shoal.check.rise',
+      2,
+      numberTo(IN_A_ROW_MAX),
+      `from 1 up to ${IN_A_ROW_MAX}`,
+    ),
+    fall: reader.read(
+      'shoal.check.fall',
+      3,
+      numberTo(IN_A_ROW_MAX),
+      `from 1 up to ${IN_A_ROW_MAX}`,
+    ),
   };
+  const { problems } = reader;
   if (kind !== '' && port === 0)
     problems.push(
       `label shoal.check=${kind} needs shoal.check.port: the service publishes no TCP port`,

@@ -1,4 +1,5 @@
 import { parseDurationMs } from '../../../base/duration.js';
+import { LabelReader } from '../../../base/label-reader.js';
 import {
   BALANCE_METHODS,
   type BalanceConfig,
@@ -31,25 +32,22 @@ const DRAIN_MS_MAX = 60_000;
 
 /** Reads the `shoal.*` labels of `docs/service-labels.md`. Never throws: a label is a user's text. */
 export function balanceOfLabels(labels: Readonly<Record<string, string>>): BalanceLabels {
-  const problems: string[] = [];
-  const read = <Value>(
-    name: string,
-    absent: Value,
-    parse: (text: string) => Value | undefined,
-    wanted: string,
-  ): Value => {
-    const text = labels[name];
-    if (text === undefined) return absent;
-    const value = parse(text.trim());
-    if (value !== undefined) return value;
-    problems.push(`label ${name}=${text} is ignored: it must be ${wanted}`);
-    return absent;
-  };
+  const reader = new LabelReader(labels, 'is ignored');
   const { outlier } = DEFAULT_BALANCE;
   const isOff = labels['shoal.outlier'] === 'off';
-  const affinity = read('shoal.affinity', 'none', oneOf('none', 'client-ip'), 'client-ip or none');
-  const lifetime = read('shoal.affinity.lifetime', 3 * 3_600_000, parseDurationMs, 'a duration');
-  const locality = read(
+  const affinity = reader.read(
+    'shoal.affinity',
+    'none',
+    oneOf('none', 'client-ip'),
+    'client-ip or none',
+  );
+  const lifetime = reader.read(
+    'shoal.affinity.lifetime',
+    3 * 3_600_000,
+    parseDurationMs,
+    'a duration',
+  );
+  const locality = reader.read(
     'shoal.locality',
     'any',
     oneOf('any', 'prefer-local'),
@@ -57,28 +55,48 @@ export function balanceOfLabels(labels: Readonly<Record<string, string>>): Balan
   );
   const percent = outlier.ceiling * 100;
   const balance: BalanceConfig = {
-    method: read('shoal.balance', DEFAULT_BALANCE.method, parseMethod, BALANCE_METHODS.join(', ')),
-    weights: read('shoal.balance.weights', DEFAULT_BALANCE.weights, parseWeights, WEIGHTS_FORM),
+    method: reader.read(
+      'shoal.balance',
+      DEFAULT_BALANCE.method,
+      parseMethod,
+      BALANCE_METHODS.join(', '),
+    ),
+    weights: reader.read(
+      'shoal.balance.weights',
+      DEFAULT_BALANCE.weights,
+      parseWeights,
+      WEIGHTS_FORM,
+    ),
     affinityMs: affinity === 'none' ? 0 : lifetime,
     preferLocal: locality === 'prefer-local',
-    overflowAt: read('shoal.locality.overflow', 0, parseCount, 'a number of flows'),
-    slowStartMs: read('shoal.slow-start', 0, parseDurationMs, 'a duration'),
+    overflowAt: reader.read('shoal.locality.overflow', 0, parseCount, 'a number of flows'),
+    slowStartMs: reader.read('shoal.slow-start', 0, parseDurationMs, 'a duration'),
     outlier: {
       failures: isOff
         ? 0
-        : read('shoal.outlier.failures', outlier.failures, parseCount, 'a number of failures'),
-      ejectionMs: read('shoal.outlier.ejection', outlier.ejectionMs, parseDurationMs, 'a duration'),
-      ceiling: read('shoal.outlier.ceiling', percent, parsePercent, 'a percentage') / 100,
+        : reader.read(
+            'shoal.outlier.failures',
+            outlier.failures,
+            parseCount,
+            'a number of failures',
+          ),
+      ejectionMs: reader.read(
+        'shoal.outlier.ejection',
+        outlier.ejectionMs,
+        parseDurationMs,
+        'a duration',
+      ),
+      ceiling: reader.read('shoal.outlier.ceiling', percent, parsePercent, 'a percentage') / 100,
     },
   };
-  const drainMs = read('shoal.drain', DRAIN_MS, parseDrain, 'a duration up to 1m');
-  const clientAddress = read(
+  const drainMs = reader.read('shoal.drain', DRAIN_MS, parseDrain, 'a duration up to 1m');
+  const clientAddress = reader.read(
     'shoal.client-address',
     'preserve',
     oneOf(...CLIENT_ADDRESS_WAYS),
     CLIENT_ADDRESS_WAYS.join(', '),
   );
-  return { balance, drainMs, clientAddress, problems };
+  return { balance, drainMs, clientAddress, problems: reader.problems };
 }
 
 const WEIGHTS_FORM = `SLOT=WEIGHT, …, with weights from 1 to ${WEIGHT_MAX}`;
