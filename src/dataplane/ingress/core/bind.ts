@@ -1,5 +1,5 @@
 import { type BindTo, rangesInclude } from '../../../base/access-labels.js';
-import { parseAddress } from '../../wire/address.js';
+import { wordsOf } from './client-words.js';
 
 /** Addresses of this node at which one port listens; those beyond, by their order, are left out. */
 export const PLACES_MAX = 64;
@@ -27,12 +27,4 @@ export function placesOf(
   const all = [...new Set(bound.map(({ address }) => address))].sort();
   const places = all.slice(0, PLACES_MAX);
   return { places, leftOut: all.length - places.length };
-}
-
-/** The four words of an address; zeros for what is none. */
-export function wordsOf(address: string): Int32Array {
-  const bytes = parseAddress(address.replace(/%.*$/, ''));
-  if (bytes === undefined) return new Int32Array(4);
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  return Int32Array.from([0, 4, 8, 12], (at) => view.getInt32(at));
 }

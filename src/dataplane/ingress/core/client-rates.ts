@@ -1,4 +1,5 @@
 import { hashAddress } from '../../core/balance/hash.js';
+import { reduceToClient } from './client-words.js';
 
 /** Clients of one published port whose new flows are counted; beyond, the one that was silent longest is forgotten. */
 const RATE_CLIENTS_MAX = 8192;
@@ -28,8 +29,7 @@ export class ClientRates {
   /** @returns Whether this client, an address in four words, may begin one more. */
   take(client: Int32Array, nowMs: number): boolean {
     this.#client.set(client);
-    const isV4 = client[0] === 0 && client[1] === 0 && client[2] === 0xffff;
-    if (!isV4) this.#client.fill(0, 2);
+    reduceToClient(this.#client);
     const place = this.#placeOf(this.#client);
     const stepMs = 1000 / this.#perSecond;
     const usedMs = Math.max(this.#usedMs[place] as number, nowMs - 1000);

@@ -1,4 +1,4 @@
-import { wordsOf } from './bind.js';
+import { reduceToClient, wordsOf } from './client-words.js';
 
 /**
  * Counts open flows by client: an IPv4 address, or a /64 of IPv6, of which a client may use any address. One
@@ -32,6 +32,6 @@ export class ClientShares {
 
 function clientOf(address: string): string {
   const words = wordsOf(address);
-  const isV4 = words[0] === 0 && words[1] === 0 && words[2] === 0xffff;
-  return isV4 ? `${words[3]}` : `${words[0]} ${words[1]}`;
+  reduceToClient(words);
+  return words.join();
 }

@@ -4,8 +4,8 @@ import { NO_BACKEND, type Ticket } from '../../core/balance/backend-set.js';
 import { Balancer } from '../../core/balance/balancer.js';
 import { hashText } from '../../core/balance/hash.js';
 import type { ProxyProtocol } from '../wire/proxy-protocol.js';
-import { wordsOf } from './bind.js';
 import { ClientRates } from './client-rates.js';
+import { wordsOf } from './client-words.js';
 import { FLOW_ENDS, type FlowEnd, type Upstream } from './proxy-driver.js';
 import type { PortBackend, PublishedPort } from './published-ports.js';
 
