@@ -81,7 +81,7 @@ export interface VtepConfig {
 }
 
 export interface VtepDependencies {
-  /** Monotonic milliseconds; called for frames that are rate-limited only. */
+  /** Monotonic milliseconds; called once a batch at most, and for frames that are rate-limited. */
   readonly now: () => number;
 }
 
@@ -117,6 +117,8 @@ export class Vtep implements PacketHandler {
   readonly #now: () => number;
   readonly #vips: VipPlane;
   readonly #returns: Returns;
+  /** `NaN`: not asked for yet. */
+  #batchMs = Number.NaN;
   /** The frame at hand went to a VIP and goes to a backend now. */
   #isTurned = false;
 
@@ -199,13 +201,24 @@ export class Vtep implements PacketHandler {
   }
 
   egress(batch: PacketBatch): void {
-    if (this.#vips.isUsed) this.#vips.begin(batch, this.#now());
+    this.#begin(batch);
     for (let row = 0; row < batch.rowCount; row++) this.#egressRow(batch, row);
   }
 
   ingress(batch: PacketBatch): void {
-    if (this.#vips.isUsed) this.#vips.begin(batch, this.#now());
+    this.#begin(batch);
     for (let row = 0; row < batch.rowCount; row++) this.#ingressRow(batch, row);
+  }
+
+  #begin(batch: PacketBatch): void {
+    this.#batchMs = Number.NaN;
+    if (this.#vips.isUsed) this.#vips.begin(batch, this.#batchNow());
+  }
+
+  /** When the batch was decided: a clock is not read for each of its packets. */
+  #batchNow(): number {
+    if (Number.isNaN(this.#batchMs)) this.#batchMs = this.#now();
+    return this.#batchMs;
   }
 
   #egressRow(batch: PacketBatch, row: number): undefined {
@@ -242,7 +255,7 @@ export class Vtep implements PacketHandler {
       if (verdict === VIP_TO_SELF) return this.#deliverBack(batch, row, port, offset, end);
       this.#isTurned = true;
     } else if (segment.hasReturns && VipPlane.isVipMac(view, offset)) {
-      if (!this.#returns.steer(batch, segment.slot, offset, end, this.#now()))
+      if (!this.#returns.steer(batch, segment.slot, offset, end, this.#batchNow()))
         return this.#drop('return_unknown');
       this.#isTurned = true;
     }
@@ -627,7 +640,7 @@ export class Vtep implements PacketHandler {
     else return true;
     // Of an endpoint: found by its MAC like any other.
     if (source !== ABSENT) return true;
-    const noted = this.#returns.note(batch, segment.slot, offset, end, this.#now());
+    const noted = this.#returns.note(batch, segment.slot, offset, end, this.#batchNow());
     if (noted !== 'conflict') return true;
     if (this.#returns.isSyn) this.#refuseReturn(batch, segment, offset, etherType);
     else if (this.#returns.isDatagram) this.#prohibitReturn(batch, segment, offset, end, etherType);
