@@ -2,7 +2,6 @@ import { once } from 'node:events';
 import { createServer, type Server, Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
-import { EVERYWHERE } from '../core/bind.js';
 import { ClientShares } from '../core/client-shares.js';
 import { someOpenFlows } from '../core/open-flows.js';
 import {
@@ -14,6 +13,7 @@ import {
   type Upstream,
 } from '../core/proxy-driver.js';
 import { type FlowAddress, proxyHeader } from '../wire/proxy-protocol.js';
+import { errnoOf, isWithoutIpv6, Places } from './places.js';
 
 /** TCP flows that the portable driver carries at a time: two descriptors each. */
 export const TCP_FLOWS_MAX = 16_384;
@@ -38,8 +38,7 @@ export interface TcpProxyDependencies {
 /** Relays TCP connections on `node:net`: half-close, back-pressure, FIN and RST are carried across. */
 export class TcpProxy {
   readonly #deps: TcpProxyDependencies;
-  /** By listener and place. */
-  readonly #servers = new Map<number, Map<string, Server>>();
+  readonly #servers = new Places<Server>((server) => server.close());
   readonly #flows = new Set<TcpFlow>();
   readonly #flowsMax: number;
   readonly #shares: ClientShares;
@@ -58,40 +57,16 @@ export class TcpProxy {
     return someOpenFlows(this.#flows, listeners, most);
   }
 
-  async open(
+  open(
     listener: number,
     port: number,
     places: readonly string[],
   ): Promise<readonly ListenFailure[]> {
-    const servers = this.#servers.get(listener) ?? new Map<string, Server>();
-    this.#servers.set(listener, servers);
-    // First those that are left, which may be in the way of others.
-    for (const [place, server] of servers) {
-      if (places.includes(place)) continue;
-      server.close();
-      servers.delete(place);
-    }
-    const failures: ListenFailure[] = [];
-    for (const place of places) {
-      if (servers.has(place)) continue;
-      try {
-        const server = await this.#listen(listener, place, port);
-        // It may have been closed meanwhile.
-        if (this.#servers.get(listener) !== servers) {
-          server.close();
-          return failures;
-        }
-        servers.set(place, server);
-      } catch (error) {
-        failures.push({ place, errno: errnoOf(error) });
-      }
-    }
-    return failures;
+    return this.#servers.open(listener, places, (place) => this.#listen(listener, place, port));
   }
 
   close(listener: number): void {
-    for (const server of this.#servers.get(listener)?.values() ?? []) server.close();
-    this.#servers.delete(listener);
+    this.#servers.close(listener);
   }
 
   resetGone(): void {
@@ -99,7 +74,7 @@ export class TcpProxy {
   }
 
   stop(): void {
-    for (const listener of [...this.#servers.keys()]) this.close(listener);
+    this.#servers.closeAll();
     for (const flow of this.#flows) flow.reset('backend_gone');
   }
 
@@ -112,9 +87,7 @@ export class TcpProxy {
     try {
       await listen(server, place, port);
     } catch (error) {
-      // A host without IPv6.
-      const isWithout = errnoOf(error) === 'EAFNOSUPPORT' || errnoOf(error) === 'EADDRNOTAVAIL';
-      if (!isWithout || !EVERYWHERE.includes(place)) throw error;
+      if (!isWithoutIpv6(place, error)) throw error;
       await listen(server, '0.0.0.0', port);
     }
     // What goes wrong with one connection (no descriptors left) is told here; the others go on.
@@ -377,8 +350,4 @@ function destroyHard(socket: Socket): void {
 async function listen(server: Server, host: string, port: number): Promise<void> {
   server.listen({ host, port, backlog: BACKLOG, ipv6Only: false });
   await once(server, 'listening');
-}
-
-function errnoOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? 'unknown';
 }

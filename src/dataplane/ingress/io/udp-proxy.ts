@@ -13,6 +13,7 @@ import type {
   Upstream,
 } from '../core/proxy-driver.js';
 import { proxyHeader } from '../wire/proxy-protocol.js';
+import { isWithoutIpv6, Places } from './places.js';
 
 /** UDP flows that the portable driver carries at a time: one socket each. */
 export const UDP_FLOWS_MAX = 4096;
@@ -38,8 +39,7 @@ export interface UdpProxyDependencies {
 export class UdpProxy {
   readonly #deps: UdpProxyDependencies;
   readonly #idleMs: number;
-  /** By listener and place. */
-  readonly #sockets = new Map<number, Map<string, Socket>>();
+  readonly #sockets = new Places<Socket>((socket) => this.#leave(socket));
   readonly #flows = new Map<string, UdpFlow>();
   readonly #flowsMax: number;
   readonly #shares: ClientShares;
@@ -63,44 +63,23 @@ export class UdpProxy {
     return someOpenFlows(this.#flows.values(), listeners, most);
   }
 
-  async open(
+  open(
     listener: number,
     port: number,
     places: readonly string[],
   ): Promise<readonly ListenFailure[]> {
-    const sockets = this.#sockets.get(listener) ?? new Map<string, Socket>();
-    this.#sockets.set(listener, sockets);
-    // First those that are left, which may be in the way of others.
-    for (const [place, socket] of sockets) {
-      if (places.includes(place)) continue;
-      this.#leave(socket);
-      sockets.delete(place);
-    }
-    const failures: ListenFailure[] = [];
-    for (const place of places) {
-      if (sockets.has(place)) continue;
-      try {
-        const socket = await bindAt(place, port);
-        // It may have been closed meanwhile.
-        if (this.#sockets.get(listener) !== sockets) {
-          socket.close();
-          return failures;
-        }
-        socket.on('error', () => undefined);
-        socket.on('message', (datagram, client) =>
-          this.#onDatagram(listener, place, socket, datagram, client),
-        );
-        sockets.set(place, socket);
-      } catch (error) {
-        failures.push({ place, errno: errnoOf(error) });
-      }
-    }
-    return failures;
+    return this.#sockets.open(listener, places, async (place) => {
+      const socket = await bindAt(place, port);
+      socket.on('error', () => undefined);
+      socket.on('message', (datagram, client) =>
+        this.#onDatagram(listener, place, socket, datagram, client),
+      );
+      return socket;
+    });
   }
 
   close(listener: number): void {
-    for (const socket of this.#sockets.get(listener)?.values() ?? []) this.#leave(socket);
-    this.#sockets.delete(listener);
+    this.#sockets.close(listener);
   }
 
   /** Only sockets are given back: the next datagram finds the flow a new backend. */
@@ -110,7 +89,7 @@ export class UdpProxy {
 
   stop(): void {
     clearInterval(this.#sweeper);
-    for (const listener of [...this.#sockets.keys()]) this.close(listener);
+    this.#sockets.closeAll();
   }
 
   /** Its flows end with it. */
@@ -331,8 +310,7 @@ async function bindAt(place: string, port: number): Promise<Socket> {
     const socket = createSocket({ type: 'udp6', ipv6Only: false, lookup: literalLookup(6) });
     return await bind(socket, place, port);
   } catch (error) {
-    // A host without IPv6.
-    if (errnoOf(error) !== 'EAFNOSUPPORT' && errnoOf(error) !== 'EADDRNOTAVAIL') throw error;
+    if (!isWithoutIpv6(place, error)) throw error;
     return bind(socketFor('0.0.0.0'), '0.0.0.0', port);
   }
 }
@@ -347,8 +325,4 @@ async function bind(socket: Socket, address: string, port: number): Promise<Sock
     throw error;
   }
   return socket;
-}
-
-function errnoOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? 'unknown';
 }
