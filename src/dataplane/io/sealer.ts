@@ -1,5 +1,6 @@
-import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto';
+import { createSecretKey, type KeyObject } from 'node:crypto';
 import { assert } from '../../base/assert.js';
+import { openAead, sealAead } from '../../base/io/aead.js';
 import {
   ReplayWindow,
   SEAL_KEYS_MAX,
@@ -11,7 +12,6 @@ import {
 import {
   encodeSealedHeader,
   SEAL_BYTES,
-  SEAL_TAG_BYTES,
   SEALED_HEADER_BYTES,
   sealedCounter,
   sealedKeyId,
@@ -33,7 +33,7 @@ export interface Opened {
   readonly plain: Buffer;
 }
 
-const CIPHER = 'aes-256-gcm';
+const SHAPE = { headerBytes: SEALED_HEADER_BYTES, authenticatedBytes: SEALED_HEADER_BYTES };
 const NONCE_BYTES = 12;
 const COUNTER_OFFSET = 4;
 
@@ -145,11 +145,7 @@ export class Sealer {
     const sealed = Buffer.allocUnsafe(plain.length + SEAL_BYTES);
     const view = new DataView(sealed.buffer, sealed.byteOffset, sealed.length);
     encodeSealedHeader(view, 0, seals.key.id, counter);
-    const cipher = createCipheriv(CIPHER, seals.secret, nonceOf(seals.key, sealed));
-    cipher.setAAD(sealed.subarray(0, SEALED_HEADER_BYTES));
-    sealed.set(cipher.update(plain), SEALED_HEADER_BYTES);
-    cipher.final();
-    sealed.set(cipher.getAuthTag(), sealed.length - SEAL_TAG_BYTES);
+    sealAead(sealed, SHAPE, seals.secret, nonceOf(seals.key, sealed), plain);
     return sealed;
   }
 
@@ -164,29 +160,13 @@ export class Sealer {
     for (const { key, secret, vtep, window } of candidates) {
       if (!window.isNew(counter)) continue;
       drop = 'openBadTagDrops';
-      const plain = decrypted(key, secret, datagram);
+      const plain = openAead(datagram, SHAPE, secret, nonceOf(key, datagram));
       if (plain === undefined) continue;
       window.accept(counter);
       return { sealer: vtep + 1, plain };
     }
     return drop;
   }
-}
-
-function decrypted(key: SealKey, secret: KeyObject, datagram: Buffer): Buffer | undefined {
-  const end = datagram.length - SEAL_TAG_BYTES;
-  const decipher = createDecipheriv(CIPHER, secret, nonceOf(key, datagram), {
-    authTagLength: SEAL_TAG_BYTES,
-  });
-  decipher.setAAD(datagram.subarray(0, SEALED_HEADER_BYTES));
-  decipher.setAuthTag(datagram.subarray(end));
-  const plain = decipher.update(datagram.subarray(SEALED_HEADER_BYTES, end));
-  try {
-    decipher.final();
-  } catch {
-    return undefined;
-  }
-  return plain;
 }
 
 function nonceOf({ salt }: SealKey, datagram: Buffer): Buffer {

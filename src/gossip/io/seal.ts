@@ -1,11 +1,6 @@
-import {
-  createCipheriv,
-  createDecipheriv,
-  createSecretKey,
-  type KeyObject,
-  randomBytes,
-} from 'node:crypto';
+import { createSecretKey, type KeyObject, randomBytes } from 'node:crypto';
 import { assert } from '../../base/assert.js';
+import { AEAD_TAG_BYTES, openAead, sealAead } from '../../base/io/aead.js';
 
 /** A key of the ring, as the control plane hands it out. */
 export interface GossipKey {
@@ -38,10 +33,10 @@ const MAGIC = 0x51;
 const NONCE_OFFSET = 2;
 const NONCE_BYTES = 12;
 const HEADER_BYTES = NONCE_OFFSET + NONCE_BYTES;
-const TAG_BYTES = 16;
+const SHAPE = { headerBytes: HEADER_BYTES, authenticatedBytes: NONCE_OFFSET };
 
 /** What sealing adds to a packet. */
-export const SEAL_BYTES = HEADER_BYTES + TAG_BYTES;
+export const SEAL_BYTES = HEADER_BYTES + AEAD_TAG_BYTES;
 
 /** Why a datagram was not opened. Each value is also the name of its counter. */
 export type SealDrop = 'seal_truncated' | 'seal_version' | 'seal_key_unknown' | 'seal_broken';
@@ -85,11 +80,7 @@ export class Sealer {
     this.#counter = BigInt.asUintN(64, this.#counter + 1n);
     this.#nonce.writeBigUInt64BE(this.#counter, NONCE_BYTES - 8);
     sealed.set(this.#nonce, NONCE_OFFSET);
-    const cipher = createCipheriv('aes-256-gcm', this.#ring.primary, this.#nonce);
-    cipher.setAAD(sealed.subarray(0, NONCE_OFFSET));
-    sealed.set(cipher.update(plain), HEADER_BYTES);
-    cipher.final();
-    sealed.set(cipher.getAuthTag(), sealed.length - TAG_BYTES);
+    sealAead(sealed, SHAPE, this.#ring.primary, this.#nonce, plain);
     return sealed;
   }
 
@@ -106,15 +97,6 @@ export class Sealer {
     if (drop !== undefined) return drop;
     const key = this.#ring.byId.get(datagram.readUInt8(1)) as KeyObject;
     const nonce = datagram.subarray(NONCE_OFFSET, HEADER_BYTES);
-    const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
-    decipher.setAAD(datagram.subarray(0, NONCE_OFFSET));
-    decipher.setAuthTag(datagram.subarray(datagram.length - TAG_BYTES));
-    const plain = decipher.update(datagram.subarray(HEADER_BYTES, datagram.length - TAG_BYTES));
-    try {
-      decipher.final();
-    } catch {
-      return 'seal_broken';
-    }
-    return plain;
+    return openAead(datagram, SHAPE, key, nonce) ?? 'seal_broken';
   }
 }
