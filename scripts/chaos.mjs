@@ -5,11 +5,8 @@
 // `npm run chaos -- flows`: many connections, silent ones, and ones too many, see chaos/flows.mjs.
 // `npm run chaos -- hostile`: clients that mean harm, see chaos/hostile.mjs.
 // Exit codes: 1 a violation, 2 wrong flags, 3 only the times of the targets were missed.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { ask, closeConnections } from './chaos/api.mjs';
 import { objectClient, Probe, registerClient } from './chaos/clients.mjs';
@@ -18,8 +15,8 @@ import { flows } from './chaos/flows.mjs';
 import { History } from './chaos/history.mjs';
 import { hostile } from './chaos/hostile.mjs';
 import { ingress } from './chaos/ingress.mjs';
+import { onLab, refuse } from './chaos/lab-bed.mjs';
 import { PowerCuts } from './chaos/power-cut.mjs';
-import { root, setup } from './setup.mjs';
 
 /** From the kill of a leader to the first acknowledged write that was begun after it. */
 const TARGET_MEDIAN_MS = 1_000;
@@ -27,11 +24,6 @@ const TARGET_WORST_MS = 3_000;
 const OBJECT_CLIENTS = 6;
 const REGISTER_CLIENTS = 4;
 const PROGRESS_MS = 15_000;
-
-function refuse(text) {
-  process.stderr.write(`chaos: ${text}\n`);
-  process.exit(2);
-}
 
 function flagsOf(argv) {
   try {
@@ -215,39 +207,19 @@ function show(report) {
 
 async function main() {
   const flags = flagsOf(process.argv.slice(2));
-  setup();
-  const { Lab } = await import(pathToFileURL(join(root, 'dist/src/cli/lab/lab.js')).href);
-  const parent = mkdtempSync(join(tmpdir(), 'shoal-chaos-'));
-  const lab = new Lab({ dir: join(parent, 'lab') });
   const say = (line) => process.stderr.write(`chaos: ${line}\n`);
-  let ending;
-  const end = () => {
-    ending ??= (async () => {
-      closeConnections();
-      if (flags.keep) say(`kept: ${lab.dir}`);
-      else {
-        await lab.down();
-        rmSync(parent, { recursive: true, force: true });
-      }
-    })();
-    return ending;
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
-    process.once(signal, () => void end().finally(() => process.exit(130)));
-  try {
-    say(`seed ${flags.seed}: ${flags.managers} managers for ${flags.minutes} min in ${lab.dir}`);
-    await lab.up({ nodes: flags.managers, managers: flags.managers, driver: 'portable' });
+  const options = { nodes: flags.managers, managers: flags.managers, driver: 'portable' };
+  say(`seed ${flags.seed}: ${flags.managers} managers for ${flags.minutes} min`);
+  await onLab(options, flags.keep, async (_bed, lab) => {
     const report = await runLoad(lab, flags, say);
     const missed = flags['no-targets'] ? [] : missedOf(report);
     const whole = { ...report, missed };
     if (flags.json) process.stdout.write(`${JSON.stringify(whole, null, 2)}\n`);
     else show(whole);
     process.exitCode = report.violations.length > 0 ? 1 : missed.length > 0 ? 3 : 0;
-  } finally {
-    await end();
-    // A request that waits for a leader does not hold us up.
-    await delay(0);
-  }
+  }).finally(closeConnections);
+  // A request that waits for a leader does not hold us up.
+  await delay(0);
 }
 
 const PARTS = { ingress, flows, hostile };

@@ -5,8 +5,7 @@
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
-import { onLab, Results, refuse } from './lab-bed.mjs';
+import { flagsOf, onLab, Results, refuse, refuseUnknown } from './lab-bed.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const CLIENT = join(here, 'flow-client.mjs');
@@ -22,28 +21,18 @@ const ALGORITHMS = ['rr', 'wrr', 'maglev'];
 const EVICTING_FLOWS_MAX = 600_000;
 const EVICTED_APART_MS_MAX = 50;
 
-function flagsOf(argv) {
-  try {
-    const { values } = parseArgs({
-      args: argv,
-      options: {
-        only: { type: 'string' },
-        connections: { type: 'string', default: '100000' },
-        'idle-minutes': { type: 'string', default: '20' },
-        driver: { type: 'string', default: 'auto' },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-      },
-    });
-    const connections = Number(values.connections);
-    const idleMinutes = Number(values['idle-minutes']);
-    if (!Number.isInteger(connections) || connections < 1_000)
-      refuse(`--connections is a number from 1000, not '${values.connections}'`);
-    if (!(idleMinutes > 0)) refuse(`--idle-minutes is above 0, not '${values['idle-minutes']}'`);
-    return { ...values, connections, idleMinutes, only: values.only?.split(',') };
-  } catch (error) {
-    return refuse(error.message);
-  }
+const OPTIONS = {
+  connections: { type: 'string', default: '100000' },
+  'idle-minutes': { type: 'string', default: '20' },
+};
+
+function judge(values) {
+  const connections = Number(values.connections);
+  const idleMinutes = Number(values['idle-minutes']);
+  if (!Number.isInteger(connections) || connections < 1_000)
+    refuse(`--connections is a number from 1000, not '${values.connections}'`);
+  if (!(idleMinutes > 0)) refuse(`--idle-minutes is above 0, not '${values['idle-minutes']}'`);
+  return { connections, idleMinutes };
 }
 
 async function openService(bed) {
@@ -130,10 +119,8 @@ async function idle(bed, flags) {
 const PARTS = { even, evict, idle };
 
 export async function flows(argv) {
-  const flags = flagsOf(argv);
-  const unknown = flags.only?.find((name) => !(name in PARTS));
-  if (unknown !== undefined)
-    refuse(`--only takes ${Object.keys(PARTS).join(', ')}, not '${unknown}'`);
+  const flags = flagsOf(argv, OPTIONS, judge);
+  refuseUnknown(flags.only, Object.keys(PARTS));
   const results = new Results(flags.json);
   await onLab({ driver: flags.driver, ipv6: true }, flags.keep, async (bed) => {
     await openService(bed);

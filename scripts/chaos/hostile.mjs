@@ -2,14 +2,13 @@
 // harm at a node's published ports and at the resolver of an overlay's program, while others ask for work at the same node.
 // No request of the others may fail, and the agent's memory stays within bounds.
 // Exit codes: 1 something was not so, 2 wrong flags.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { root } from '../setup.mjs';
-import { onLab, Results, refuse } from './lab-bed.mjs';
+import { flagsOf, httpLoad, onLab, Results, refuse, refuseUnknown } from './lab-bed.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const CLIENT = join(here, 'hostile-client.mjs');
@@ -24,25 +23,13 @@ const REQUEST = 'GET /slow?ms=60000 HTTP/1.1\r\nHost: hostile\r\n\r\n';
 /** Of the lab's own network, and nobody's. */
 const MADE_UP = ['10.213.0.100', '100'];
 
-function flagsOf(argv) {
-  try {
-    const { values } = parseArgs({
-      args: argv,
-      options: {
-        only: { type: 'string' },
-        seconds: { type: 'string', default: '8' },
-        driver: { type: 'string', default: 'auto' },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-      },
-    });
-    const seconds = Number(values.seconds);
-    if (!(seconds >= 1 && seconds <= 300))
-      refuse(`--seconds is from 1 to 300, not '${values.seconds}'`);
-    return { ...values, seconds, only: values.only?.split(',') };
-  } catch (error) {
-    return refuse(error.message);
-  }
+const OPTIONS = { seconds: { type: 'string', default: '8' } };
+
+function judge(values) {
+  const seconds = Number(values.seconds);
+  if (!(seconds >= 1 && seconds <= 300))
+    refuse(`--seconds is from 1 to 300, not '${values.seconds}'`);
+  return { seconds };
 }
 
 function synFlood() {
@@ -109,27 +96,11 @@ async function openService(bed) {
   await bed.untilRunning('web', REPLICAS);
 }
 
-/** Requests of others at the same node, until they are told to stop. */
-async function others(bed) {
-  const targets = [`${bed.nodes[1].address}:${PORT}`];
+/** Requests of others at the same node. */
+function others(lab) {
+  const targets = [`${lab.nodes[1].address}:${PORT}`];
   const wish = { targets, rate: RATE, keepAlive: 10, keepAliveRate: 5, timeoutMs: 10_000 };
-  const argv = bed.argv('node1', [
-    process.execPath,
-    join(here, 'http-load.mjs'),
-    JSON.stringify(wish),
-  ]);
-  const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '';
-  child.stdout.on('data', (chunk) => {
-    stdout += chunk;
-  });
-  await new Promise((resolve) => child.stderr.once('data', resolve));
-  return async () => {
-    const closed = new Promise((resolve) => child.once('close', resolve));
-    child.kill('SIGTERM');
-    await closed;
-    return JSON.parse(stdout);
-  };
+  return httpLoad(lab, wish);
 }
 
 async function attack(name, bed, lab, seconds) {
@@ -139,11 +110,11 @@ async function attack(name, bed, lab, seconds) {
   const sampler = setInterval(() => {
     most = Math.max(most, rssOf(pid));
   }, SAMPLE_MS);
-  const stop = await others(bed);
+  const load = await others(lab);
   await delay(500);
   const did = await ATTACKS[name](bed, seconds).catch(({ message }) => ({ error: message }));
   await delay(500);
-  const told = await stop();
+  const told = await load.stop();
   clearInterval(sampler);
   const failed = Object.values(told).reduce((sum, kind) => sum + kind.failed, 0);
   const growth = most - before;
@@ -168,10 +139,8 @@ async function attack(name, bed, lab, seconds) {
 }
 
 export async function hostile(argv) {
-  const flags = flagsOf(argv);
-  const unknown = flags.only?.find((name) => !(name in ATTACKS));
-  if (unknown !== undefined)
-    refuse(`--only takes ${Object.keys(ATTACKS).join(', ')}, not '${unknown}'`);
+  const flags = flagsOf(argv, OPTIONS, judge);
+  refuseUnknown(flags.only, Object.keys(ATTACKS));
   const results = new Results(flags.json);
   await onLab({ driver: flags.driver }, flags.keep, async (bed, lab) => {
     await openService(bed);

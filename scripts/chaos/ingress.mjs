@@ -5,13 +5,11 @@
 // (requests that were under way there may fail, and others for less than a second), and one of them hangs
 // (for less than two).
 // Exit codes: 1 a request too many failed, 2 wrong flags.
-import { spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { ask, closeConnections } from './api.mjs';
-import { onLab, refuse, run } from './lab-bed.mjs';
+import { flagsOf, httpLoad, onLab, refuse, refuseUnknown, run } from './lab-bed.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const PORT = 8080;
@@ -26,32 +24,22 @@ const CONVERGED_MS_MAX = 120_000;
 const OUTAGE_MS_MAX = 1_000;
 const HANG_MS_MAX = 2_000;
 
-function flagsOf(argv) {
-  try {
-    const { values } = parseArgs({
-      args: argv,
-      options: {
-        rounds: { type: 'string', default: '1' },
-        rate: { type: 'string', default: '1000' },
-        only: { type: 'string' },
-        driver: { type: 'string', default: 'auto' },
-        health: { type: 'boolean', default: false },
-        'download-seconds': { type: 'string', default: '3' },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-      },
-    });
-    const rounds = Number(values.rounds);
-    const rate = Number(values.rate);
-    if (!(rounds >= 1)) refuse(`--rounds is a number from 1, not '${values.rounds}'`);
-    if (!(rate >= 1)) refuse(`--rate is a number from 1, not '${values.rate}'`);
-    const downloadMs = Number(values['download-seconds']) * 1_000;
-    if (!(downloadMs >= 1_000 && downloadMs <= 600_000))
-      refuse(`--download-seconds is from 1 to 600, not '${values['download-seconds']}'`);
-    return { ...values, rounds, rate, downloadMs, only: values.only?.split(',') };
-  } catch (error) {
-    return refuse(error.message);
-  }
+const OPTIONS = {
+  rounds: { type: 'string', default: '1' },
+  rate: { type: 'string', default: '1000' },
+  health: { type: 'boolean', default: false },
+  'download-seconds': { type: 'string', default: '3' },
+};
+
+function judge(values) {
+  const rounds = Number(values.rounds);
+  const rate = Number(values.rate);
+  const downloadMs = Number(values['download-seconds']) * 1_000;
+  if (!(rounds >= 1)) refuse(`--rounds is a number from 1, not '${values.rounds}'`);
+  if (!(rate >= 1)) refuse(`--rate is a number from 1, not '${values.rate}'`);
+  if (!(downloadMs >= 1_000 && downloadMs <= 600_000))
+    refuse(`--download-seconds is from 1 to 600, not '${values['download-seconds']}'`);
+  return { rounds, rate, downloadMs };
 }
 
 /** A service on a lab, and what is done to it. */
@@ -169,8 +157,8 @@ class Service {
 }
 
 /** Load at these nodes from node1, until it is told to stop. */
-async function loadOn(lab, targets, flags, timeoutMs = 10_000) {
-  const wish = {
+function loadOn(lab, targets, flags, timeoutMs = 10_000) {
+  return httpLoad(lab, {
     targets: targets.map((name) => `${lab.node(name).address}:${PORT}`),
     rate: flags.rate,
     keepAlive: 20,
@@ -178,28 +166,7 @@ async function loadOn(lab, targets, flags, timeoutMs = 10_000) {
     downloads: 6,
     downloadMs: flags.downloadMs,
     timeoutMs,
-  };
-  const argv = lab.commandIn('node1', [
-    process.execPath,
-    join(here, 'http-load.mjs'),
-    JSON.stringify(wish),
-  ]);
-  const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '';
-  child.stdout.on('data', (chunk) => {
-    stdout += chunk;
   });
-  await new Promise((resolve) => child.stderr.once('data', resolve));
-  const beganMs = performance.now();
-  return {
-    sinceMs: () => Math.round(performance.now() - beganMs),
-    async stop() {
-      const closed = new Promise((resolve) => child.once('close', resolve));
-      child.kill('SIGTERM');
-      await closed;
-      return JSON.parse(stdout);
-    },
-  };
 }
 
 const NODES = ['node1', 'node2', 'node3'];
@@ -327,10 +294,9 @@ function show({ name, tookMs, told, failed, outageMs, isGood, problem, ends = {}
 }
 
 export async function ingress(argv) {
-  const flags = flagsOf(argv);
+  const flags = flagsOf(argv, OPTIONS, judge);
   const all = [...Object.keys(LOSSLESS), ...Object.keys(KILLS)];
-  const unknown = flags.only?.find((name) => !all.includes(name));
-  if (unknown !== undefined) refuse(`--only takes ${all.join(', ')}, not '${unknown}'`);
+  refuseUnknown(flags.only, all);
   const results = [];
   await onLab({ driver: flags.driver }, flags.keep, async (_bed, lab) => {
     const service = new Service(lab, flags.downloadMs);

@@ -2,11 +2,13 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
 import { root, setup } from '../setup.mjs';
 
+const here = dirname(fileURLToPath(import.meta.url));
 const CONVERGED_MS_MAX = 60_000;
 
 export function refuse(text) {
@@ -79,6 +81,54 @@ export class LabBed {
       await delay(200);
     }
   }
+}
+
+/** Flags of `options`, besides those that all parts have; `judge` refuses values and makes others of them. */
+export function flagsOf(argv, options, judge) {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      args: argv,
+      options: {
+        only: { type: 'string' },
+        driver: { type: 'string', default: 'auto' },
+        json: { type: 'boolean', default: false },
+        keep: { type: 'boolean', default: false },
+        ...options,
+      },
+    }));
+  } catch (error) {
+    return refuse(error.message);
+  }
+  return { ...values, only: values.only?.split(','), ...judge(values) };
+}
+
+/** Refuses what is none of `known` in `--only`. */
+export function refuseUnknown(only, known) {
+  const unknown = only?.find((name) => !known.includes(name));
+  if (unknown !== undefined) refuse(`--only takes ${known.join(', ')}, not '${unknown}'`);
+}
+
+/** Requests in an open loop from node1, as `http-load.mjs` has them, until they are told to stop. */
+export async function httpLoad(lab, wish) {
+  const program = join(here, 'http-load.mjs');
+  const argv = lab.commandIn('node1', [process.execPath, program, JSON.stringify(wish)]);
+  const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '';
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk;
+  });
+  await new Promise((resolve) => child.stderr.once('data', resolve));
+  const beganMs = performance.now();
+  return {
+    sinceMs: () => Math.round(performance.now() - beganMs),
+    async stop() {
+      const closed = new Promise((resolve) => child.once('close', resolve));
+      child.kill('SIGTERM');
+      await closed;
+      return JSON.parse(stdout);
+    },
+  };
 }
 
 /** Runs `parts` on a lab of their own, which goes away after whatever happens. */
