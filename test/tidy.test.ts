@@ -138,6 +138,16 @@ t.test('no unfinished marks are left in the tree', async (t) => {
   t.pass('checked');
 });
 
+t.test('decisions are numbered one by one, and say their own number', async (t) => {
+  const decisions = readdirSync(join(root, 'docs/adr')).sort();
+  for (const [index, name] of decisions.entries()) {
+    t.match(name, /^\d{4}-[a-z0-9-]+\.md$/, name);
+    t.equal(Number(name.slice(0, 4)), index + 1, `${name} has its own number`);
+    const title = readFileSync(join(root, 'docs/adr', name), 'utf8');
+    t.ok(title.startsWith(`# ${index + 1}. `), `the title of ${name}`);
+  }
+});
+
 t.test('the table itself judges known pairs', async (t) => {
   const cases: readonly (readonly [string, string, boolean])[] = [
     ['src/gossip/core/a.ts', 'src/gossip/wire/b.ts', true],
