@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ApiServer } from '../api/index.js';
 import { AssertionFailed } from '../base/assert.js';
+import { raiseDescriptors } from '../base/io/descriptors.js';
 import { loadNative, nativeUnavailableReason } from '../dataplane/io/index.js';
 import { MetricsServer } from '../observe/index.js';
 import { createMetrics, describeNode } from './agent-metrics.js';
@@ -65,6 +66,9 @@ export async function runAgent(config: AgentConfig): Promise<number> {
 async function runLocked(config: AgentConfig): Promise<number> {
   const log = openLog(config);
   const exit = new Exit();
+  // Before the proxy's threads look how many flows they may carry.
+  const descriptors = await raiseDescriptors();
+  if (descriptors !== undefined) log.info(descriptors, 'descriptors');
   const state = StateFile.load(join(config.dataDir, 'agent.json'));
   const facts = readFacts(config);
   const onFatal = (error: Error) => {
@@ -76,7 +80,7 @@ async function runLocked(config: AgentConfig): Promise<number> {
     onRequest: (...request: Parameters<ApiServer['onRequest']>) => api.onRequest(...request),
     onUpgrade: (...request: Parameters<ApiServer['onUpgrade']>) => api.onUpgrade(...request),
   };
-  const runtimes = await Runtimes.open(config, facts, engine, log);
+  const runtimes = await Runtimes.open(config, facts, engine, descriptors?.started, log);
   const node = new SwarmNode({ config, facts, state, log, onFatal, docker, runtimes });
   const classic = { config, facts, node, state, docker, log, endpoints: new Set<symbol>() };
   const hostRuntime = runtimes.all.find(({ kind }) => kind === 'host');

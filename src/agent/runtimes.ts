@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { DescriptorLimits } from '../base/descriptor-limits.js';
 import {
   EngineRuntime,
   openHostRuntime,
@@ -27,17 +28,23 @@ export class Runtimes {
     return this.all.map(({ kind }) => kind);
   }
 
-  /** One that cannot be opened is left out, and the log says why: tasks for it are rejected. */
+  /**
+   * One that cannot be opened is left out, and the log says why: tasks for it are rejected.
+   *
+   * @param descriptors What commands of the host get, where that is not what this process has.
+   */
   static async open(
     config: AgentConfig,
     facts: StaticFacts,
     engine: Engine | undefined,
+    descriptors: DescriptorLimits | undefined,
     log: Log,
   ): Promise<Runtimes> {
     const part = log.child({ part: 'runtime' });
     const all: Runtime[] = [];
     try {
-      all.push(await openHostRuntime({ dataDir: join(config.dataDir, 'host'), log: part }));
+      const dataDir = join(config.dataDir, 'host');
+      all.push(await openHostRuntime({ dataDir, descriptors, log: part }));
     } catch (error) {
       log.error(
         { error: (error as Error).message },

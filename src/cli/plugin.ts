@@ -54,7 +54,10 @@ export function addPluginCommands(program: Command): void {
       const program = resolve(process.argv[1] ?? '');
       const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
       mkdirSync(folder, { recursive: true });
-      writeFileSync(path, `#!/bin/sh\nexec ${quote(process.execPath)} ${quote(program)} "$@"\n`);
+      // As the first line of `bin/shoal`, which is passed by.
+      const start = `export SHOAL_STARTED_NOFILE="$(ulimit -Sn)"`;
+      const exec = `exec ${quote(process.execPath)} ${quote(program)} "$@"`;
+      writeFileSync(path, `#!/bin/sh\n${start}\n${exec}\n`);
       chmodSync(path, 0o755);
       console.log(`${path} is there: try 'docker shoal status'`);
     });

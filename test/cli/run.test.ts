@@ -1,11 +1,14 @@
+import { execFile } from 'node:child_process';
 import { existsSync, readlinkSync } from 'node:fs';
+import { promisify } from 'node:util';
 import t from 'tap';
 import { exitCodeOfSignal } from '../../src/cli/foreground.js';
 import { formatHosts } from '../../src/cli/run/sandbox.js';
 import { cannotMakeNamespaces } from '../dataplane/sys/netns-fixture.js';
-import { fakeAgent, shoal, startShoal, type Teardown, until } from './shoal.js';
+import { fakeAgent, root, shoal, startShoal, type Teardown, until } from './shoal.js';
 
 const skip = cannotMakeNamespaces;
+const execute = promisify(execFile);
 
 /** Attaches nothing, but says so; and remembers the namespaces that it was shown. */
 async function attachingAgent(t: Teardown, refuse = false) {
@@ -58,6 +61,16 @@ t.test(
     t.strictSame(agent.calls[1]?.body, { id: 'id-mesh' });
   },
 );
+
+t.test('the command has the limit that shoal was started with', { skip }, async (t) => {
+  const agent = await attachingAgent(t);
+  const argv = ['run', '--socket', agent.socket, ...sh('ulimit -Sn; env')];
+  // Node raises its own before it runs a line; `bin/shoal` is a shell's before it is Node's. (tap's loader knows no such file.)
+  const script = 'unset NODE_OPTIONS; ulimit -Sn 700; exec bin/shoal "$@"';
+  const { stdout } = await execute('sh', ['-c', script, 'sh', ...argv], { cwd: root });
+  t.match(stdout, /^700\n/);
+  t.notMatch(stdout, /SHOAL_STARTED/);
+});
 
 t.test('exit codes are those of docker run', { skip }, async (t) => {
   const agent = await attachingAgent(t);

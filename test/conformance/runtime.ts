@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { assert } from '../../src/base/assert.js';
+import type { DescriptorLimits } from '../../src/base/descriptor-limits.js';
 import type { ContainerSpec, Mount } from '../../src/base/service-model.js';
 import type { ConfigId, SecretId, TaskId } from '../../src/base/swarm-model.js';
 import type {
@@ -35,6 +36,8 @@ export interface RuntimeBed {
   readonly stoppedExitCode?: number;
   /** Tasks that are made at the same time: by default 20. */
   readonly atOnce?: number;
+  /** What tasks have where they wish nothing. */
+  readonly descriptors?: DescriptorLimits;
   /** What the machine under it lets it do. */
   readonly features: ReadonlySet<RuntimeFeature>;
 }
@@ -547,6 +550,17 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     t.equal(other.stdout, 'CapEff:\t00000000a00435fa\n');
   });
 
+  t.test('limits of descriptors', async (t) => {
+    const runtime = await bed.open(t);
+    const script = 'echo $(ulimit -Sn) $(ulimit -Hn)';
+    const wished = { ulimits: [{ name: 'nofile', soft: 500, hard: 600 }] };
+    t.equal((await run(t, runtime, sh(script, { container: wished }))).stdout, '500 600\n');
+    if (bed.descriptors === undefined) return;
+    const { soft, hard } = bed.descriptors;
+    const { stdout } = await run(t, runtime, sh(script));
+    t.equal(stdout, `${soft} ${hard}\n`, 'not those that the agent has taken for itself');
+  });
+
   t.test(
     'limits of memory and of processes hold; out of memory is told',
     needs('limits'),
@@ -619,7 +633,9 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
 
   t.test('further commands inside a task', needs('exec'), async (t) => {
     const runtime = await bed.open(t);
-    const task = sh('echo ready; sleep 60', { container: { env: ['OWN=1'], hostname: 'box' } });
+    const ulimits = [{ name: 'nofile', soft: 500, hard: 600 }];
+    const container = { env: ['OWN=1'], hostname: 'box', ulimits };
+    const task = sh('echo ready; sleep 60', { container });
     await startReady(runtime, task);
     const exec = async (
       command: readonly string[],
@@ -657,6 +673,8 @@ export function runtimeConformance(t: Test, bed: RuntimeBed): void {
     t.match(await exec(['sh', '-c', 'kill -TERM $$']), { code: 143 });
     t.match(await exec(['shoal-no-such-command']), { code: 127 });
     t.match(await exec(['/etc/passwd']), { code: 126 });
+    const limits = await exec(['sh', '-c', 'echo $(ulimit -Sn) $(ulimit -Hn)']);
+    t.equal(limits.stdout, '500 600\n', 'with the limits of the task');
     if (bed.features.has('tty')) {
       const tty = await exec(['sh', '-c', 'test -t 0 && stty size; echo err >&2'], {
         tty: true,

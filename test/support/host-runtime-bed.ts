@@ -5,6 +5,7 @@ import type { Test } from 'tap';
 import { openHostRuntime } from '../../src/runtime/index.js';
 import type { RuntimeBed, RuntimeFeature } from '../conformance/runtime.js';
 
+const descriptors = { soft: 700, hard: 900 };
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** The host runtime for the suite of runtimes, with one of its two supervisors. */
@@ -29,11 +30,13 @@ export function hostRuntimeBed(
   };
   return {
     open: async (t) => {
-      const runtime = await openHostRuntime({ dataDir: dataDirOf(t), log: quiet, shim });
+      const dataDir = dataDirOf(t);
+      const runtime = await openHostRuntime({ dataDir, log: quiet, shim, descriptors });
       t.teardown(() => runtime.close());
       return runtime;
     },
     command: (...words) => ({ image: 'host', args: words }),
+    descriptors,
     features: new Set(features),
   };
 }

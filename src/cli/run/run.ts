@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type { LocalAttachment } from '../../api/index.js';
 import { AgentError } from '../../base/error.js';
+import { takeStartedSoftLimit } from '../../base/io/descriptors.js';
 import type { AgentClient } from '../agent-client.js';
 import { CliError } from '../error.js';
 import { exitCodeOfSignal, exitOf, forwardSignals, spawnForeground } from '../foreground.js';
@@ -62,7 +63,9 @@ async function runInSandbox(
   const name = request.name ?? request.hostname ?? randomBytes(6).toString('hex');
   const hostname = request.hostname ?? name;
   const { workdir, command } = request;
-  const [program = '', ...args] = sandboxCommandLine(files, { hostname, workdir, command });
+  const descriptors = takeStartedSoftLimit();
+  const sandbox = { hostname, workdir, descriptors, command };
+  const [program = '', ...args] = sandboxCommandLine(files, sandbox);
   const child = spawnForeground(program, args, {
     stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
     env: { ...process.env, HOSTNAME: hostname, ...request.env },

@@ -20,8 +20,8 @@ import { join } from 'node:path';
  * sockets are covered.
  */
 const GATE_SCRIPT = `
-hostname=$1 resolv=$2 hosts=$3 workdir=$4
-shift 4
+hostname=$1 resolv=$2 hosts=$3 workdir=$4 descriptors=$5
+shift 5
 set -e
 printf %s "$hostname" >/proc/sys/kernel/hostname
 if command -v ip >/dev/null; then ip link set lo up; fi
@@ -35,6 +35,7 @@ set +e
 echo ready >&3
 read -r go <&3 || exit 125
 exec 3>&-
+if [ -n "$descriptors" ]; then ulimit -Sn "$descriptors"; fi
 if [ -n "$workdir" ]; then cd -- "$workdir" || exit 126; fi
 exec "$@"
 `;
@@ -83,6 +84,8 @@ export function formatHosts(hostname: string, addresses: readonly string[]): str
 export interface SandboxCommand {
   readonly hostname: string;
   readonly workdir: string | undefined;
+  /** Soft limit of descriptors; `undefined`: as this process has it. */
+  readonly descriptors: number | undefined;
   readonly command: readonly string[];
 }
 
@@ -92,11 +95,19 @@ export interface SandboxCommand {
  */
 export function sandboxCommandLine(
   files: SandboxFiles,
-  { hostname, workdir, command }: SandboxCommand,
+  { hostname, workdir, descriptors, command }: SandboxCommand,
 ): readonly string[] {
   const namespaces = ['--net', '--mount', '--uts', '--ipc', '--propagation', 'private'];
   const gate = ['/bin/sh', '-c', GATE_SCRIPT, 'shoal', hostname, files.resolvConf, files.hosts];
-  const whole = ['unshare', ...namespaces, '--', ...gate, workdir ?? '', ...command];
+  const whole = [
+    'unshare',
+    ...namespaces,
+    '--',
+    ...gate,
+    workdir ?? '',
+    `${descriptors ?? ''}`,
+    ...command,
+  ];
   return canBindToParent() ? ['setpriv', '--pdeathsig', 'KILL', '--', ...whole] : whole;
 }
 

@@ -19,6 +19,7 @@ const RESOURCES: Readonly<Record<string, number>> = {
 };
 
 export const RLIMIT_DATA = 2;
+export const RLIMIT_NOFILE = 7;
 
 /** The number of a limit by the name that `--ulimit` uses. */
 export function rlimitOf(name: string): number | undefined {

@@ -1,12 +1,13 @@
+import type { DescriptorLimits } from '../../../base/descriptor-limits.js';
 import type { ContainerSpec } from '../../../base/service-model.js';
 import type { RuntimeTask } from '../../core/runtime.js';
 import { hasNul, type PlanRecord } from '../wire/plan.js';
 import { capabilitiesOf } from './capabilities.js';
 import type { CgroupPlan } from './cgroups.js';
 import { logOptionsOf } from './log-options.js';
-import { RLIMIT_DATA, rlimitOf } from './rlimits.js';
+import { RLIMIT_DATA, RLIMIT_NOFILE, rlimitOf } from './rlimits.js';
 import { SIGTERM, signalOf } from './signals.js';
-import type { CommandRecord, TaskRecord } from './task-record.js';
+import type { CommandRecord, LimitRecord, TaskRecord } from './task-record.js';
 import { identityOf } from './users.js';
 import { rejected, type ViewFacts, viewPlanOf } from './view.js';
 
@@ -29,6 +30,8 @@ export interface HostFacts extends ViewFacts {
   readonly passwd: string;
   readonly group: string;
   readonly hostname: string;
+  /** Of descriptors, for tasks that wish nothing else; absent: as the agent has it. */
+  readonly descriptors?: DescriptorLimits;
 }
 
 /** What the agent must know of a task, and what its supervisor is told. */
@@ -47,7 +50,10 @@ export function taskPlanOf(
 ): TaskPlan {
   const { container } = task;
   const hostname = hostnameOf(task, containerId, facts);
-  const command = commandOf(container, hostname, facts);
+  const command = {
+    ...commandOf(container, hostname, facts),
+    limits: limitsOf(task, cgroups, facts.descriptors),
+  };
   const log = logOptionsOf(task.logDriver);
   const stopSignal = container.stopSignal === undefined ? SIGTERM : signalOf(container.stopSignal);
   if (stopSignal === undefined) throw rejected(`invalid signal: ${container.stopSignal}`);
@@ -62,7 +68,6 @@ export function taskPlanOf(
     ['I', container.init === false ? '0' : '1'],
     ...commandRecords(command),
     ...cgroups.procs.map((path): PlanRecord => ['G', path]),
-    ...limitRecords(task, cgroups),
   ];
   if (container.tty === true) settings.push(['T', '24', '80']);
   if (log !== undefined) settings.push(['L', `${log.fileBytesMax}`, `${log.filesMax}`]);
@@ -174,11 +179,18 @@ export function commandRecords(command: CommandRecord): PlanRecord[] {
     ...command.groups.map((group): PlanRecord => ['V', `${group}`]),
     ['C', command.capabilities],
     ['P', command.noNewPrivileges ? '1' : '0'],
+    ...(command.limits ?? []).map(
+      ({ resource, soft, hard }): PlanRecord => ['R', `${resource}`, `${soft}`, `${hard}`],
+    ),
   ];
 }
 
-function limitRecords(task: RuntimeTask, cgroups: CgroupPlan): PlanRecord[] {
-  const records = (task.container.ulimits ?? []).map(({ name, soft, hard }): PlanRecord => {
+function limitsOf(
+  task: RuntimeTask,
+  cgroups: CgroupPlan,
+  descriptors: DescriptorLimits | undefined,
+): LimitRecord[] {
+  const limits = (task.container.ulimits ?? []).map(({ name, soft, hard }): LimitRecord => {
     const resource = rlimitOf(name);
     if (resource === undefined) throw rejected(`invalid ulimit type: ${name}`);
     if (hard !== -1 && (soft > hard || soft === -1)) {
@@ -186,14 +198,17 @@ function limitRecords(task: RuntimeTask, cgroups: CgroupPlan): PlanRecord[] {
         `ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`,
       );
     }
-    return ['R', `${resource}`, `${soft}`, `${hard}`];
+    return { resource, soft, hard };
   });
+  if (descriptors !== undefined && limits.every(({ resource }) => resource !== RLIMIT_NOFILE)) {
+    limits.push({ resource: RLIMIT_NOFILE, ...descriptors });
+  }
   const memory = task.resources?.limits?.memoryBytes;
   if (memory !== undefined && cgroups.unheld.includes('limit-memory')) {
     // For each process alone, and only what it allocates; better than nothing.
-    records.push(['R', `${RLIMIT_DATA}`, `${memory}`, `${memory}`]);
+    limits.push({ resource: RLIMIT_DATA, soft: memory, hard: memory });
   }
-  return records;
+  return limits;
 }
 
 function checkPrivileges(privileges: ContainerSpec['privileges']): void {

@@ -27,4 +27,13 @@ export interface CommandRecord {
   /** Hexadecimal. */
   readonly capabilities: string;
   readonly noNewPrivileges: boolean;
+  /** Absent in what an older agent has written. */
+  readonly limits?: readonly LimitRecord[];
+}
+
+/** One of `setrlimit`; -1 is none. */
+export interface LimitRecord {
+  readonly resource: number;
+  readonly soft: number;
+  readonly hard: number;
 }

@@ -102,6 +102,7 @@ function execCommandOf({ command }: TaskRecord, spec: ExecSpec): CommandRecord {
     groups,
     capabilities: spec.privileged === true ? ALL_CAPABILITIES.toString(16) : command.capabilities,
     noNewPrivileges: command.noNewPrivileges,
+    limits: command.limits ?? [],
   };
 }
 

@@ -1,6 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import type { DescriptorLimits } from '../../../base/descriptor-limits.js';
 import type { Mount } from '../../../base/service-model.js';
 import type { RuntimeTask } from '../../core/runtime.js';
 import { cleanPath, isBelow } from '../core/paths.js';
@@ -18,13 +19,18 @@ export function readText(path: string): string {
 }
 
 /** What a plan must know of this host; named volumes are made where they are missing. */
-export function hostFactsOf(folder: string, volumes: string): HostFacts {
+export function hostFactsOf(
+  folder: string,
+  volumes: string,
+  descriptors: DescriptorLimits | undefined,
+): HostFacts {
   return {
     folder,
     rootEntries: new Set(readdirSync('/')),
     passwd: readText('/etc/passwd'),
     group: readText('/etc/group'),
     hostname: hostname(),
+    ...(descriptors === undefined ? {} : { descriptors }),
     volumeFolder: (mount) => makeVolume(volumes, folder, mount),
   };
 }

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
+import type { DescriptorLimits } from '../../../base/descriptor-limits.js';
 import type { Health } from '../../../base/service-model.js';
 import type { TaskId } from '../../../base/swarm-model.js';
 import type {
@@ -44,6 +45,8 @@ export interface HostRuntimeOptions {
   readonly shim?: 'native' | 'portable';
   /** Folder of all tasks' control groups, below the root of each hierarchy. */
   readonly cgroupParent?: string;
+  /** Of tasks; absent: as this process has them. */
+  readonly descriptors?: DescriptorLimits | undefined;
 }
 
 /** Tasks of one node, whatever has become of them. */
@@ -64,6 +67,7 @@ class HostRuntime implements Runtime {
   readonly #volumes: string;
   readonly #shim: Shim;
   readonly #cgroupParent: string;
+  readonly #descriptors: DescriptorLimits | undefined;
   readonly #cgroups: CgroupLayout | undefined;
   readonly #tasks = new Map<TaskId, HostTask>();
   readonly #preparing = new Map<TaskId, Promise<PreparedTask>>();
@@ -77,6 +81,7 @@ class HostRuntime implements Runtime {
     this.#volumes = join(options.dataDir, 'volumes');
     this.#shim = shim;
     this.#cgroupParent = options.cgroupParent ?? 'shoal';
+    this.#descriptors = options.descriptors;
     this.#cgroups = readCgroupLayout();
     this.#events.setMaxListeners(0);
   }
@@ -141,7 +146,7 @@ class HostRuntime implements Runtime {
           'a terminal needs the native supervisor: build shoal where there is a compiler',
         );
       }
-      const facts = hostFactsOf(folder.path, this.#volumes);
+      const facts = hostFactsOf(folder.path, this.#volumes, this.#descriptors);
       const containerId = createHash('sha256').update(task.id).digest('hex');
       let plan = taskPlanOf(task, containerId, groups, facts);
       const made = makeCgroups(groups);
