@@ -46,6 +46,12 @@ t.test('a source is read when scraped, and shows its labels', async (t) => {
   const text = await metrics.text();
   t.match(text, 'shoal_drops_total{reason="looped"} 5', 'not added up over scrapes');
   t.match(text, 'shoal_members 2');
+  t.match(text, /^nodejs_eventloop_lag_seconds /m);
+  t.notMatch(
+    text,
+    'nodejs_eventloop_lag_p99',
+    'nothing that its own sampling interval makes large',
+  );
 });
 
 t.test('health decides the status, and other paths are not found', async (t) => {

@@ -29,8 +29,6 @@ constexpr uint32_t kSlotStride = kSlotHeadBytes + kSlotBytes + 64;
 /** Bytes that one read of the underlay should bring at most: half of a usual second-level cache. */
 constexpr uint32_t kReadBytesWanted = 512 * 1024;
 constexpr int kTrainsWantedMin = 8;
-/** Ahead of applications; not so far that the kernel's own packet threads (ksoftirqd, nice 0) starve
- * and the device's ring overflows. */
 /** How often a busy loop looks at what epoll watches, in turns. */
 constexpr uint32_t kWatchTurns = 32;
 /** A descriptor that was silent for so long is watched again, however busy the others are. */
@@ -39,6 +37,8 @@ constexpr int64_t kHotMicros = 2000;
 constexpr int64_t kStretchMax = 5;
 /** Reads that found something between two sleeps: more of them are no question and answer. */
 constexpr int kTalkReadsMax = 8;
+/** Ahead of applications; not so far that the kernel's own packet threads (ksoftirqd, nice 0) starve
+ * and the device's ring overflows. */
 constexpr int kPriority = -10;
 /** Inner packet of a super-frame whose segment size is unknown: as over an MTU of 1500. */
 constexpr uint32_t kAssumedInnerMtu = 1450;
