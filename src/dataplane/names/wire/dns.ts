@@ -38,6 +38,8 @@ const CLASS_IN = 1;
 const POINTER_TO_QUESTION = 0xc000 | HEADER_BYTES;
 const OPT_BYTES = 11;
 const RECORD_FIXED_BYTES = 12;
+/** The root's name, type, class, time to live, and no data. */
+const RECORD_BYTES_MIN = 11;
 
 /** RFC 1035 §4.1.1; BADVERS is RFC 6891's, of which the upper bits travel in the OPT record. */
 export type Rcode = 'NOERROR' | 'FORMERR' | 'SERVFAIL' | 'NXDOMAIN' | 'NOTIMP' | 'BADVERS';
@@ -100,11 +102,12 @@ export function decodeRequest(message: Buffer): DnsRequest {
   if ((flags & FLAG_RESPONSE) !== 0) return { kind: 'drop', reason: 'dns_not_a_query' };
   if ((flags & OPCODE_MASK) !== 0) return refuse('NOTIMP', message);
   const end = questionEnd(message);
-  const decoded = tryDecode(message);
-  const question = decoded?.questions?.[0];
-  if (end === undefined || question === undefined || message.readUInt16BE(4) !== 1) {
+  if (end === undefined || message.readUInt16BE(4) !== 1 || claimsTooMuch(message, end)) {
     return refuse('FORMERR', message);
   }
+  const decoded = tryDecode(message);
+  const question = decoded?.questions?.[0];
+  if (question === undefined) return refuse('FORMERR', message);
   const opt = decoded?.additionals?.find((record) => record.type === 'OPT');
   const query = {
     head: message.subarray(0, end),
@@ -117,6 +120,15 @@ export function decodeRequest(message: Buffer): DnsRequest {
         : undefined,
   };
   return { kind: 'query', query };
+}
+
+/**
+ * Whether more records are announced than can follow. `dns-packet` makes room for as many as are announced before it reads
+ * one: two megabytes for a datagram of twelve bytes.
+ */
+function claimsTooMuch(message: Buffer, end: number): boolean {
+  const records = message.readUInt16BE(6) + message.readUInt16BE(8) + message.readUInt16BE(10);
+  return records * RECORD_BYTES_MIN > message.length - end;
 }
 
 function refuse(rcode: DnsRefusal['rcode'], message: Buffer): DnsRequest {

@@ -31,8 +31,29 @@ const cases = [
     hex: '1234 0100 0001 0000 0000 0000 c00c 0001 0001',
     want: 'FORMERR',
   },
+  {
+    name: 'more records than bytes',
+    hex: `1234 0100 0001 0000 0000 0001 ${WEB_A} 00 0029 1000 00000000 00`,
+    want: 'FORMERR',
+  },
+  {
+    name: 'as many as there are bytes',
+    hex: `1234 0100 0001 0000 0000 0001 ${WEB_A} 00 0029 1000 00000000 0000`,
+    want: 'query',
+  },
   { name: 'label of 64', hex: `1234 0100 0001 0000 0000 0000 40 ${WEB_A}`, want: 'FORMERR' },
 ] as const;
+
+t.test('what a message announces costs nothing', async (t) => {
+  const announcing = bytes(`1234 0100 0001 ffff ffff ffff ${WEB_A}`);
+  // One in which nothing is collected tells.
+  const costs = Array.from({ length: 8 }, () => {
+    const before = process.memoryUsage().heapUsed;
+    decodeRequest(announcing);
+    return process.memoryUsage().heapUsed - before;
+  });
+  t.ok(Math.max(...costs) < 500_000, 'no room is made for 196,605 records');
+});
 
 t.test('each message is answered, refused or dropped as the RFC says', async (t) => {
   for (const { name, hex, want } of cases) {
