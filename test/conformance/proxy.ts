@@ -194,6 +194,58 @@ export function proxyConformance(t: Test, driver: OpenDriver): void {
     },
   );
 
+  t.test(
+    'a task that answers late is passed over; for how long it lets clients wait is measured',
+    async (t) => {
+      const [published, target] = [await freePort(), await freePort()];
+      const waits: (number | undefined)[] = [];
+      const ingress = openIngress(t, (policy) =>
+        driver({
+          ...policy,
+          answered: (listener, ticket, waitedMs) => {
+            waits.push(waitedMs);
+            policy.answered(listener, ticket, waitedMs);
+          },
+        }),
+      );
+      await backend(t, NAMES[0], target, (socket) =>
+        socket.once('data', () => socket.end('quick')),
+      );
+      await backend(t, NAMES[1], target, (socket) =>
+        socket.once('data', () => setTimeout(() => socket.end('late'), 250)),
+      );
+      const endpoints = [endpoint(NAMES[0]), endpoint(NAMES[1])];
+      ingress.update(inputs('tcp', published, target, endpoints));
+      const ask = async () => {
+        const socket = await client(t, published);
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        socket.end('x');
+        return readAll(socket);
+      };
+      const first = await Promise.all([ask(), ask()]);
+      t.strictSame(first.sort(), ['late', 'quick']);
+      await until(() => waits.length === 2);
+      const [quickMs = -1, lateMs = -1] = waits.map(Number).sort((a, b) => a - b);
+      t.ok(quickMs >= 0 && quickMs < 200, `quick: ${quickMs} ms`);
+      t.ok(lateMs >= 245 && lateMs < 900, `late: ${lateMs} ms, from what the client sent`);
+
+      const asking = setInterval(() => void ask(), 10);
+      t.teardown(() => clearInterval(asking));
+      await until(() => ingress.stats().ports[0]?.backends.ejected === 1);
+      const again = await Promise.all(Array.from({ length: 6 }, ask));
+      t.notOk(again.includes('late'), 'nobody gets there any more');
+      clearInterval(asking);
+      await until(() => ingress.stats().ports[0]?.active === 0);
+
+      ingress.update(inputs('tcp', published, target, [endpoint(NAMES[2])]));
+      await backend(t, NAMES[2], target, (socket) => socket.end('220 hello'));
+      waits.length = 0;
+      await readAll(await client(t, published));
+      await until(() => waits.length > 0);
+      t.equal(waits.at(-1), undefined, 'whoever speaks first was not asked');
+    },
+  );
+
   t.test('what drains keeps its connections until it is gone, and gets no more', async (t) => {
     const [published, target] = [await freePort(), await freePort()];
     for (const name of NAMES)

@@ -25,6 +25,7 @@ export const TOLD = {
   asks: 2,
   /** The first number: milliseconds. */
   connected: 3,
+  /** The first number: milliseconds since the client's first byte; 0: it had sent none. */
   answered: 4,
   /** `detail` 1: the flow does not use the backend any more. */
   failed: 5,

@@ -53,7 +53,7 @@ struct Report {
   int32_t detail;
   int32_t unused;
   union {
-    /** Milliseconds of a connect; bytes up and down of an end. */
+    /** Milliseconds of a connect, or from the first byte to the answer; bytes up and down of an end. */
     double numbers[4];
     uint8_t client[16];
   };

@@ -237,9 +237,12 @@ void ProxyThread::noteAsked(Flow* flow) {
 void ProxyThread::noteAnswer(Flow* flow) {
   if (flow->hasAnswer) return;
   flow->hasAnswer = true;
+  const bool wasAsked = asked_.has(*flow);
   asked_.remove(flow, finder());
   // It comes late, and was counted as none.
-  if (!flow->wasSilent) tell(Told::kAnswered, *flow);
+  if (flow->wasSilent) return;
+  Report* report = tell(Told::kAnswered, *flow);
+  if (wasAsked) report->numbers[0] = static_cast<double>(nowNanos_ - flow->askedNanos) / 1e6;
 }
 
 void ProxyThread::tellSilent() {

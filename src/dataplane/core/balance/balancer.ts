@@ -8,13 +8,16 @@ import {
   NO_BACKEND,
   type Ticket,
 } from './backend-set.js';
-import { type BalanceConfig, sameBalance } from './config.js';
+import { type BalanceConfig, SILENCE_MS, sameBalance } from './config.js';
 import { finishHash, hashAddress, mixHash } from './hash.js';
 import { maglevTable } from './maglev.js';
 import { Outliers } from './outliers.js';
+import { Slowness, type Surveyed } from './slowness.js';
 
 /** What a backend in its slow start gets at least, of its full share. */
 const SLOW_START_SHARE_MIN = 0.1;
+/** In which time a backend that was ejected rises to its full share again. */
+const COME_BACK_MS = 3000;
 /** Weight of the newest time in the moving average of a backend's times to connect. */
 const LATENCY_WEIGHT = 0.3;
 /** Taken for a backend whose time is not known yet: soon tried. */
@@ -34,11 +37,15 @@ const NOTHING: readonly Ticket[] = [];
 export class Balancer {
   readonly #set: BackendSet;
   readonly #outliers: Outliers;
+  readonly #slowness = new Slowness();
+  readonly #surveyed: Surveyed;
   readonly #prng: Prng;
   readonly #sharedSeed: number;
   #latencyMs = new Float64Array(0);
   /** Smooth weighted round robin, and what slow starters have saved up. */
   #credit = new Float64Array(0);
+  /** When its probation ended. */
+  #backAtMs = new Float64Array(0);
   #config: BalanceConfig;
   #failing: ReadonlySet<string> = new Set();
   #affinity: AffinityTable | undefined;
@@ -63,6 +70,7 @@ export class Balancer {
     this.#sharedSeed = sharedSeed;
     this.#set = new BackendSet(nodeSeed, sharedSeed);
     this.#outliers = new Outliers(config.outlier);
+    this.#surveyed = surveyed(this.#set, this.#outliers);
     this.#prng = new Prng(nodeSeed);
     this.#affinity = config.affinityMs > 0 ? new AffinityTable(nodeSeed) : undefined;
   }
@@ -99,12 +107,16 @@ export class Balancer {
   replace(entries: readonly BackendEntry[], nowMs: number): void {
     const capacity = this.#set.reserve(entries.length);
     this.#outliers.reserve(capacity);
+    this.#slowness.reserve(capacity);
     this.#latencyMs = grown(this.#latencyMs, capacity);
     this.#credit = grown(this.#credit, capacity);
+    this.#backAtMs = grown(this.#backAtMs, capacity);
     this.#set.replace(entries, nowMs, (slot) => {
       this.#outliers.forget(slot);
+      this.#slowness.forget(slot);
       this.#latencyMs[slot] = 0;
       this.#credit[slot] = 0;
+      this.#backAtMs[slot] = Number.NEGATIVE_INFINITY;
     });
     this.#failing = new Set(entries.filter((entry) => entry.isFailing).map(({ key }) => key));
     this.#setFailing();
@@ -195,16 +207,24 @@ export class Balancer {
     this.#credit[slot] = (this.#credit[slot] as number) + total;
   }
 
-  /** The backend answers, or has ended a flow in good order. */
-  succeeded(ticket: Ticket, nowMs: number): void {
+  /**
+   * The backend answers, or has ended a flow in good order.
+   *
+   * @param waitedMs For how long the client has waited for that; absent where it was not asked anything.
+   */
+  succeeded(ticket: Ticket, nowMs: number, waitedMs?: number): void {
     const slot = this.#set.slotOf(ticket);
-    if (slot !== -1) this.#outliers.succeeded(slot, nowMs);
+    if (slot === -1) return;
+    if (waitedMs !== undefined && this.#judge(slot, waitedMs, nowMs)) return;
+    if (this.#outliers.succeeded(slot, nowMs - (waitedMs ?? 0))) this.#takeBack(slot, nowMs);
   }
 
   /** It lets a client wait; which says something of it only where others do not. */
   silent(ticket: Ticket, nowMs: number): void {
     const slot = this.#set.slotOf(ticket);
-    if (slot !== -1) this.#outliers.silent(slot, this.#set.ready.length, nowMs);
+    if (slot === -1 || this.#judge(slot, SILENCE_MS, nowMs)) return;
+    if (this.#isSilenceUsual(nowMs)) return;
+    this.#outliers.silent(slot, this.#set.ready.length, nowMs);
   }
 
   /** It took the flow, and how long that took. */
@@ -227,6 +247,50 @@ export class Balancer {
     if (slot === -1) return;
     this.#outliers.ended(slot);
     this.#set.active[slot] = Math.max(0, (this.#set.active[slot] as number) - 1);
+  }
+
+  get #isJudging(): boolean {
+    return this.#config.outlier.slowFactor > 0;
+  }
+
+  #isSilenceUsual(nowMs: number): boolean {
+    if (!this.#isJudging) return false;
+    // Some in a row can come within a moment.
+    if (!this.#slowness.isSilenceUsual)
+      this.#slowness.survey(this.#surveyed, this.#config.outlier.slowFactor, nowMs, 0);
+    return this.#slowness.isSilenceUsual;
+  }
+
+  /** Whether a backend is slow, by this answer and those lately: then it is ejected, if there is room. */
+  #judge(slot: number, waitedMs: number, nowMs: number): boolean {
+    if (!this.#isJudging) return false;
+    const { ready } = this.#set;
+    const isEjected = this.#outliers.isEjected(slot);
+    if (!isEjected) this.#slowness.answered(slot, waitedMs, ready.length, nowMs);
+    // A quick answer among slow ones is none of a slow backend.
+    if (!this.#slowness.mayBeSlow(waitedMs)) return false;
+    if (this.#slowness.survey(this.#surveyed, this.#config.outlier.slowFactor, nowMs))
+      this.#outliers.relieve(ready, this.#slowness.limitMs, nowMs);
+    const { limitMs } = this.#slowness;
+    const isSlow = isEjected ? waitedMs >= limitMs : this.#isSlow(slot, waitedMs, nowMs);
+    if (!isSlow) return false;
+    const slowMs = waitedMs < SILENCE_MS ? waitedMs : Number.POSITIVE_INFINITY;
+    if (this.#outliers.slow(slot, slowMs, ready.length, nowMs)) this.#slowness.forget(slot);
+    return true;
+  }
+
+  /** Much can have come in since the survey: the verdict is over a new one. */
+  #isSlow(slot: number, waitedMs: number, nowMs: number): boolean {
+    if (!this.#slowness.isSlow(slot, waitedMs, this.#surveyed, nowMs)) return false;
+    this.#slowness.survey(this.#surveyed, this.#config.outlier.slowFactor, nowMs, 0);
+    return this.#slowness.isSlow(slot, waitedMs, this.#surveyed, nowMs);
+  }
+
+  /** It comes back slowly: what was too much for it may be so again. */
+  #takeBack(slot: number, nowMs: number): void {
+    this.#backAtMs[slot] = nowMs;
+    this.#credit[slot] = 0;
+    this.#slowUntilMs = Math.max(this.#slowUntilMs, nowMs + COME_BACK_MS);
   }
 
   /** The same ones are preferred as long as their checks fail: those that come first in this node's order. */
@@ -254,6 +318,7 @@ export class Balancer {
       this.#slowUntilMs = Math.max(
         this.#slowUntilMs,
         (readyAtMs[slot] as number) + this.#config.slowStartMs,
+        (this.#backAtMs[slot] as number) + COME_BACK_MS,
       );
     if (this.#config.method === 'maglev') this.#maglev = maglevTable(ready, keyHash, weight);
   }
@@ -432,8 +497,10 @@ export class Balancer {
   #share(slot: number): number {
     if (this.#nowMs >= this.#slowUntilMs) return 1;
     const { slowStartMs } = this.#config;
-    const share = (this.#nowMs - (this.#set.readyAtMs[slot] as number)) / slowStartMs;
-    return Math.min(1, Math.max(SLOW_START_SHARE_MIN, share));
+    const readyForMs = this.#nowMs - (this.#set.readyAtMs[slot] as number);
+    const backForMs = this.#nowMs - (this.#backAtMs[slot] as number);
+    const share = readyForMs < slowStartMs ? readyForMs / slowStartMs : 1;
+    return Math.max(SLOW_START_SHARE_MIN, Math.min(share, backForMs / COME_BACK_MS));
   }
 
   #shareMax(): number {
@@ -450,4 +517,19 @@ export class Balancer {
     this.#cursor = (at + 1) % ready.length;
     this.#lastKey = this.#set.keyOf(this.#set.ticketOf(ready[at] as number));
   }
+}
+
+function surveyed(set: BackendSet, outliers: Outliers): Surveyed {
+  return {
+    get ready() {
+      return set.ready;
+    },
+    get active() {
+      return set.active;
+    },
+    get readyAtMs() {
+      return set.readyAtMs;
+    },
+    isEjected: (slot) => outliers.isEjected(slot),
+  };
 }

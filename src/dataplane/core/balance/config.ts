@@ -10,7 +10,12 @@ export interface OutlierConfig {
   readonly ejectionMs: number;
   /** At most this share of the ready backends is ejected, from 0 to 1. */
   readonly ceiling: number;
+  /** An answer that takes so many times as long as those of most others is a failure (TCP); 0: it is none. */
+  readonly slowFactor: number;
 }
+
+/** For how long a backend may let a client wait for its first byte (TCP); then its flow is silent. */
+export const SILENCE_MS = 1000;
 
 /** A service's choices; every backend set has one. */
 export interface BalanceConfig {
@@ -39,7 +44,7 @@ export const DEFAULT_BALANCE: BalanceConfig = {
   preferLocal: false,
   overflowAt: 0,
   slowStartMs: 0,
-  outlier: { failures: 5, ejectionMs: 10_000, ceiling: 0.5 },
+  outlier: { failures: 5, ejectionMs: 10_000, ceiling: 0.5, slowFactor: 5 },
 };
 
 /** Whether two configurations balance alike. */
@@ -53,6 +58,7 @@ export function sameBalance(a: BalanceConfig, b: BalanceConfig): boolean {
     a.outlier.failures === b.outlier.failures &&
     a.outlier.ejectionMs === b.outlier.ejectionMs &&
     a.outlier.ceiling === b.outlier.ceiling &&
+    a.outlier.slowFactor === b.outlier.slowFactor &&
     a.weights.size === b.weights.size &&
     [...a.weights].every(([slot, weight]) => b.weights.get(slot) === weight)
   );

@@ -54,13 +54,13 @@ export function balanceOfLabels(labels: Readonly<Record<string, string>>): Balan
     'prefer-local or any',
   );
   const percent = outlier.ceiling * 100;
+  const methods = BALANCE_METHODS.join(', ');
+  const method = reader.read('shoal.balance', DEFAULT_BALANCE.method, parseMethod, methods);
+  // Where each task has clients of its own, they may just ask for more than those of others.
+  const hasOwnClients = affinity !== 'none' || method === 'sh';
+  const slowFactor = hasOwnClients ? 0 : outlier.slowFactor;
   const balance: BalanceConfig = {
-    method: reader.read(
-      'shoal.balance',
-      DEFAULT_BALANCE.method,
-      parseMethod,
-      BALANCE_METHODS.join(', '),
-    ),
+    method,
     weights: reader.read(
       'shoal.balance.weights',
       DEFAULT_BALANCE.weights,
@@ -87,6 +87,9 @@ export function balanceOfLabels(labels: Readonly<Record<string, string>>): Balan
         'a duration',
       ),
       ceiling: reader.read('shoal.outlier.ceiling', percent, parsePercent, 'a percentage') / 100,
+      slowFactor: isOff
+        ? 0
+        : reader.read('shoal.outlier.slow', slowFactor, parseFactor, FACTOR_FORM),
     },
   };
   const drainMs = reader.read('shoal.drain', DRAIN_MS, parseDrain, 'a duration up to 1m');
@@ -116,6 +119,16 @@ function parseDrain(text: string): number | undefined {
 
 function parseCount(text: string): number | undefined {
   return /^\d{1,6}$/.test(text) ? Number(text) : undefined;
+}
+
+/** Less would eject tasks for noise. */
+const FACTOR = { min: 2, max: 1000 };
+const FACTOR_FORM = `off, or a factor from ${FACTOR.min} to ${FACTOR.max}`;
+
+function parseFactor(text: string): number | undefined {
+  if (text === 'off') return 0;
+  const factor = /^\d{1,4}$/.test(text) ? Number(text) : 0;
+  return factor >= FACTOR.min && factor <= FACTOR.max ? factor : undefined;
 }
 
 function parsePercent(text: string): number | undefined {

@@ -1,12 +1,12 @@
 import { grown } from './backend-set.js';
-import { EJECTION_MS_MAX, type OutlierConfig } from './config.js';
+import { EJECTION_MS_MAX, type OutlierConfig, SILENCE_MS } from './config.js';
 
-/** Another backend that answered so lately shows that the service does answer. */
-const ANSWERED_LATELY_MS = 1000;
+/** So many flows on probation must go well, one after the other. */
+const TRIALS = 3;
 
 /**
- * Which backends fail where others do not: ejected for a time, then let in with one flow on
- * probation, whose end decides. By slot of a `BackendSet`.
+ * Which backends fail where others do not: ejected for a time, then let in with a few flows on
+ * probation, one after the other, whose ends decide. By slot of a `BackendSet`.
  */
 export class Outliers {
   config: OutlierConfig;
@@ -16,11 +16,15 @@ export class Outliers {
   /** 0: not ejected. Past: on probation. */
   #ejectedUntilMs = new Float64Array(0);
   #isOnTrial = new Uint8Array(0);
+  /** Flows on probation that went well. */
+  #passed = new Uint8Array(0);
+  /** For how long it let clients wait, where it was ejected for that; else 0. */
+  #slowMs = new Float64Array(0);
   /** Passed over because its checks fail, for as long as they do. */
   #isFailing = new Uint8Array(0);
   #failingCount = 0;
   #ejectedCount = 0;
-  /** Of the two backends that answered last, the later one first. */
+  /** Of the two backends that answered last, when the flows began; the later one first. */
   #answeredSlot = -1;
   #answeredMs = Number.NEGATIVE_INFINITY;
   #otherAnsweredMs = Number.NEGATIVE_INFINITY;
@@ -37,6 +41,8 @@ export class Outliers {
     this.#ejections = grown(this.#ejections, capacity);
     this.#ejectedUntilMs = grown(this.#ejectedUntilMs, capacity);
     this.#isOnTrial = grown(this.#isOnTrial, capacity);
+    this.#passed = grown(this.#passed, capacity);
+    this.#slowMs = grown(this.#slowMs, capacity);
     this.#isFailing = grown(this.#isFailing, capacity);
   }
 
@@ -82,24 +88,35 @@ export class Outliers {
     if (this.#ejectedUntilMs[slot] !== 0) this.#isOnTrial[slot] = 1;
   }
 
-  /** It answered. */
-  succeeded(slot: number, nowMs: number): void {
+  /**
+   * It answered.
+   *
+   * @param beganMs When the client asked.
+   * @returns Whether that ends its probation.
+   */
+  succeeded(slot: number, beganMs: number): boolean {
     if (slot !== this.#answeredSlot) {
       this.#otherAnsweredMs = this.#answeredMs;
       this.#answeredSlot = slot;
     }
-    this.#answeredMs = nowMs;
+    this.#answeredMs = beganMs;
     this.#failures[slot] = 0;
-    if (this.#ejectedUntilMs[slot] !== 0) this.forget(slot);
+    // Flows from before its ejection say nothing of how it is now.
+    if (this.#ejectedUntilMs[slot] === 0 || this.#isOnTrial[slot] === 0) return false;
+    this.#isOnTrial[slot] = 0;
+    this.#passed[slot] = (this.#passed[slot] as number) + 1;
+    if ((this.#passed[slot] as number) < TRIALS) return false;
+    this.forget(slot);
+    return true;
   }
 
   /**
-   * It lets a client wait for its first byte. A failure while others answer; where none does, that is how the
-   * service is.
+   * It lets a client wait for its first byte. A failure where another has answered one who asked no sooner; where none
+   * has, that is how the service is.
    */
   silent(slot: number, readyCount: number, nowMs: number): void {
     const othersMs = slot === this.#answeredSlot ? this.#otherAnsweredMs : this.#answeredMs;
-    if (nowMs - othersMs <= ANSWERED_LATELY_MS) this.failed(slot, readyCount, nowMs);
+    if (nowMs - othersMs <= SILENCE_MS) this.failed(slot, readyCount, nowMs);
   }
 
   /** A flow ended that says nothing about the backend. */
@@ -110,14 +127,40 @@ export class Outliers {
   /** @param readyCount Backends that are ready, ejected ones among them. */
   failed(slot: number, readyCount: number, nowMs: number): void {
     if (this.isFailing(slot)) return;
-    const isProbation = this.#ejectedUntilMs[slot] !== 0;
     this.#failures[slot] = (this.#failures[slot] as number) + 1;
-    if (isProbation && (this.#ejectedUntilMs[slot] as number) > nowMs) return;
-    if (!isProbation) {
-      const { failures, ceiling } = this.config;
-      if (failures === 0 || (this.#failures[slot] as number) < failures) return;
+    const untilMs = this.#ejectedUntilMs[slot] as number;
+    if (untilMs > nowMs) return;
+    const { failures } = this.config;
+    if (untilMs === 0 && (failures === 0 || (this.#failures[slot] as number) < failures)) return;
+    this.#eject(slot, readyCount, nowMs);
+  }
+
+  /**
+   * It lets clients wait for far longer than others do.
+   *
+   * @returns Whether it is ejected for that.
+   */
+  slow(slot: number, waitedMs: number, readyCount: number, nowMs: number): boolean {
+    if (this.isFailing(slot) || (this.#ejectedUntilMs[slot] as number) > nowMs) return false;
+    if (!this.#eject(slot, readyCount, nowMs)) return false;
+    this.#slowMs[slot] = waitedMs;
+    return true;
+  }
+
+  /** Others have become as slow by now, perhaps since they have its flows as well: what was slower than that is tried at once. */
+  relieve(slots: Int32Array, limitMs: number, nowMs: number): void {
+    for (let at = 0; this.#ejectedCount > 0 && at < slots.length; at++) {
+      const slot = slots[at] as number;
+      const slowMs = this.#slowMs[slot] as number;
+      if (slowMs === 0 || slowMs >= limitMs) continue;
+      this.#ejectedUntilMs[slot] = Math.min(this.#ejectedUntilMs[slot] as number, nowMs);
+    }
+  }
+
+  #eject(slot: number, readyCount: number, nowMs: number): boolean {
+    if (this.#ejectedUntilMs[slot] === 0) {
       const passedOver = this.#ejectedCount + this.#failingCount;
-      if (passedOver + 1 > Math.floor(readyCount * ceiling)) return;
+      if (passedOver + 1 > Math.floor(readyCount * this.config.ceiling)) return false;
       this.#ejectedCount += 1;
     }
     const times = this.#ejections[slot] as number;
@@ -125,8 +168,11 @@ export class Outliers {
     this.#ejections[slot] = times + 1;
     this.#ejectedUntilMs[slot] = nowMs + lastsMs;
     this.#isOnTrial[slot] = 0;
+    this.#passed[slot] = 0;
+    this.#slowMs[slot] = 0;
     this.#failures[slot] = 0;
     this.ejectionsTotal += 1;
+    return true;
   }
 
   /** Another backend has the slot, or this one a clean record. */
@@ -136,5 +182,7 @@ export class Outliers {
     this.#ejections[slot] = 0;
     this.#ejectedUntilMs[slot] = 0;
     this.#isOnTrial[slot] = 0;
+    this.#passed[slot] = 0;
+    this.#slowMs[slot] = 0;
   }
 }

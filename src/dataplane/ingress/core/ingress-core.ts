@@ -232,8 +232,8 @@ export class IngressCore {
     listener.balancer.connected(ticket, latencyMs);
   }
 
-  answered(number: number, ticket: Ticket, nowMs: number): void {
-    this.#byNumber.get(number)?.balancer.succeeded(ticket, nowMs);
+  answered(number: number, ticket: Ticket, nowMs: number, waitedMs?: number): void {
+    this.#byNumber.get(number)?.balancer.succeeded(ticket, nowMs, waitedMs);
   }
 
   silent(number: number, ticket: Ticket, nowMs: number): void {

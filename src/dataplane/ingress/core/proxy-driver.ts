@@ -62,9 +62,6 @@ export interface ListenFailure {
   readonly errno: string;
 }
 
-/** For how long a backend may let a client wait for its first byte (TCP). */
-export const SILENCE_MS = 1000;
-
 /** Where a flow goes. */
 export interface Upstream {
   readonly ticket: Ticket;
@@ -136,8 +133,12 @@ export interface ProxyPolicy {
   /** Whether the backend of a flow is still one: ready or draining. */
   isLive(listener: number, ticket: Ticket): boolean;
   connected(listener: number, ticket: Ticket, latencyMs: number): void;
-  /** The backend sent its first byte, or ended the flow in good order. */
-  answered(listener: number, ticket: Ticket): void;
+  /**
+   * The backend sent its first byte, or ended the flow in good order.
+   *
+   * @param waitedMs Since the client's first byte; absent where the backend spoke first, and of UDP.
+   */
+  answered(listener: number, ticket: Ticket, waitedMs?: number): void;
   /**
    * It was sent something, and sent nothing for `SILENCE_MS`: told once of a flow, and what it may answer later
    * is not.

@@ -106,7 +106,7 @@ export class Ingress {
       withdrawn: (listener, ticket) => core.withdrawn(listener, ticket),
       isLive: (listener, ticket) => core.isLive(listener, ticket),
       connected: (listener, ticket, latencyMs) => core.connected(listener, ticket, latencyMs),
-      answered: (listener, ticket) => core.answered(listener, ticket, now()),
+      answered: (listener, ticket, waitedMs) => core.answered(listener, ticket, now(), waitedMs),
       silent: (listener, ticket) => core.silent(listener, ticket, now()),
       failed: (listener, ticket) => core.failed(listener, ticket, now()),
       released: (listener, ticket) => core.released(listener, ticket),

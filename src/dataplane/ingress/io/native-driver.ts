@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks';
 import { getSystemErrorName } from 'node:util';
 import type { Ticket } from '../../core/balance/backend-set.js';
+import { SILENCE_MS } from '../../core/balance/config.js';
 import {
   DATAGRAM_DROPS,
   type ProxyBinding,
@@ -19,7 +20,6 @@ import {
   type OpenFlow,
   type ProxyDriver,
   type ProxyPolicy,
-  SILENCE_MS,
   type Upstream,
 } from '../core/proxy-driver.js';
 import type { PortProtocol } from '../core/published-ports.js';
@@ -262,7 +262,7 @@ export class NativeProxyDriver implements ProxyDriver {
         return;
       case TOLD.answered:
         this.#tried.delete(reports[at + REPORT.flow] as number);
-        if (known !== undefined) this.#onAnswered(known, at);
+        if (known !== undefined) this.#onAnswered(known, at, this.#numberAt(index, 0));
         return;
       case TOLD.silent:
         if (known !== undefined) this.#onSilent(known);
@@ -329,12 +329,16 @@ export class NativeProxyDriver implements ProxyDriver {
     this.#policy.connected(listener, ticket, latencyMs);
   }
 
-  #onAnswered({ listener, ticket }: Known, at: number): void {
+  /** @param waitedMs 0: it was not asked. */
+  #onAnswered(known: Known, at: number, waitedMs: number): void {
+    const { listener, ticket } = known;
     if (this.#udpListeners.has(listener)) {
       const open = this.#open.get(this.#reports[at + REPORT.flow] as number);
       if (open !== undefined) open.ticket = ticket;
     }
-    this.#policy.answered(listener, ticket);
+    this.#policy.answered(listener, ticket, waitedMs === 0 ? undefined : waitedMs);
+    // It may have been too late.
+    this.#withdrawIfUnforeseen(known);
   }
 
   #onAsks(at: number, listener: number): void {

@@ -2,15 +2,15 @@ import { once } from 'node:events';
 import { createServer, type Server, Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
+import { SILENCE_MS } from '../../core/balance/config.js';
 import { ClientShares } from '../core/client-shares.js';
 import { someOpenFlows } from '../core/open-flows.js';
-import {
-  type FlowEnd,
-  type ListenFailure,
-  type OpenFlow,
-  type ProxyPolicy,
-  SILENCE_MS,
-  type Upstream,
+import type {
+  FlowEnd,
+  ListenFailure,
+  OpenFlow,
+  ProxyPolicy,
+  Upstream,
 } from '../core/proxy-driver.js';
 import { type FlowAddress, proxyHeader } from '../wire/proxy-protocol.js';
 import { errnoOf, isWithoutIpv6, Places } from './places.js';
@@ -127,6 +127,7 @@ class TcpFlow {
   #hasAnswer = false;
   #wasSilent = false;
   #silence: NodeJS.Timeout | undefined;
+  #askedMs: number | undefined;
   /** Not from the client's address any more. */
   #isPlain = false;
   #end: FlowEnd | undefined;
@@ -287,6 +288,7 @@ class TcpFlow {
 
   #onAsked(): void {
     if (this.#hasAnswer) return;
+    this.#askedMs = performance.now();
     this.#silence = setTimeout(() => {
       this.#wasSilent = true;
       if (this.#ticket !== undefined) this.#deps.policy.silent(this.listener, this.#ticket);
@@ -298,8 +300,9 @@ class TcpFlow {
     this.#hasAnswer = true;
     clearTimeout(this.#silence);
     // One that comes late was counted as none.
-    if (!this.#wasSilent && this.#ticket !== undefined)
-      this.#deps.policy.answered(this.listener, this.#ticket);
+    if (this.#wasSilent || this.#ticket === undefined) return;
+    const waitedMs = this.#askedMs && performance.now() - this.#askedMs;
+    this.#deps.policy.answered(this.listener, this.#ticket, waitedMs);
   }
 
   /** A side is closed: the flow is over when both are. */

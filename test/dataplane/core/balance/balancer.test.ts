@@ -251,9 +251,9 @@ t.test('a newcomer reaches its full share slowly, under every method that counts
 });
 
 t.test(
-  'one that fails again and again is ejected, tried by one flow, and taken back',
+  'one that fails again and again is ejected, tried by one flow after the other, and taken back',
   async (t) => {
-    const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5 };
+    const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5, slowFactor: 5 };
     const balancer = balancerOf({ outlier }, entries(4));
     const run = (count: number, nowMs: number, works: boolean) => {
       let met = 0;
@@ -271,13 +271,15 @@ t.test(
     t.equal(run(40, 999, false), 0);
     t.equal(run(40, 1000, false), 1, 'one flow on probation');
     t.equal(run(40, 2999, false), 0, 'twice as long');
+    t.equal(run(4, 3000, true), 1);
+    t.ok(balancer.isEjected('task1'), 'one alone is not enough');
     t.equal(run(8, 3000, true), 2, 'probation passed');
     t.notOk(balancer.isEjected('task1'));
   },
 );
 
 t.test('silence is a failure where others answer, and only there', async (t) => {
-  const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5 };
+  const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5, slowFactor: 5 };
   const rounds = (quick: readonly string[], stepMs: number) => {
     const balancer = balancerOf({ outlier }, entries(4));
     for (let i = 0; i < 40; i++) {
@@ -295,7 +297,7 @@ t.test('silence is a failure where others answer, and only there', async (t) => 
 });
 
 t.test('while one flow is on probation no other goes there', async (t) => {
-  const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5 };
+  const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5, slowFactor: 5 };
   const balancer = balancerOf({ outlier }, entries(2));
   let failing = balancer.choose(client(1), 0, 0);
   while (balancer.keyOf(failing) !== 'task0') failing = balancer.choose(client(1), 0, 0);
@@ -311,7 +313,7 @@ t.test('never more than the ceiling is ejected, and a lone backend never', async
       fc.integer({ min: 0, max: 100 }),
       fc.array(fc.nat(11), { maxLength: 200 }),
       (count, percent, failing) => {
-        const outlier = { failures: 2, ejectionMs: 1000, ceiling: percent / 100 };
+        const outlier = { failures: 2, ejectionMs: 1000, ceiling: percent / 100, slowFactor: 5 };
         const balancer = balancerOf({ outlier }, entries(count));
         for (const [i, index] of failing.entries()) {
           const ticket = balancer.choose(client(1), 0, i * 50);
@@ -339,7 +341,7 @@ t.test(
         fc.integer({ min: 0, max: 100 }),
         fc.array(step, { maxLength: 20 }),
         (count, method, percent, steps) => {
-          const outlier = { failures: 1, ejectionMs: 1000, ceiling: percent / 100 };
+          const outlier = { failures: 1, ejectionMs: 1000, ceiling: percent / 100, slowFactor: 5 };
           const balancer = balancerOf({ outlier, method }, entries(count));
           const most = Math.floor((count * percent) / 100);
           return steps.every(({ failing, refuses, flows }, nowMs) => {
@@ -374,7 +376,7 @@ t.test('choices ahead are taken back with their turns where some fail their chec
       fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }),
       fc.nat(20),
       (method, failing, ahead) => {
-        const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5 };
+        const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5, slowFactor: 5 };
         const all = failing.map((isFailing, i) => ({
           ...entry(`task${i}`, 'ready', false, i + 1),
           isFailing,

@@ -31,6 +31,7 @@ t.test('every label is read', async (t) => {
     'shoal.outlier.failures': '7',
     'shoal.outlier.ejection': '20s',
     'shoal.outlier.ceiling': '30%',
+    'shoal.outlier.slow': '10',
     'com.example.other': 'x',
   });
   t.strictSame(problems, []);
@@ -44,7 +45,7 @@ t.test('every label is read', async (t) => {
     preferLocal: true,
     overflowAt: 100,
     slowStartMs: 30_000,
-    outlier: { failures: 7, ejectionMs: 20_000, ceiling: 0.3 },
+    outlier: { failures: 7, ejectionMs: 20_000, ceiling: 0.3, slowFactor: 10 },
   });
 });
 
@@ -58,9 +59,10 @@ t.test('a label that is not understood is named, and its default holds', async (
     'shoal.balance': 'best',
     'shoal.balance.weights': '1=0',
     'shoal.outlier.ceiling': '120',
+    'shoal.outlier.slow': '1',
   });
   t.ok(sameBalance(balance, DEFAULT_BALANCE));
-  t.equal(problems.length, 3);
+  t.equal(problems.length, 4);
   t.match(problems[0], 'label shoal.balance=best is ignored: it must be rr, wrr');
 });
 
@@ -83,3 +85,19 @@ t.test('any text is survived', async () => {
     }),
   );
 });
+
+t.test(
+  'slowness says nothing where each task has clients of its own, unless it is asked for',
+  async (t) => {
+    for (const [labels, factor] of [
+      [{}, 5],
+      [{ 'shoal.balance': 'p2c' }, 5],
+      [{ 'shoal.balance': 'sh' }, 0],
+      [{ 'shoal.affinity': 'client-ip' }, 0],
+      [{ 'shoal.affinity': 'client-ip', 'shoal.outlier.slow': '3' }, 3],
+      [{ 'shoal.outlier.slow': 'off' }, 0],
+      [{ 'shoal.outlier': 'off', 'shoal.outlier.slow': '3' }, 0],
+    ] as const)
+      t.equal(balanceOfLabels(labels).balance.outlier.slowFactor, factor, JSON.stringify(labels));
+  },
+);
