@@ -33,6 +33,7 @@ export {
   programVteps,
   type TablesUpdate,
 } from './core/diff.js';
+export { ingressAddress6, ingressSubnets } from './core/ingress-places.js';
 export { type AddressFamily, overlayMtuBytes } from './core/mtu.js';
 export type { SegmentLimits } from './core/segments.js';
 export {

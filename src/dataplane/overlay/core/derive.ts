@@ -6,6 +6,7 @@ import { parseAddress } from '../../wire/address.js';
 import { type Mac, parseMac } from '../../wire/ethernet.js';
 import { decodeEndpointRecord, type EndpointRecord } from '../wire/endpoint-record.js';
 import { SEGMENTS_MAX } from './counters.js';
+import { ingressSubnets } from './ingress-places.js';
 import { type AddressFamily, overlayMtuBytes } from './mtu.js';
 import {
   FDB_ENTRIES_MAX,
@@ -120,6 +121,11 @@ export interface DeriveStats {
 export interface DerivedTables {
   readonly tables: Tables;
   readonly stats: Readonly<DeriveStats>;
+}
+
+/** Of which the addresses of its endpoints are. */
+function subnetsOf({ id, subnets, spec }: OverlayNetwork): readonly string[] {
+  return spec?.ingress === true ? ingressSubnets(id, subnets) : subnets.map(({ subnet }) => subnet);
 }
 
 /** The ceiling of what a network's endpoints may send: the user's wish within the underlay's means. */
@@ -266,7 +272,7 @@ class Derivation {
         mtuBytes,
         hasReturns: network.spec?.ingress === true,
         isSealed: network.isSealed === true,
-        subnets: network.subnets.flatMap(({ subnet }) => parseCidr(subnet) ?? []),
+        subnets: subnetsOf(network).flatMap((subnet) => parseCidr(subnet) ?? []),
         fdb: new Map(),
         neighbors: new Map(),
         flood: new Set(),

@@ -44,6 +44,7 @@ const schema = z.object({
   state: z.enum(['starting', 'ready', 'draining']).exactOptional(),
   isFailing: z.literal(true).exactOptional(),
   answersDatagrams: z.boolean().exactOptional(),
+  answersDatagrams6: z.boolean().exactOptional(),
 });
 
 /**
@@ -81,6 +82,8 @@ export interface EndpointRecord {
    * Absent: they may not, as with an agent that does not know of it.
    */
   readonly answersDatagrams?: boolean;
+  /** The same of clients of IPv6, which those of IPv4 are too then. */
+  readonly answersDatagrams6?: boolean;
 }
 
 /** Whose task an endpoint is. */

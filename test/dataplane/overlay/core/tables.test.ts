@@ -9,6 +9,7 @@ import {
   fullUpdate,
   NOTHING_PUBLISHED,
 } from '../../../../src/dataplane/overlay/core/diff.js';
+import { ingressAddress6 } from '../../../../src/dataplane/overlay/core/ingress-places.js';
 import { overlayMtuBytes } from '../../../../src/dataplane/overlay/core/mtu.js';
 import { NO_TABLES, tablesDigest } from '../../../../src/dataplane/overlay/core/tables.js';
 import { encodeEndpointRecord } from '../../../../src/dataplane/overlay/wire/endpoint-record.js';
@@ -34,6 +35,31 @@ t.test('encapsulation costs 50 bytes over IPv4 and 70 over IPv6, and 28 if seale
   for (const [underlay, family, want, isSealed = false] of cases)
     t.equal(overlayMtuBytes(underlay, family, isSealed), want, `${underlay} ${family}`);
 });
+
+t.test(
+  'places on an ingress network of IPv4 have IPv6 addresses of its own, others have not',
+  async (t) => {
+    const subnets = [{ subnet: '10.0.1.0/24' }];
+    const ofNetwork = (networkId: string) => ingressAddress6(networkId, subnets, ['10.0.1.2/24']);
+    const [own = '', foreign = ''] = [ofNetwork('n1'), ofNetwork('n2')];
+    const neighborsOf = (ingress: boolean, ...addresses: readonly string[]) => {
+      const { tables, stats } = deriveTables(
+        inputsOf({
+          networks: [{ id: 'n1', vni: 4097, subnets, spec: { ingress } }],
+          endpoints: [
+            endpointOf('b', 2, { networkId: 'n1', addresses: ['10.0.1.2/24', ...addresses] }),
+          ],
+        }),
+      );
+      const { neighbors } = tables.segments.get(4097) ?? {};
+      return [[...(neighbors?.keys() ?? [])], stats.addressInvalid];
+    };
+    t.strictSame(neighborsOf(true, own), [['10.0.1.2', own.replace('/64', '')], 0]);
+    t.strictSame(neighborsOf(true), [['10.0.1.2'], 0], 'as nodes of other versions tell them');
+    t.strictSame(neighborsOf(true, foreign), [['10.0.1.2'], 1], 'of another network');
+    t.strictSame(neighborsOf(false, own), [['10.0.1.2'], 1]);
+  },
+);
 
 t.test('who shares a sealed network with us has keys, and no foreign VTEP is in it', async (t) => {
   const [plain] = inputsOf({}).networks;
