@@ -411,9 +411,9 @@ export class ActiveSwarm {
         `network ${network.spec.name} is encrypted, and this node's packet driver cannot seal: use --data-path-driver portable`,
       );
     }
-    const { id, vni, spec } = network;
+    const { id, vni, subnets, spec } = network;
     const { name, attachable, ingress: isIngress } = spec;
-    return { id, name, vni, attachable, mtuBytes, isIngress };
+    return { id, name, vni, subnets, attachable, mtuBytes, isIngress };
   }
 
   #addPort(attachment: Attachment, fd: number): void {
@@ -453,7 +453,8 @@ export class ActiveSwarm {
     this.gossip.records.publish(attachment.saved.networkId, attachment.saved.id, undefined);
   }
 
-  #recordOf({ saved, assigned, answersDatagrams }: Attachment, vni: number): EndpointRecord {
+  #recordOf(attachment: Attachment, vni: number): EndpointRecord {
+    const { saved, assigned, answersDatagrams, answersDatagrams6 } = attachment;
     const { service, endpointState, isFailing } = assigned ?? {};
     return {
       version: 1,
@@ -470,6 +471,7 @@ export class ActiveSwarm {
       ...(endpointState && { state: endpointState }),
       ...(isFailing && { isFailing }),
       ...(answersDatagrams && { answersDatagrams }),
+      ...(answersDatagrams6 && { answersDatagrams6 }),
     };
   }
 

@@ -17,7 +17,7 @@ import {
   openTap,
   undeliverForeign,
 } from '../dataplane/io/index.js';
-import { type EndpointRecord, VIP_MAC_TEXT } from '../dataplane/overlay/index.js';
+import { type EndpointRecord, ingressAddress6, VIP_MAC_TEXT } from '../dataplane/overlay/index.js';
 import type { Log } from './log.js';
 import type { SavedAttachment, StateFile } from './state-file.js';
 
@@ -41,6 +41,7 @@ export interface AttachableNetwork {
   readonly vni: number;
   readonly attachable: boolean;
   readonly mtuBytes: number;
+  readonly subnets: readonly { readonly subnet: string }[];
   /** Tasks on it are spoken to by clients outside, under their own addresses. */
   readonly isIngress: boolean;
 }
@@ -82,10 +83,11 @@ export interface Attachment {
   readonly netns: string | undefined;
   readonly state: 'up' | 'waiting' | 'failed';
   readonly error?: string;
-  /** The host takes what comes by it for its own, whomever it is addressed to. */
-  readonly takesForeign?: boolean;
+  /** The host takes what comes by it for its own, whomever it is addressed to: of the families of these, its own addresses. */
+  readonly takesForeign?: readonly string[];
   /** Clients outside are answered under their own addresses: by connections, and by datagrams too. */
   readonly answersDatagrams?: boolean;
+  readonly answersDatagrams6?: boolean;
   /** Absent: somebody asked for it on this host. */
   readonly assigned?: Assigned;
 }
@@ -415,46 +417,71 @@ export class Attachments {
       await this.#deleteLink(waiting);
       throw error;
     }
-    const isIngress = assigned?.purpose === 'ingress';
-    const isOpen = network.isIngress && (await this.#openWayOutside(waiting));
+    const outside = network.isIngress ? await this.#openWaysOutside(waiting, network) : {};
     // Its state may have been changed meanwhile.
-    const attachment: Attachment = {
-      ...(this.#attachments.get(saved.id) ?? waiting),
-      state: 'up',
-      takesForeign: isIngress && isOpen,
-      ...(isOpen && !isIngress && { answersDatagrams: true }),
-    };
+    const held = this.#attachments.get(saved.id) ?? waiting;
+    const attachment: Attachment = { ...held, ...outside, state: 'up' };
     this.#attachments.set(saved.id, attachment);
     this.#deps.raised(attachment);
     return attachment;
   }
 
   /**
-   * Without it clients are spoken for by the node that took the connection.
-   *
-   * @returns Whether it is open for datagrams too.
+   * Without them clients are spoken for by the node that took the connection. Those of IPv6 need an address of
+   * IPv6, which the network may not have: it is made here then, where the namespace has IPv6 at all.
    */
-  async #openWayOutside({ saved, netns, assigned }: Attachment): Promise<boolean> {
+  async #openWaysOutside(
+    attachment: Attachment,
+    { id, subnets }: AttachableNetwork,
+  ): Promise<Partial<Attachment>> {
+    const { saved, assigned } = attachment;
+    const derived = ingressAddress6(id, subnets, saved.addresses);
+    const address4 = saved.addresses.find((cidr) => !cidr.includes(':'));
+    const address6 = derived ?? saved.addresses.find((cidr) => cidr.includes(':'));
+    const open4 = await this.#openWayOutside(attachment, address4);
+    // Whoever answers clients of IPv6 answers those of IPv4: the others count on it.
+    const open6 = open4 === 'closed' ? 'closed' : await this.#openWayOutside(attachment, address6);
+    const held = open6 === 'closed' ? [address4] : [address4, address6];
+    return {
+      ...(open6 !== 'closed' &&
+        derived !== undefined && {
+          saved: { ...saved, addresses: [...saved.addresses, derived] },
+        }),
+      ...(assigned?.purpose === 'ingress'
+        ? open4 !== 'closed' && { takesForeign: held.filter((cidr) => cidr !== undefined) }
+        : {
+            ...(open4 === 'datagrams' && { answersDatagrams: true }),
+            ...(open4 === 'datagrams' && open6 === 'datagrams' && { answersDatagrams6: true }),
+          }),
+    };
+  }
+
+  /** By an address of the attachment, to clients of its family. */
+  async #openWayOutside(
+    { saved, netns, assigned }: Attachment,
+    cidr: string | undefined,
+  ): Promise<'closed' | 'connections' | 'datagrams'> {
+    if (cidr === undefined) return 'closed';
+    let isOpen = false;
     try {
       if (assigned?.purpose === 'ingress') {
-        await deliverForeign(
-          saved.ifname,
-          saved.addresses.some((cidr) => cidr.includes(':')),
-        );
-        return true;
+        await deliverForeign(saved.ifname, cidr);
+        return 'datagrams';
       }
-      if (assigned?.purpose !== 'task' || netns === undefined) return false;
-      await answerOutside(netns, saved.ifname, saved.addresses, VIP_MAC_TEXT);
+      if (assigned?.purpose !== 'task' || netns === undefined) return 'closed';
+      await answerOutside(netns, saved.ifname, cidr, VIP_MAC_TEXT);
+      isOpen = true;
       const { datagramPorts: ports = [] } = assigned;
-      const address = saved.addresses.find((cidr) => !cidr.includes(':'));
-      if (ports.length === 0 || address === undefined) return false;
-      await answerDatagrams(netns, { name: saved.ifname, address, ports });
-      return true;
+      if (ports.length === 0) return 'connections';
+      await answerDatagrams(netns, { name: saved.ifname, address: cidr, ports });
+      return 'datagrams';
     } catch (error) {
       const detail = { attachment: saved.id, error: (error as Error).message };
-      this.#deps.log.warn(detail, 'tasks do not see the addresses of clients');
+      // Where IPv6 is switched off, nothing is amiss.
+      if (cidr.includes(':')) this.#deps.log.debug(detail, 'no clients of IPv6 are seen here');
+      else this.#deps.log.warn(detail, 'tasks do not see the addresses of clients');
     }
-    return false;
+    return isOpen ? 'connections' : 'closed';
   }
 
   async #drop(attachment: Attachment): Promise<void> {
@@ -470,7 +497,7 @@ export class Attachments {
     try {
       // A path may by now stand for another namespace, whose link of that name is not ours.
       if (identityOf(attachment.netns) !== attachment.saved.netnsId) return;
-      if (attachment.takesForeign === true) await undeliverForeign(attachment.saved.ifname);
+      if (attachment.takesForeign !== undefined) await undeliverForeign(attachment.saved.ifname);
       await deleteLink(attachment.netns, attachment.saved.ifname);
     } catch (error) {
       this.#deps.log.debug({ error: (error as Error).message }, 'interface was already gone');

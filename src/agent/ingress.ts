@@ -9,7 +9,7 @@ import {
   type IngressEndpoint,
   type PortProblem,
 } from '../dataplane/ingress/index.js';
-import type { EndpointRecord } from '../dataplane/overlay/index.js';
+import { type EndpointRecord, ingressSubnets } from '../dataplane/overlay/index.js';
 import type { PublishedTask } from '../runtime/index.js';
 import type { Attachment, Attachments } from './attachments.js';
 import type { AgentConfig } from './config.js';
@@ -166,14 +166,16 @@ export function portItems(ports: ReturnType<Ingress['stats']>['ports']): readonl
     .sort((a, b) => b.openFlows - a.openFlows || b.newFlows - a.newFlows);
 }
 
-/** Of the ingress network, if what is sent there to foreign addresses reaches this host. */
+/** Of the ingress network, those in whose families what is sent there to foreign addresses reaches this host. */
 function answeredSubnets({ assignments, attachments }: IngressView): readonly string[] | undefined {
   const own = attachments.find(
     ({ assigned, state }) => assigned?.purpose === 'ingress' && state === 'up',
   );
-  if (own?.takesForeign !== true) return undefined;
-  const network = assignments.networks.find(({ id }) => id === own.saved.networkId);
-  return network?.subnets.map(({ subnet }) => subnet);
+  const network = assignments.networks.find(({ id }) => id === own?.saved.networkId);
+  if (own?.takesForeign === undefined || network === undefined) return undefined;
+  const isV6Taken = own.takesForeign.some((cidr) => cidr.includes(':'));
+  const subnets = ingressSubnets(network.id, network.subnets);
+  return subnets.filter((subnet) => isV6Taken || !subnet.includes(':'));
 }
 
 /** Tasks on the ingress network, wherever they are. */
@@ -199,9 +201,17 @@ function endpointsOf(view: IngressView): IngressEndpoint[] {
       isLocal: false,
       isFailing: record.isFailing,
       answersDatagrams: record.answersDatagrams === true,
+      answersDatagrams6: record.answersDatagrams6 === true,
     });
   }
-  for (const { saved, assigned, state, answersDatagrams = false } of attachments) {
+  for (const attachment of attachments) {
+    const {
+      saved,
+      assigned,
+      state,
+      answersDatagrams = false,
+      answersDatagrams6 = false,
+    } = attachment;
     if (assigned?.service === undefined || state !== 'up' || !ingress.has(saved.networkId))
       continue;
     found.push({
@@ -213,6 +223,7 @@ function endpointsOf(view: IngressView): IngressEndpoint[] {
       isLocal: true,
       isFailing: assigned.isFailing,
       answersDatagrams,
+      answersDatagrams6,
     });
   }
   return found;

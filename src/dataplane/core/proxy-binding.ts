@@ -69,6 +69,8 @@ export interface ProxyBackend {
   readonly source: Uint8Array | undefined;
   readonly sourcePort: number;
   readonly asClient: boolean;
+  /** Where clients of IPv6 are taken under their own addresses. */
+  readonly address6: Uint8Array | undefined;
   readonly mark: number;
   /** 0: none. */
   readonly proxyProtocol: 0 | 1 | 2;

@@ -63,63 +63,81 @@ export const OUTSIDE_TABLE = 9474;
 /** Stand for the VTEP in a task's namespace; link-local, so they are nobody's elsewhere. */
 const GATEWAY4 = '169.254.94.74';
 const GATEWAY6 = 'fe80::9474';
+/** Asks for neighbours on behalf of addresses that are not the host's. Its own one the kernel would first see unopposed for a second. */
+const ASKER6 = 'fe80::9475/64';
 
 /**
- * Makes a task answer clients outside, who speak to `addresses`, through this link: to `mac`, whose owner
- * knows where they are. What the task begins by itself goes its usual way.
+ * Makes a task answer clients outside, who speak to an address of its, through this link: to `mac`, whose owner
+ * knows where they are. What the task begins by itself goes its usual way. An IPv6 address is given to the link by this.
  *
  * @throws SysError NETNS_NOT_FOUND, LINK_CHANGE_FAILED.
  */
 export async function answerOutside(
   netns: string | undefined,
   name: string,
-  addresses: readonly string[],
+  cidr: string,
   mac: string,
 ): Promise<void> {
   const table = `table ${OUTSIDE_TABLE}`;
-  for (const cidr of addresses) {
-    const address = cidr.replace(/\/.*$/, '');
-    const gateway = address.includes(':') ? GATEWAY6 : GATEWAY4;
-    await runWithRule(netns, [
+  const address = cidr.replace(/\/.*$/, '');
+  const isV6 = address.includes(':');
+  const gateway = isV6 ? GATEWAY6 : GATEWAY4;
+  await runWithRule(
+    netns,
+    [
+      ...(isV6 ? [`address replace ${cidr} dev ${name} nodad`] : []),
       `neigh replace ${gateway} lladdr ${mac} dev ${name} nud permanent`,
       `route replace default via ${gateway} dev ${name} onlink src ${address} ${table}`,
       // Whatever has a route of its own keeps it: only the default route is another.
       `rule add from ${address} table main suppress_prefixlength 0 pref ${OUTSIDE_TABLE}`,
       `rule add from ${address} ${table} pref ${OUTSIDE_TABLE + 1}`,
-    ]);
-  }
+    ],
+    isV6,
+  );
 }
 
 /**
  * Makes the host take what comes by this link for its own, whomever it is addressed to: answers to
- * connections that it makes from its clients' addresses.
+ * connections that it makes from its clients' addresses, of the family of `cidr`, its own address there.
+ * An IPv6 address is given to the link by this.
  *
  * @throws SysError LINK_CHANGE_FAILED.
  */
-export async function deliverForeign(name: string, isV6Too: boolean): Promise<void> {
-  for (const all of isV6Too ? ['0.0.0.0/0', '::/0'] : ['0.0.0.0/0']) {
-    const table = `table ${OUTSIDE_TABLE}`;
-    await runWithRule(undefined, [
+export async function deliverForeign(name: string, cidr: string): Promise<void> {
+  const isV6 = cidr.includes(':');
+  const all = allOf(isV6);
+  const table = `table ${OUTSIDE_TABLE}`;
+  await runWithRule(
+    undefined,
+    [
+      ...(isV6 ? [cidr, ASKER6] : []).map((own) => `address replace ${own} dev ${name} nodad`),
       `route replace local ${all} dev lo ${table}`,
       `rule add from ${all} iif ${name} ${table} pref ${OUTSIDE_TABLE}`,
-    ]);
-  }
+    ],
+    isV6,
+  );
 }
 
 /** Takes back what `deliverForeign` did, as far as it was done. */
 export async function undeliverForeign(name: string): Promise<void> {
-  for (const all of ['0.0.0.0/0', '::/0']) {
+  for (const isV6 of [false, true]) {
+    const all = allOf(isV6);
     const table = `table ${OUTSIDE_TABLE}`;
     const rule = `rule del from ${all} iif ${name} ${table} pref ${OUTSIDE_TABLE}`;
-    await runIpBatch(undefined, [rule]).catch(() => undefined);
-    await runIpBatch(undefined, [`route del local ${all} dev lo ${table}`]).catch(() => undefined);
+    const route = `route del local ${all} dev lo ${table}`;
+    for (const line of [rule, route])
+      await runIpBatch(undefined, [line], isV6).catch(() => undefined);
   }
 }
 
 /** The last lines add rules, which cannot be replaced: those that are there are left. */
-async function runWithRule(netns: string | undefined, lines: readonly string[]): Promise<void> {
+async function runWithRule(
+  netns: string | undefined,
+  lines: readonly string[],
+  isV6: boolean,
+): Promise<void> {
   try {
-    await runIpBatch(netns, lines);
+    await runIpBatch(netns, lines, isV6);
   } catch (error) {
     const isThere = error instanceof SysError && error.detail.code === 'LINK_CHANGE_FAILED';
     if (!isThere || !/File exists/.test(error.detail.output)) throw error;
@@ -127,12 +145,20 @@ async function runWithRule(netns: string | undefined, lines: readonly string[]):
 }
 
 /**
- * Adds rules; those that are there are left.
+ * Adds rules of one family; those that are there are left.
  *
  * @throws SysError NETNS_NOT_FOUND, LINK_CHANGE_FAILED.
  */
-export async function addIpRules(netns: string, lines: readonly string[]): Promise<void> {
-  for (const line of lines) await runWithRule(netns, [line]);
+export async function addIpRules(
+  netns: string,
+  lines: readonly string[],
+  isV6: boolean,
+): Promise<void> {
+  for (const line of lines) await runWithRule(netns, [line], isV6);
+}
+
+function allOf(isV6: boolean): string {
+  return isV6 ? '::/0' : '0.0.0.0/0';
 }
 
 /** Deletes a link. One that is gone, alone or with its namespace, is no error. */
@@ -152,19 +178,20 @@ export async function deleteLink(netns: string | undefined, name: string): Promi
 /**
  * Runs iproute2 once over many lines, each an `ip` command without the word `ip`.
  *
+ * @param isV6 Rules are of IPv6, which their addresses do not tell iproute2.
  * @throws SysError NETNS_NOT_FOUND, NETNS_INVALID; LINK_CHANGE_FAILED with the first line that failed
  *   (lines before it are in effect).
  */
 export async function runIpBatch(
   netns: string | undefined,
   lines: readonly string[],
+  isV6 = false,
 ): Promise<void> {
   if (netns !== undefined) netnsIdentity(netns);
-  const [command, args] =
-    netns === undefined
-      ? ['ip', ['-batch', '-']]
-      : ['nsenter', [`--net=${netns}`, '--', 'ip', '-batch', '-']];
-  const { code, output } = await run(command as string, args as string[], `${lines.join('\n')}\n`);
+  const ip = ['ip', ...(isV6 ? ['-6'] : []), '-batch', '-'];
+  const [command = '', ...args] =
+    netns === undefined ? ip : ['nsenter', `--net=${netns}`, '--', ...ip];
+  const { code, output } = await run(command, args, `${lines.join('\n')}\n`);
   if (code === 0) return;
   throw new SysError({ code: 'LINK_CHANGE_FAILED', output }, describeFailure(lines, output));
 }

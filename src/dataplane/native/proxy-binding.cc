@@ -182,7 +182,7 @@ PROXY_FUNCTION(proxyGive) {
   return nullptr;
 }
 
-/** proxySetBackend(handle, id, {address, port, netns, source, sourcePort, asClient, mark,
+/** proxySetBackend(handle, id, {address, port, netns, source, sourcePort, asClient, address6, mark,
  * proxyProtocol}) */
 PROXY_FUNCTION(proxySetBackend) {
   napi_value about = args.values[2];
@@ -196,6 +196,9 @@ PROXY_FUNCTION(proxySetBackend) {
   if (source != nullptr)
     backend.from = Endpoint(source, static_cast<uint16_t>(number("sourcePort")));
   napi_get_value_bool(env, property(env, about, "asClient"), &backend.asClient);
+  const auto* address6 =
+      static_cast<const uint8_t*>(bytesOf(env, property(env, about, "address6"), 16));
+  if (address6 != nullptr) backend.to6 = Endpoint(address6, static_cast<uint16_t>(number("port")));
   backend.mark = static_cast<uint32_t>(number("mark"));
   backend.proxyProtocol = static_cast<int>(number("proxyProtocol"));
   if (!proxy->setBackend(integer32(env, args.values[1]), std::move(backend)))

@@ -120,6 +120,10 @@ void DatagramRelay::passUp(DatagramFlow* flow, DatagramPort* port) {
   touch(flow);
   const uint32_t generation = flow->generation;
   if (flow->state == DatagramState::kIdle) choose(flow, port);
+  if (isMisled(*flow)) {
+    becomePlain(flow);
+    retryPlain(flow);
+  }
   // Its place may be free again, where this host had no descriptor for it.
   if (flowAt(flow->slot, generation) == nullptr) {
     drop(DatagramDrop::kFlows, static_cast<uint64_t>(count));
@@ -224,11 +228,24 @@ void DatagramRelay::takeReplies(DatagramFlow* flow) {
   }
   touch(flow);
   settle(flow);
-  if (!flow->hasAnswer) tell(Told::kAnswered, *flow);
+  if (!flow->hasAnswer) {
+    tell(Told::kAnswered, *flow);
+    noteFamilies(*flow);
+  }
   flow->hasAnswer = true;
   flow->wasRefused = false;
   for (int i = 0; i < count; ++i) addressReply(replies_++, *flow);
   for (int i = replies_ - count; i < replies_; ++i) flow->bytesDown += down_->messages[i].msg_len;
+}
+
+/** Remembers whether the backend's program listens by IPv6, if this flow has shown it. */
+void DatagramRelay::noteFamilies(const DatagramFlow& flow) {
+  const Backend* backend = proxy_->backendAt(flow.backend);
+  if (backend == nullptr || !isTakenApart(*backend, clientOf(flow))) return;
+  if (flow.asClient)
+    backend->ipv4Only.taken();
+  else if (flow.wasRefused6)
+    backend->ipv4Only.refused(nowNanos_);
 }
 
 /** To the client, and from the address that it asked. */

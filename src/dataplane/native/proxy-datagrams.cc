@@ -390,14 +390,15 @@ void DatagramRelay::connectTo(DatagramFlow* flow, int32_t id) {
 /** From the client's own address and port, if that may be; where they are in use towards the backend, from another port. */
 int DatagramRelay::connectUpstream(DatagramFlow* flow, const Backend& backend) {
   Endpoint client = clientOf(*flow);
-  flow->asClient = !flow->isPlain && mayBeClient(backend, client);
-  if (flow->asClient) {
+  const Endpoint* target = flow->isPlain ? nullptr : targetAs(backend, client, nowNanos_);
+  if (target != nullptr) {
     flow->ends.client = client;
-    flow->ends.backend = backend.to;
+    flow->ends.backend = *target;
     flow->hasEnds = ends_.insert(flow->ends).second;
     if (!flow->hasEnds) client.setPort(0);
   }
-  const int fd = connectDatagrams(backend, client, &flow->asClient);
+  const int fd = connectDatagrams(backend, client, &target);
+  flow->asClient = target != nullptr;
   if (fd < 0 || !flow->asClient) closeUpstream(flow);
   return fd;
 }
@@ -425,19 +426,32 @@ bool DatagramRelay::onRefused(DatagramFlow* flow, int error) {
   // Said by the VTEP of the task: another node has come with this client's address and port.
   const bool isForeign = error == EACCES || error == EHOSTUNREACH;
   const bool isRetried = flow->fd >= 0 && flow->asClient && (!flow->hasAnswer || isForeign);
-  closeUpstream(flow);
-  // What is held has not arrived.
-  flow->settleByNanos = 0;
+  const Backend* backend = proxy_->backendAt(flow->backend);
+  flow->wasRefused6 = isRetried && error == ECONNREFUSED && backend != nullptr &&
+                      isTakenApart(*backend, clientOf(*flow));
+  becomePlain(flow);
   flow->isPlain = isRetried;
-  if (isRetried) {
-    flow->state = DatagramState::kAsking;
-    return true;
-  }
+  if (isRetried) return true;
   tell(Told::kFailed, *flow)->detail = 1;
   flow->backend = 0;
   flow->wasRefused = true;
   ask(flow);
   return false;
+}
+
+void DatagramRelay::becomePlain(DatagramFlow* flow) {
+  closeUpstream(flow);
+  // What is held has not arrived.
+  flow->settleByNanos = 0;
+  flow->isPlain = true;
+  flow->state = DatagramState::kAsking;
+}
+
+bool DatagramRelay::isMisled(const DatagramFlow& flow) const {
+  if (!flow.asClient || flow.hasAnswer || flow.state != DatagramState::kOpen) return false;
+  const Backend* backend = proxy_->backendAt(flow.backend);
+  return backend != nullptr && backend->ipv4Only.isKnown() &&
+         isTakenApart(*backend, clientOf(flow));
 }
 
 /** What it was sent as the client, and did not take, goes to it once more. */
@@ -456,7 +470,14 @@ void DatagramRelay::settleDue() {
     const Settling due = settling_.front();
     settling_.pop_front();
     DatagramFlow* flow = flowAt(due.slot, due.generation);
-    if (flow != nullptr && flow->settleByNanos == due.byNanos) settle(flow);
+    if (flow == nullptr || flow->settleByNanos != due.byNanos) continue;
+    // Kernels do not tell everybody that nobody listens.
+    if (isMisled(*flow)) {
+      becomePlain(flow);
+      retryPlain(flow);
+    } else {
+      settle(flow);
+    }
   }
 }
 
@@ -465,6 +486,7 @@ void DatagramRelay::leave(DatagramFlow* flow) {
   closeUpstream(flow);
   settle(flow);
   flow->isPlain = false;
+  flow->wasRefused6 = false;
   flow->backend = 0;
   flow->wasRefused = false;
   flow->state = DatagramState::kIdle;

@@ -94,6 +94,8 @@ struct DatagramFlow {
   bool asClient = false;
   /** No further one is to have, for this backend. */
   bool isPlain = false;
+  /** Nobody listens where clients of IPv6 are taken. */
+  bool wasRefused6 = false;
   /** `ends` are among those of open flows. */
   bool hasEnds = false;
   uint32_t generation = 0;
@@ -228,6 +230,10 @@ class DatagramRelay {
   /** @returns Whether it is to go on from this node's own address: by `retryPlain`. */
   bool onRefused(DatagramFlow* flow, int error);
   void retryPlain(DatagramFlow* flow);
+  /** Gives its socket back, to send from this node's own address what it had sent, and is held. */
+  void becomePlain(DatagramFlow* flow);
+  /** Whether it is sent to by IPv6, has not answered, and was seen to listen by IPv4 only. */
+  bool isMisled(const DatagramFlow& flow) const;
   void settle(DatagramFlow* flow);
   void settleDue();
   void leave(DatagramFlow* flow);
@@ -235,6 +241,7 @@ class DatagramRelay {
   void expire();
 
   void takeReplies(DatagramFlow* flow);
+  void noteFamilies(const DatagramFlow& flow);
   void addressReply(int index, const DatagramFlow& flow);
   void sendReplies();
 

@@ -105,10 +105,12 @@ struct Flow {
   bool isBreaking = false;
   bool wasSilent = false;
   bool wasRefused = false;
-  /** The connection that is being made is from the client's address. */
-  bool asClient = false;
-  /** No further one is to be. */
+  /** From whose address the connection is made. */
+  Way way = Way::kOwn;
+  /** No further one is to be from the client's. */
   bool isPlain = false;
+  /** Nobody listens where clients of IPv6 are taken. */
+  bool wasRefused6 = false;
   /** Changes when the slot is given to another flow, so that what speaks of the old one is known. */
   uint32_t generation = 0;
   int32_t slot = 0;

@@ -145,12 +145,21 @@ bool bindAsTold(int fd, const Backend& backend) {
 }
 
 /** From the client's address, or from where the backend is to be reached from. False with `errno` set. */
-bool connectFrom(int fd, const Backend& backend, const Endpoint& client, bool asClient) {
-  return mark(fd, backend) && (asClient ? bindAsClient(fd, client) : bindAsTold(fd, backend)) &&
-         connect(fd, &backend.to.any, backend.to.length()) == 0;
+bool connectFrom(int fd, const Backend& backend, const Endpoint& client, const Endpoint& to,
+                 Way way) {
+  if (!mark(fd, backend)) return false;
+  if (way == Way::kClient && !bindAsClient(fd, client)) return false;
+  if (way == Way::kOwn && !bindAsTold(fd, backend)) return false;
+  return connect(fd, &to.any, to.length()) == 0;
 }
 
 }  // namespace
+
+bool Ipv4Only::letsTry(int64_t nowNanos) const {
+  int64_t until = untilNanos_.load(std::memory_order_relaxed);
+  return until == 0 || (until <= nowNanos && untilNanos_.compare_exchange_strong(
+                                                 until, nowNanos + kIpv4OnlyAskNanos));
+}
 
 Endpoint::Endpoint() { memset(static_cast<void*>(this), 0, sizeof *this); }
 
@@ -219,24 +228,34 @@ int listenAt(const Place& place, uint16_t port, int backlog) {
   return isWorthIpv4(place, fd) ? listenOn(endpointOf(place, AF_INET, port), backlog) : fd;
 }
 
-bool mayBeClient(const Backend& backend, const Endpoint& client) {
-  return backend.asClient && isKeptElsewhere(client) &&
-         client.any.sa_family == backend.to.any.sa_family;
+const Endpoint* targetAs(const Backend& backend, const Endpoint& client, int64_t nowNanos) {
+  if (!backend.asClient || !isKeptElsewhere(client)) return nullptr;
+  if (client.any.sa_family == backend.to.any.sa_family) return &backend.to;
+  const bool isOpen = isTakenApart(backend, client) && backend.ipv4Only.letsTry(nowNanos);
+  return isOpen ? &backend.to6 : nullptr;
 }
 
-int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient) {
-  *asClient = *asClient && mayBeClient(backend, client);
-  const int fd = socketIn(backend.netns, backend.to.any.sa_family, SOCK_STREAM);
+bool isTakenApart(const Backend& backend, const Endpoint& client) {
+  return client.any.sa_family == AF_INET6 && backend.to6.isSet() &&
+         backend.to.any.sa_family != AF_INET6;
+}
+
+int beginConnect(const Backend& backend, const Endpoint& client, int64_t nowNanos, Way* way) {
+  const Endpoint* target = *way == Way::kOwn6 ? &backend.to6 : nullptr;
+  if (*way == Way::kClient) target = targetAs(backend, client, nowNanos);
+  if (target == nullptr) *way = Way::kOwn;
+  const Endpoint& to = target == nullptr ? backend.to : *target;
+  const int fd = socketIn(backend.netns, to.any.sa_family, SOCK_STREAM);
   if (fd < 0) return fd;
   setTcpOptions(fd);
   // The handshake is acknowledged by the first bytes, which usually are there before it is over; see acknowledgeNow.
   setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
-  if (connectFrom(fd, backend, client, *asClient) || errno == EINPROGRESS) return fd;
+  if (connectFrom(fd, backend, client, to, *way) || errno == EINPROGRESS) return fd;
   const int error = failed(fd);
-  if (!*asClient) return error;
+  if (*way == Way::kOwn) return error;
   // Its address and port are in use towards that backend: from this node's own, then.
-  *asClient = false;
-  return beginConnect(backend, client, asClient);
+  *way = Way::kOwn;
+  return beginConnect(backend, client, nowNanos, way);
 }
 
 int bindAt(const Place& place, uint16_t port) {
@@ -244,18 +263,19 @@ int bindAt(const Place& place, uint16_t port) {
   return isWorthIpv4(place, fd) ? bindDatagrams(endpointOf(place, AF_INET, port)) : fd;
 }
 
-int connectDatagrams(const Backend& backend, const Endpoint& client, bool* asClient) {
-  *asClient = *asClient && mayBeClient(backend, client);
-  const int fd = socketIn(backend.netns, backend.to.any.sa_family, SOCK_DGRAM);
+int connectDatagrams(const Backend& backend, const Endpoint& client, const Endpoint** target) {
+  const bool asClient = *target != nullptr;
+  const Endpoint& to = asClient ? **target : backend.to;
+  const int fd = socketIn(backend.netns, to.any.sa_family, SOCK_DGRAM);
   if (fd < 0) return fd;
   setReceiveBytes(fd, kUpstreamBufferBytes);
   // One client may have several flows: they are told apart by whom they go to.
-  if (*asClient && client.port() != 0) setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  if (connectFrom(fd, backend, client, *asClient)) return fd;
+  if (asClient && client.port() != 0) setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (connectFrom(fd, backend, client, to, asClient ? Way::kClient : Way::kOwn)) return fd;
   const int error = failed(fd);
-  if (!*asClient) return error;
-  *asClient = false;
-  return connectDatagrams(backend, client, asClient);
+  if (!asClient) return error;
+  *target = nullptr;
+  return connectDatagrams(backend, client, target);
 }
 
 uint32_t writeProxyHeader(uint8_t* at, int version, int type, const Endpoint& client,

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -56,6 +57,45 @@ std::vector<PlacedSocket> takeMisplaced(std::vector<PlacedSocket>* sockets,
                                         const std::vector<Place>& places);
 bool hasPlace(const std::vector<PlacedSocket>& sockets, const Place& place);
 
+/** For how long a backend that takes nobody by IPv6 is not asked for that, and how long the one that asks then may take. */
+constexpr int64_t kIpv4OnlyNanos = 10'000'000'000;
+constexpr int64_t kIpv4OnlyAskNanos = 1'000'000'000;
+
+/**
+ * Whether a program listens by IPv4 only, as far as was seen. Known for a while; then one flow finds out
+ * anew, and the others go on as before until it has. For any thread.
+ */
+class Ipv4Only {
+ public:
+  Ipv4Only() = default;
+  /** What was seen of one is not of another. */
+  Ipv4Only(Ipv4Only&&) noexcept {}
+
+  /** Whether this flow is to try IPv6. */
+  bool letsTry(int64_t nowNanos) const;
+  bool isKnown() const { return untilNanos_.load(std::memory_order_relaxed) != 0; }
+  void refused(int64_t nowNanos) const {
+    untilNanos_.store(nowNanos + kIpv4OnlyNanos, std::memory_order_relaxed);
+  }
+  void taken() const {
+    if (isKnown()) untilNanos_.store(0, std::memory_order_relaxed);
+  }
+
+ private:
+  /** 0: it is not. */
+  mutable std::atomic<int64_t> untilNanos_{0};
+};
+
+/** Whose address a backend is spoken to from. */
+enum class Way : uint8_t {
+  /** The client's. */
+  kClient,
+  /** This node's, at the place for clients of IPv6: shows whether anybody listens there. */
+  kOwn6,
+  /** This node's. */
+  kOwn,
+};
+
 /** Where connections to a backend go, and what they look like. */
 struct Backend {
   Endpoint to;
@@ -65,6 +105,9 @@ struct Backend {
   Endpoint from;
   /** Connects from the client's own address and port (IP_TRANSPARENT), if it has the right to. */
   bool asClient = false;
+  /** Where it takes clients of IPv6 under their own addresses, if it does. */
+  Endpoint to6;
+  Ipv4Only ipv4Only;
   /** SO_MARK; 0: none. */
   uint32_t mark = 0;
   /** Version of the PROXY protocol that it is told of its clients in; 0: it is not. */
@@ -98,10 +141,10 @@ int listenAt(const Place& place, uint16_t port, int backlog);
  * Begins to connect, without waiting.
  *
  * @param client Whom this is for.
- * @param asClient Whether it may connect from the client's address; afterwards, whether it does.
+ * @param way From whose address it may connect; afterwards, from whose it does.
  * @returns The descriptor, or a negative errno.
  */
-int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient);
+int beginConnect(const Backend& backend, const Endpoint& client, int64_t nowNanos, Way* way);
 
 /**
  * Binds a socket of datagrams likewise. Each datagram tells which address it was sent to.
@@ -110,17 +153,20 @@ int beginConnect(const Backend& backend, const Endpoint& client, bool* asClient)
  */
 int bindAt(const Place& place, uint16_t port);
 
-/** Whether this client may be taken under its own address. */
-bool mayBeClient(const Backend& backend, const Endpoint& client);
+/** Where this flow's client is taken under its own address; null: nowhere, or not now. */
+const Endpoint* targetAs(const Backend& backend, const Endpoint& client, int64_t nowNanos);
+
+/** Whether this client is taken by IPv6, and others by IPv4. */
+bool isTakenApart(const Backend& backend, const Endpoint& client);
 
 /**
  * A socket whose datagrams go to a backend, and that hears of it when nobody is there.
  *
  * @param client Whom this is for; with port 0 from any port of its address.
- * @param asClient As for `beginConnect`.
+ * @param target Where the client may be spoken for by its own address; afterwards null if it is not.
  * @returns The descriptor, or a negative errno.
  */
-int connectDatagrams(const Backend& backend, const Endpoint& client, bool* asClient);
+int connectDatagrams(const Backend& backend, const Endpoint& client, const Endpoint** target);
 
 /** Has the kernel acknowledge the handshake of `beginConnect` now: there is nothing to send with it yet. */
 void acknowledgeNow(int fd);

@@ -195,7 +195,7 @@ void ProxyThread::obey(const Command& command) {
       Flow* flow = flowAt(command.slot, command.generation);
       if (flow == nullptr || flow->state != FlowState::kAsking) return;
       if (command.backend != 0)
-        connectTo(flow, command.backend, command.connectMillis);
+        connectTo(flow, command.backend, command.connectMillis, firstWay(*flow));
       else
         reset(flow, flow->wasRefused ? FlowEnd::kUnreachable : FlowEnd::kNoBackend);
       return;
@@ -300,7 +300,7 @@ void ProxyThread::begin(int fd, int32_t number, const Endpoint& client, Listener
   if (backend == 0)
     ask(flow);
   else
-    connectTo(flow, backend, connectMillis);
+    connectTo(flow, backend, connectMillis, firstWay(*flow));
 }
 
 Flow* ProxyThread::newFlow() {
@@ -342,12 +342,13 @@ void ProxyThread::ask(Flow* flow) {
 
 // --- It is connected ---
 
-void ProxyThread::connectTo(Flow* flow, int32_t id, int32_t connectMillis) {
+void ProxyThread::connectTo(Flow* flow, int32_t id, int32_t connectMillis, Way way) {
   flow->backend = id;
   const Backend* backend = proxy_->backendAt(id);
-  flow->asClient = !flow->isPlain;
-  const int fd =
-      backend == nullptr ? -ENETUNREACH : beginConnect(*backend, flow->client, &flow->asClient);
+  flow->way = way;
+  const int fd = backend == nullptr
+                     ? -ENETUNREACH
+                     : beginConnect(*backend, flow->client, nowNanos_, &flow->way);
   if (fd < 0) {
     if (isOwnFault(-fd))
       reset(flow, FlowEnd::kLimit);
@@ -369,8 +370,8 @@ void ProxyThread::onConnecting(Flow* flow, uint32_t events) {
     int error = 0;
     socklen_t length = sizeof error;
     getsockopt(flow->sides[kBackend].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    if (flow->asClient)
-      againPlain(flow);
+    if (flow->way != Way::kOwn)
+      againOtherwise(flow, error);
     else if (isOwnFault(error))
       reset(flow, FlowEnd::kLimit);
     else
@@ -385,22 +386,30 @@ void ProxyThread::onConnecting(Flow* flow, uint32_t events) {
     onRelaying(flow, kBackend, events);
 }
 
-/** From the client's address it was refused, perhaps because another node speaks from it already. */
-void ProxyThread::againPlain(Flow* flow) {
+/**
+ * From the client's address it was refused: because another node speaks from it already, or nobody listens
+ * there by IPv6, which this node's own address shows.
+ */
+void ProxyThread::againOtherwise(Flow* flow, int error) {
+  const Backend* backend = proxy_->backendAt(flow->backend);
+  const bool isApart = backend != nullptr && isTakenApart(*backend, flow->client);
+  const bool asksOwn6 = flow->way == Way::kClient && isApart && error == ECONNREFUSED;
+  flow->wasRefused6 = flow->way == Way::kOwn6 && error == ECONNREFUSED;
   const int32_t leftMillis =
       static_cast<int32_t>((flow->connectByNanos - nowNanos_) / 1'000'000LL);
   unqueueConnecting(flow);
   close(flow->sides[kBackend].fd);
   flow->sides[kBackend] = Side();
-  flow->isPlain = true;
   flow->state = FlowState::kAsking;
-  connectTo(flow, flow->backend, leftMillis > 1 ? leftMillis : 1);
+  connectTo(flow, flow->backend, leftMillis > 1 ? leftMillis : 1,
+            asksOwn6 ? Way::kOwn6 : Way::kOwn);
 }
 
 /** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */
 void ProxyThread::onRefused(Flow* flow) {
   // After silence the way back may be what is wrong: the next one is not to be lost by it too.
-  flow->isPlain |= flow->asClient;
+  flow->isPlain |= flow->way == Way::kClient;
+  flow->wasRefused6 = false;
   if (flow->state == FlowState::kConnecting) unqueueConnecting(flow);
   if (flow->sides[kBackend].fd >= 0) close(flow->sides[kBackend].fd);
   flow->sides[kBackend] = Side();
@@ -414,6 +423,7 @@ void ProxyThread::onConnected(Flow* flow) {
   tell(Told::kConnected, *flow)->numbers[0] =
       static_cast<double>(nowNanos_ - flow->startedNanos) / 1e6;
   flow->state = FlowState::kRelaying;
+  noteFamilies(*flow);
   // Whoever speaks first, has likely done so. What comes between the read and the watch is seen by the watch.
   flow->sides[kClient].readable = true;
   flow->sides[kBackend].wantsOut = true;
@@ -424,6 +434,23 @@ void ProxyThread::onConnected(Flow* flow) {
   if (!watch(flow->sides[kClient].fd, tagOf(*flow, kClient),
              flow->sides[kClient].wantsOut ? kAllEvents : kAllEvents & ~EPOLLOUT, EPOLL_CTL_ADD))
     reset(flow, FlowEnd::kLimit);
+}
+
+/** Remembers whether the backend's program listens by IPv6, if this flow has shown it. */
+void ProxyThread::noteFamilies(const Flow& flow) {
+  const Backend* backend = proxy_->backendAt(flow.backend);
+  if (backend == nullptr || !isTakenApart(*backend, flow.client)) return;
+  if (flow.way != Way::kOwn)
+    backend->ipv4Only.taken();
+  else if (flow.wasRefused6)
+    backend->ipv4Only.refused(nowNanos_);
+}
+
+/** What lets nobody through by IPv6 is not to cost each client of it that wait. */
+void ProxyThread::noteSilence(const Flow& flow) {
+  const Backend* backend = proxy_->backendAt(flow.backend);
+  if (backend != nullptr && flow.way != Way::kOwn && isTakenApart(*backend, flow.client))
+    backend->ipv4Only.refused(nowNanos_);
 }
 
 /** Tells the backend who the client is, if it wants to be told. */
@@ -456,10 +483,12 @@ void ProxyThread::expire(int64_t nowNanos) {
   for (int32_t slot = connecting_.first(); slot >= 0;) {
     Flow* flow = at(slot);
     slot = flow->after;
-    if (flow->connectByNanos <= nowNanos)
+    if (flow->connectByNanos <= nowNanos) {
+      noteSilence(*flow);
       onRefused(flow);
-    else
+    } else {
       nextNanos = std::min(nextNanos, flow->connectByNanos);
+    }
   }
   expireNanos_ = nextNanos == INT64_MAX ? nextNanos : std::max(nextNanos, nowNanos + kExpireNanos);
 }

@@ -101,10 +101,12 @@ class ProxyThread {
   }
   Flow* flowAt(int32_t slot, uint32_t generation);
   void ask(Flow* flow);
-  void connectTo(Flow* flow, int32_t backend, int32_t connectMillis);
+  void connectTo(Flow* flow, int32_t backend, int32_t connectMillis, Way way);
+  /** From whose address it is connected first. */
+  static Way firstWay(const Flow& flow) { return flow.isPlain ? Way::kOwn : Way::kClient; }
   void onConnecting(Flow* flow, uint32_t events);
   void onRefused(Flow* flow);
-  void againPlain(Flow* flow);
+  void againOtherwise(Flow* flow, int error);
   void onConnected(Flow* flow);
   void onRelaying(Flow* flow, int side, uint32_t events);
   void expire(int64_t nowNanos);
@@ -125,6 +127,8 @@ class ProxyThread {
   void noteAnswer(Flow* flow);
   void tellSilent();
   void introduce(Flow* flow);
+  void noteFamilies(const Flow& flow);
+  void noteSilence(const Flow& flow);
   bool finishIfDone(Flow* flow);
   void reset(Flow* flow, FlowEnd end);
   void finish(Flow* flow, FlowEnd end);

@@ -108,7 +108,7 @@ export class IngressCore {
     this.#seed = seed;
   }
 
-  /** Where tasks answer clients by their own addresses: subnets of the ingress network. */
+  /** Where tasks answer clients by their own addresses, of the families of these: subnets of the ingress network. */
   setIngressSubnets(subnets: readonly string[] | undefined): void {
     this.#subnets = subnets?.flatMap((text) =>
       ipaddr.isValidCIDR(text) ? [ipaddr.parseCIDR(text)] : [],
@@ -181,20 +181,19 @@ export class IngressCore {
     if (ticket === NO_BACKEND) return undefined;
     const backend = listener.backends.get(balancer.keyOf(ticket) ?? '');
     if (backend === undefined) return undefined;
-    const { address, netns, answersDatagrams = false } = backend;
+    const { address, netns } = backend;
     listener.held += 1;
     const isLast = balancer.counts.ready <= tried.length + 1;
     const connectMs = isLast ? CONNECT_MS : Math.min(CONNECT_ELSE_MS << tried.length, CONNECT_MS);
     const proxyProtocol = proxyProtocolOf(port);
-    const isPreservable = port.protocol === 'tcp' || answersDatagrams;
-    const asClient = isPreserved(port) && isPreservable && this.#isAnswered(clientAddress, address);
+    const places = isPreserved(port) ? this.#placesOf(clientAddress, port.protocol, backend) : {};
     return {
       ticket,
       address,
       port: port.targetPort,
       connectMs,
       ...(netns !== undefined && { netns }),
-      ...(asClient && { asClient }),
+      ...places,
       ...(proxyProtocol !== undefined && { proxyProtocol }),
     };
   }
@@ -371,18 +370,40 @@ export class IngressCore {
     return rates?.take(this.#client, nowMs) === false ? 'rate' : undefined;
   }
 
-  /** Whether what a task at `address` answers to a client would find back here. */
-  #isAnswered(clientAddress: string, address: string): boolean {
-    if (this.#subnets === undefined) return false;
+  /** Whether a client, or one that is not known yet, is taken under its own address, and where those of IPv6 are. */
+  #placesOf(
+    clientAddress: string,
+    protocol: PublishedPort['protocol'],
+    { address, address6, answersDatagrams = false, answersDatagrams6 = false }: PortBackend,
+  ): Pick<Upstream, 'asClient' | 'address6'> {
+    const isTcp = protocol === 'tcp';
+    const isTaken4 = !address.includes(':') && (isTcp || answersDatagrams) && this.#takes('ipv4');
+    const place6 = address6 ?? (address.includes(':') ? address : undefined);
+    const isTaken6 = place6 !== undefined && (isTcp || answersDatagrams6) && this.#takes('ipv6');
+    // One that is taken by IPv6 alone, and has both, is left out: drivers take `address` for its family's.
+    if (!isTaken4 && !(isTaken6 && place6 === address)) return {};
+    const places = { asClient: true, ...(isTaken6 && place6 !== address && { address6: place6 }) };
     // Chosen ahead, for whoever comes: the driver looks at the address then.
-    if (clientAddress === '') return true;
-    if (!ipaddr.isValid(clientAddress)) return false;
+    if (clientAddress === '') return places;
+    if (!ipaddr.isValid(clientAddress)) return {};
     const client = ipaddr.process(clientAddress);
-    if (client.kind() !== (address.includes(':') ? 'ipv6' : 'ipv4')) return false;
+    const isTaken = client.kind() === 'ipv6' ? isTaken6 : isTaken4;
+    return isTaken && this.#isOutside(client) ? places : {};
+  }
+
+  /** Whether what is sent to clients of this family comes back here. */
+  #takes(kind: 'ipv4' | 'ipv6'): boolean {
+    return this.#subnets?.some(([subnet]) => subnet.kind() === kind) === true;
+  }
+
+  /** Whether an address means the same in a task's namespace as here. */
+  #isOutside(client: ipaddr.IPv4 | ipaddr.IPv6): boolean {
     if (!CLIENT_RANGES.has(client.range())) return false;
     // An address of the ingress network itself is an endpoint's, wherever else it may be used.
-    return !this.#subnets.some(
-      ([subnet, bits]) => subnet.kind() === client.kind() && client.match(subnet, bits),
+    return (
+      this.#subnets?.some(
+        ([subnet, bits]) => subnet.kind() === client.kind() && client.match(subnet, bits),
+      ) !== true
     );
   }
 

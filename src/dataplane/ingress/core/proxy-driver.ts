@@ -78,6 +78,11 @@ export interface Upstream {
    * was silent (TCP).
    */
   readonly asClient?: boolean;
+  /**
+   * Where clients of IPv6 are taken so; absent: nowhere, if `address` is of IPv4. Where nobody listens there, which is
+   * remembered for a while, they are taken at `address`, from this node's own.
+   */
+  readonly address6?: string;
   /** Tells the backend who the client is, before what the client sends; in each datagram of UDP. */
   readonly proxyProtocol?: ProxyProtocol;
   /** Own address to connect from; port 0: any. Only the native driver heeds it, and the next one. */

@@ -31,8 +31,9 @@ export interface IngressEndpoint {
   readonly state: BackendState;
   readonly isLocal: boolean;
   readonly isFailing?: boolean | undefined;
-  /** Datagrams may come from its clients' addresses. */
+  /** Datagrams may come from its clients' addresses: of IPv4; and of IPv6, then of both. */
   readonly answersDatagrams?: boolean;
+  readonly answersDatagrams6?: boolean;
 }
 
 /** A port in the host mode: of one task of this node. */
@@ -55,8 +56,8 @@ export interface IngressInputs {
   readonly endpoints: readonly IngressEndpoint[];
   readonly hostPorts: readonly HostPort[];
   /**
-   * Subnets of the ingress network, where tasks can answer clients by their own addresses; absent: they
-   * cannot.
+   * Subnets of the ingress network, where tasks can answer clients by their own addresses, of the families of
+   * those; absent: they cannot.
    */
   readonly ingressSubnets?: readonly string[] | undefined;
   /** Where ports of services listen that do not say it themselves; absent: everywhere. */
@@ -67,8 +68,11 @@ export interface IngressInputs {
 export interface PortBackend extends BackendEntry {
   readonly address: string;
   readonly netns?: string;
+  /** Of IPv6, if `address` is not. */
+  readonly address6?: string;
   /** As `IngressEndpoint.answersDatagrams`. */
   readonly answersDatagrams?: boolean;
+  readonly answersDatagrams6?: boolean;
 }
 
 export interface PublishedPort {
@@ -184,14 +188,25 @@ function backendsOf(
   balance: BalanceConfig,
 ): readonly PortBackend[] {
   return endpoints
-    .flatMap(({ taskId, slot, addresses, state, isLocal, isFailing, answersDatagrams }) => {
+    .flatMap((endpoint) => {
+      const { taskId, slot, addresses, state, isLocal, isFailing } = endpoint;
+      const { answersDatagrams, answersDatagrams6 } = endpoint;
       // One address is enough to reach a task, and IPv4 is there always.
       const address = addresses.find((a) => !a.includes(':')) ?? addresses[0];
       if (address === undefined) return [];
-      const weight = balance.weights.get(slot) ?? 1;
-      const failing = isFailing === true ? { isFailing } : {};
-      const answers = answersDatagrams === true ? { answersDatagrams } : {};
-      return [{ key: taskId, state, weight, isLocal, address, ...failing, ...answers }];
+      const address6 = addresses.find((a) => a.includes(':'));
+      const backend: PortBackend = {
+        key: taskId,
+        state,
+        weight: balance.weights.get(slot) ?? 1,
+        isLocal,
+        address,
+        ...(address6 !== undefined && address6 !== address && { address6 }),
+        ...(isFailing === true && { isFailing }),
+        ...(answersDatagrams === true && { answersDatagrams }),
+        ...(answersDatagrams6 === true && { answersDatagrams6 }),
+      };
+      return [backend];
     })
     .sort((a, b) => compare(a.key, b.key));
 }

@@ -484,6 +484,7 @@ export class NativeProxyDriver implements ProxyDriver {
       source,
       sourcePort: upstream.source?.port ?? 0,
       asClient: upstream.asClient ?? false,
+      address6: upstream.address6 === undefined ? undefined : parseAddress(upstream.address6),
       mark: upstream.mark ?? 0,
       proxyProtocol: PROXY_VERSIONS[upstream.proxyProtocol ?? 'none'],
     });
@@ -509,6 +510,7 @@ function isSame(a: Upstream, b: Upstream): boolean {
       a.port === b.port &&
       a.netns === b.netns &&
       a.asClient === b.asClient &&
+      a.address6 === b.address6 &&
       a.mark === b.mark &&
       a.proxyProtocol === b.proxyProtocol &&
       a.source?.address === b.source?.address &&

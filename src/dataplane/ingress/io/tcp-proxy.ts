@@ -4,6 +4,7 @@ import { performance } from 'node:perf_hooks';
 import type { Ticket } from '../../core/balance/backend-set.js';
 import { SILENCE_MS } from '../../core/balance/config.js';
 import { ClientShares } from '../core/client-shares.js';
+import { Ipv4Only } from '../core/ipv4-only.js';
 import { someOpenFlows } from '../core/open-flows.js';
 import type {
   FlowEnd,
@@ -42,6 +43,7 @@ export class TcpProxy {
   readonly #flows = new Set<TcpFlow>();
   readonly #flowsMax: number;
   readonly #shares: ClientShares;
+  readonly #ipv4Only = new Ipv4Only();
 
   constructor(dependencies: TcpProxyDependencies) {
     this.#deps = dependencies;
@@ -105,7 +107,7 @@ export class TcpProxy {
       policy.ended(listener, 'limit', 0, 0);
       return;
     }
-    const flow: TcpFlow = new TcpFlow(this.#deps, listener, downstream, () => {
+    const flow: TcpFlow = new TcpFlow(this.#deps, this.#ipv4Only, listener, downstream, () => {
       if (this.#flows.delete(flow)) this.#shares.leave(client);
     });
     this.#flows.add(flow);
@@ -113,9 +115,16 @@ export class TcpProxy {
   }
 }
 
+/**
+ * Whose address a backend is spoken to from: the client's; this node's, at the place for clients of IPv6, which shows
+ * whether anybody listens there; this node's.
+ */
+type Way = 'client' | 'own6' | 'own';
+
 /** One connection of a client and its counterpart. */
 class TcpFlow {
   readonly #deps: TcpProxyDependencies;
+  readonly #ipv4Only: Ipv4Only;
   readonly listener: number;
   readonly #downstream: Socket;
   readonly #forget: () => void;
@@ -130,15 +139,19 @@ class TcpFlow {
   #askedMs: number | undefined;
   /** Not from the client's address any more. */
   #isPlain = false;
+  /** By IPv6 nobody listens at the backend. */
+  #wasRefused6 = false;
   #end: FlowEnd | undefined;
 
   constructor(
     dependencies: TcpProxyDependencies,
+    ipv4Only: Ipv4Only,
     listener: number,
     downstream: Socket,
     forget: () => void,
   ) {
     this.#deps = dependencies;
+    this.#ipv4Only = ipv4Only;
     this.listener = listener;
     this.#downstream = downstream;
     this.#forget = forget;
@@ -171,16 +184,32 @@ class TcpFlow {
       return;
     }
     this.#ticket = upstream.ticket;
-    this.#attempt(upstream, upstream.asClient === true && !this.#isPlain);
+    this.#wasRefused6 = false;
+    this.#attempt(upstream, this.#firstWay(upstream));
   }
 
-  #attempt(upstream: Upstream, asClient: boolean): void {
+  #firstWay(upstream: Upstream): Way {
+    if (upstream.asClient !== true || this.#isPlain) return 'own';
+    const place = this.#placeApart(upstream);
+    return place === undefined || this.#ipv4Only.letsTry(place, performance.now())
+      ? 'client'
+      : 'own';
+  }
+
+  /** Names where this client is taken by IPv6, and others by IPv4; `undefined` if it is where they are. */
+  #placeApart({ address6, port }: Upstream): string | undefined {
+    const isV6 = addressOf(this.#downstream).includes(':');
+    return isV6 && address6 !== undefined ? `${address6} ${port}` : undefined;
+  }
+
+  #attempt(upstream: Upstream, way: Way): void {
     const { policy } = this.#deps;
+    const place = this.#placeApart(upstream);
     let socket: Socket;
     try {
-      socket = this.#open(upstream, asClient);
+      socket = this.#open(upstream, way);
     } catch {
-      if (asClient) this.#attempt(upstream, false);
+      if (way !== 'own') this.#attempt(upstream, 'own');
       else this.#onRefused();
       return;
     }
@@ -188,12 +217,16 @@ class TcpFlow {
     const startedMs = performance.now();
     const timer = setTimeout(() => {
       // The way back may be what is wrong: then the next one is not lost by it too.
-      this.#isPlain ||= asClient;
+      this.#isPlain ||= way === 'client';
+      if (way !== 'own' && place !== undefined) this.#ipv4Only.refused(place, performance.now());
       socket.destroy();
       this.#onRefused();
     }, upstream.connectMs);
     socket.once('connect', () => {
       clearTimeout(timer);
+      if (place !== undefined && way !== 'own') this.#ipv4Only.taken(place);
+      else if (place !== undefined && this.#wasRefused6)
+        this.#ipv4Only.refused(place, performance.now());
       policy.connected(this.listener, upstream.ticket, performance.now() - startedMs);
       this.#relay(socket, upstream);
     });
@@ -201,7 +234,8 @@ class TcpFlow {
       clearTimeout(timer);
       if (socket !== this.#upstream) return;
       if (this.#isConnected) this.reset('backend_reset');
-      else if (asClient && this.#end === undefined) this.#attempt(upstream, false);
+      else if (way !== 'own' && this.#end === undefined)
+        this.#attempt(upstream, this.#nextWay(upstream, way, errnoOf(error)));
       else if (OWN_FAULTS.has(errnoOf(error))) this.reset('limit');
       else this.#onRefused();
     });
@@ -231,10 +265,23 @@ class TcpFlow {
     if (!this.#deps.policy.isLive(this.listener, this.#ticket)) this.reset('backend_gone');
   }
 
-  #open({ address, port, netns }: Upstream, asClient: boolean): Socket {
-    const socket = asClient ? this.#openAs() : this.#openOwn(netns, address);
+  /**
+   * From the client's address it was refused: because another node speaks from it already, or nobody listens
+   * there by IPv6, which this node's own address shows.
+   */
+  #nextWay(upstream: Upstream, way: Way, errno: string): Way {
+    const isApart = this.#placeApart(upstream) !== undefined;
+    this.#wasRefused6 = way === 'own6' && errno === 'ECONNREFUSED';
+    return way === 'client' && isApart && errno === 'ECONNREFUSED' ? 'own6' : 'own';
+  }
+
+  #open(upstream: Upstream, way: Way): Socket {
+    const { address6, port, netns } = upstream;
+    const isApart = way !== 'own' && this.#placeApart(upstream) !== undefined;
+    const host = isApart && address6 !== undefined ? address6 : upstream.address;
+    const socket = way === 'client' ? this.#openAs() : this.#openOwn(netns, host);
     socket.setNoDelay(true);
-    socket.connect({ host: address, port, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS });
+    socket.connect({ host, port, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS });
     return socket;
   }
 
@@ -245,10 +292,9 @@ class TcpFlow {
   }
 
   #openAs(): Socket {
-    const { remoteAddress = '', remotePort = 0 } = this.#downstream;
     const { openAs } = this.#deps;
     if (openAs === undefined) throw new Error('this driver has no such sockets');
-    return openAs(remoteAddress.replace(/^::ffff:/, ''), remotePort);
+    return openAs(addressOf(this.#downstream), this.#downstream.remotePort ?? 0);
   }
 
   /** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */
@@ -332,6 +378,11 @@ class TcpFlow {
     const up = this.#upstream?.bytesWritten ?? 0;
     policy.ended(this.listener, end, up, this.#downstream.bytesWritten);
   }
+}
+
+/** Of the other end; IPv4 as such. */
+function addressOf({ remoteAddress = '' }: Socket): string {
+  return remoteAddress.replace(/^::ffff:/, '');
 }
 
 /** One direction: bytes as fast as the slower side takes them, then the end. */

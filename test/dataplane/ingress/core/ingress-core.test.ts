@@ -194,6 +194,51 @@ t.test('a client’s address is kept where a task’s answer to it finds back', 
   t.notOk(keeps(0, '198.51.101.1'));
 });
 
+t.test('clients of IPv6 have a place of their own at a task that has both', async (t) => {
+  const core = new IngressCore(1);
+  const [backend] = port({}, ['a']).backends;
+  const both = (answers: object) =>
+    backend === undefined ? [] : [{ ...backend, address6: 'fd00::5', ...answers }];
+  const udp = { clientAddress: 'preserve', protocol: 'udp' } as const;
+  const listeners = core
+    .apply(
+      [
+        port({ clientAddress: 'preserve', backends: both({}) }),
+        port({ ...udp, key: 'udp/80', backends: both({ answersDatagrams: true }) }),
+        port({
+          ...{ ...udp, key: 'udp/81' },
+          backends: both({ answersDatagrams: true, answersDatagrams6: true }),
+        }),
+        port({ ...udp, key: 'udp/82', backends: both({ answersDatagrams6: true }) }),
+      ],
+      0,
+    )
+    .opened.map(({ listener }) => listener);
+  const placeOf = (which: number, client: string) => {
+    const upstream = chosen(core, listeners[which] ?? 0, client, 4000, [], 0);
+    return upstream?.asClient === true ? (upstream.address6 ?? 'IPv4 only') : 'none';
+  };
+  const [four, six] = ['198.51.101.1', '2600::1'];
+  core.setIngressSubnets(['10.0.0.0/24', 'fd00::/64']);
+  const cases: readonly [which: number, client: string, want: string, why: string][] = [
+    [0, six, 'fd00::5', 'TCP'],
+    [0, four, 'fd00::5', 'for the next client, which may be of IPv6'],
+    [0, '', 'fd00::5', 'chosen ahead'],
+    [0, 'fd00::77', 'none', 'an address of the ingress network'],
+    [0, '::1', 'none', 'loopback'],
+    [0, 'fe80::1%eth0', 'none', 'link-local'],
+    [1, six, 'none', 'datagrams, to a task that may answer them from elsewhere'],
+    [1, four, 'IPv4 only', 'and to one that answers those of IPv4'],
+    [2, six, 'fd00::5', 'datagrams'],
+    [2, four, 'fd00::5', 'datagrams'],
+    [3, six, 'none', 'what answers IPv6 alone is not told apart by drivers'],
+  ];
+  for (const [which, client, want, why] of cases) t.equal(placeOf(which, client), want, why);
+  core.setIngressSubnets(['10.0.0.0/24']);
+  t.equal(placeOf(0, six), 'none', 'this node has no IPv6 address there');
+  t.equal(placeOf(0, ''), 'IPv4 only');
+});
+
 t.test('labels say who is let in, and how often; each refusal is counted', async (t) => {
   const core = new IngressCore(1);
   const limited = (labels: Readonly<Record<string, string>>) =>

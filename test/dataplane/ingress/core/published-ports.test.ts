@@ -39,7 +39,8 @@ t.test('a published port has the tasks of its service behind it, draining ones t
     services: [web],
     endpoints: [
       place('b', { state: 'draining' }),
-      place('a', { isLocal: true, slot: 2 }),
+      place('a', { isLocal: true, slot: 2, addresses: ['10.0.0.6'] }),
+      place('c', { addresses: ['fd00::7'], answersDatagrams: true, answersDatagrams6: true }),
       place('other', { serviceId: 's2' }),
       place('nowhere', { addresses: [] }),
     ],
@@ -49,8 +50,15 @@ t.test('a published port has the tasks of its service behind it, draining ones t
   t.equal(ports.length, 1);
   t.match(ports[0], { key: 'tcp/80', port: 80, targetPort: 8080, mode: 'ingress' });
   t.strictSame(ports[0]?.backends, [
-    { key: 'a', state: 'ready', weight: 1, isLocal: true, address: '10.0.0.5' },
-    { key: 'b', state: 'draining', weight: 1, isLocal: false, address: '10.0.0.5' },
+    { key: 'a', state: 'ready', weight: 1, isLocal: true, address: '10.0.0.6' },
+    {
+      ...{ key: 'b', state: 'draining', weight: 1, isLocal: false },
+      ...{ address: '10.0.0.5', address6: 'fd00::5' },
+    },
+    {
+      ...{ key: 'c', state: 'ready', weight: 1, isLocal: false, address: 'fd00::7' },
+      ...{ answersDatagrams: true, answersDatagrams6: true },
+    },
   ]);
 });
 

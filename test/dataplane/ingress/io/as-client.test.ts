@@ -62,3 +62,49 @@ t.test('a task sees its client, or the node where that cannot be', async (t) => 
     Array.from({ length: 3 }, () => '127.0.0.1 true'),
   );
 });
+
+t.test(
+  'a client of IPv6 has its own place at a task, or the node’s where nobody listens there',
+  async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await backend(t, BACKEND, target, (socket) => socket.end(`${socket.remoteAddress}`));
+    let asked = 0;
+    let upstreamPort = target;
+    const { choose, ...policy } = keptPolicy(BACKEND, target);
+    const driver = new PortableProxyDriver(
+      {
+        ...policy,
+        choose: (...args) => {
+          const upstream = choose(...args);
+          return typeof upstream === 'object'
+            ? { ...upstream, port: upstreamPort, address6: '::1' }
+            : upstream;
+        },
+      },
+      {
+        sockets: {
+          tcp: () => new Socket(),
+          udp: () => Promise.reject(new Error('no namespaces here')),
+          as: () => {
+            asked += 1;
+            return new Socket({ allowHalfOpen: true });
+          },
+        },
+      },
+    );
+    await driver.open(1, 'tcp', published, ['::']);
+    const answer = async (host: string) => readAll(await client(t, published, host));
+    for (let i = 0; i < 3; i++) t.equal(await answer('::1'), '127.0.0.1', 'over IPv4');
+    t.equal(asked, 1, 'the others are spared the refusals');
+    t.equal(await answer('127.0.0.1'), '127.0.0.1');
+    t.equal(asked, 2, 'clients of IPv4 are not meant');
+
+    const other = await freePort();
+    await backend(t, BACKEND, other, (socket) => socket.end('IPv4'));
+    await backend(t, '::1', other, (socket) => socket.end('IPv6'));
+    upstreamPort = other;
+    for (let i = 0; i < 2; i++) t.equal(await answer('::1'), 'IPv6');
+    t.equal(await answer('127.0.0.1'), 'IPv4');
+    await driver.stop();
+  },
+);
