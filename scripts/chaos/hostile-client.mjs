@@ -2,6 +2,7 @@
 // Each goes on for `seconds` and then says what it did as one line of JSON.
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 
 const wish = JSON.parse(process.argv[2] ?? '{}');
@@ -69,7 +70,15 @@ async function churn({ host, port, together }) {
 }
 
 /** Datagrams, from a socket each where `sockets` is not 1. */
-async function datagrams({ host, port, bytes, perSecond, sockets: count = 1, garbage = false }) {
+async function datagrams({
+  host,
+  port,
+  bytes,
+  perSecond,
+  sockets: count = 1,
+  garbage = false,
+  hex,
+}) {
   const sockets = Array.from({ length: count }, () => createSocket('udp4'));
   let answers = 0;
   let answerBytes = 0;
@@ -83,13 +92,13 @@ async function datagrams({ host, port, bytes, perSecond, sockets: count = 1, gar
   }
   let dice = 1;
   const sent = await often(perSecond, (number) => {
-    const payload = Buffer.alloc(bytes, number);
+    const payload = hex === undefined ? Buffer.alloc(bytes, number) : Buffer.from(hex, 'hex');
     if (garbage)
       for (let at = 0; at < bytes; at += 1) {
         dice = (Math.imul(dice, 1_664_525) + 1_013_904_223) >>> 0;
         payload[at] = dice >>> 24;
       }
-    sentBytes += bytes;
+    sentBytes += payload.length;
     sockets[number % count].send(payload, port, host);
   });
   for (const socket of sockets) socket.close();
@@ -117,6 +126,61 @@ async function questions({ host, port, perSecond, name }) {
   return { sent, sentBytes: sent * question.length, answers, answerBytes };
 }
 
-const modes = { hold, churn, datagrams, questions };
+const bytesOfMac = (mac) => mac.split(':').map((byte) => Number.parseInt(byte, 16));
+const bytesOfAddress = (address) => address.split('.').map(Number);
+
+/** A VXLAN datagram with a UDP datagram from `from` to `to` in it; its inner checksum is none. */
+function forgedFrame(vni, from, to, payload) {
+  const udp = Buffer.alloc(8);
+  udp.writeUInt16BE(from.port, 0);
+  udp.writeUInt16BE(to.port, 2);
+  udp.writeUInt16BE(8 + payload.length, 4);
+  const ip = Buffer.alloc(20);
+  ip.set([0x45, 0, 0, 28 + payload.length, 0, 0, 0, 0, 64, 17]);
+  ip.set([...bytesOfAddress(from.address), ...bytesOfAddress(to.address)], 12);
+  let sum = 0;
+  for (let at = 0; at < 20; at += 2) sum += ip.readUInt16BE(at);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  ip.writeUInt16BE(~sum & 0xffff, 10);
+  const vxlan = [8, 0, 0, 0, vni >>> 16, (vni >>> 8) & 255, vni & 255, 0];
+  const ethernet = [...bytesOfMac(to.mac), ...bytesOfMac(from.mac), 8, 0];
+  return Buffer.concat([Buffer.from([...vxlan, ...ethernet]), ip, udp, payload]);
+}
+
+/** Answers nobody gave, inside the tunnel's datagrams: from each of `sources` to all ports of `to` that clients may have. */
+async function forge({ host, port, vni, sources, to, perSecond }) {
+  const socket = createSocket('udp4');
+  socket.on('error', () => undefined);
+  const payload = Buffer.from('forged');
+  const sent = await often(perSecond, (number) => {
+    const source = sources[number % sources.length];
+    const target = { ...to, port: 32_768 + (Math.floor(number / sources.length) % 28_232) };
+    socket.send(forgedFrame(vni, source, target, payload), port, host);
+  });
+  socket.close();
+  return { sent };
+}
+
+/** Datagrams from each own address to all ports that clients, and the sockets that speak for them, may have. */
+async function spray({ hosts, from, perSecond }) {
+  const addresses = Object.values(networkInterfaces())
+    .flat()
+    .filter(({ internal, family }) => !internal && family === 'IPv4');
+  const sockets = addresses.map(({ address }) => {
+    const socket = createSocket('udp4');
+    socket.on('error', () => undefined);
+    socket.bind(from, address);
+    return socket;
+  });
+  const ways = sockets.flatMap((socket) => hosts.map((host) => ({ socket, host })));
+  const sent = await often(perSecond, (number) => {
+    const { socket, host } = ways[number % ways.length];
+    socket.send('forged', 32_768 + (Math.floor(number / ways.length) % 28_232), host);
+  });
+  for (const socket of sockets) socket.close();
+  return { sent, sources: sockets.length };
+}
+
+const modes = { hold, churn, datagrams, questions, forge, spray };
 process.stdout.write(`${JSON.stringify(await modes[wish.mode](wish))}\n`);
 process.exit(0);

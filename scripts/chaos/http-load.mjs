@@ -5,6 +5,9 @@
 //   rate        requests a second, each on a connection of its own
 //   keepAlive   connections that stay, of which each asks `keepAliveRate` times a second
 //   downloads   answers at a time that take `downloadMs` each
+//   udpRate     questions a second to `udpTarget`, which sends them back: half from one socket, half from one each;
+//               asked up to three times, as a resolver does
+import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
 
 const {
@@ -14,6 +17,8 @@ const {
   keepAliveRate = 10,
   downloads = 0,
   downloadMs = 3_000,
+  udpTarget = '',
+  udpRate = 0,
   timeoutMs = 10_000,
 } = JSON.parse(process.argv[2] ?? '{}');
 
@@ -30,7 +35,7 @@ let underWay = 0;
 function kindOf(name) {
   let kind = kinds.get(name);
   if (kind === undefined) {
-    kind = { took: [], failed: 0, failures: [], firstFailedMs: null, lastFailedMs: null };
+    kind = { took: [], again: 0, failed: 0, failures: [], firstFailedMs: null, lastFailedMs: null };
     kinds.set(name, kind);
   }
   return kind;
@@ -155,13 +160,61 @@ async function download() {
     await once('download', `/slow?ms=${downloadMs}`, performance.now(), downloadMs + timeoutMs);
 }
 
-function beat() {
+const UDP_TRIES = 3;
+const UDP_TRY_MS = 1_000;
+let keptSocket;
+
+/** What waits at a socket, by question. */
+function udpSocket() {
+  const socket = createSocket('udp4');
+  socket.waiting = new Map();
+  socket.on('error', () => undefined);
+  socket.on('message', (answer, { address, port }) => {
+    // As a resolver, or the kernel of a socket that is connected.
+    if (`${address}:${port}` !== udpTarget) return;
+    const text = answer.toString();
+    const settle = socket.waiting.get(text);
+    // Nobody asked it: said by somebody else, unless it is the second answer to a question that was sent twice.
+    if (settle !== undefined) settle();
+    else if (!text.startsWith('question '))
+      done('forged answer', performance.now(), '', text.slice(0, 40));
+  });
+  return socket;
+}
+
+async function question(number, startMs) {
+  underWay += 1;
+  const isNew = number % 2 === 1;
+  keptSocket ??= udpSocket();
+  const socket = isNew ? udpSocket() : keptSocket;
+  const at = udpTarget.lastIndexOf(':');
+  const text = `question ${number}`;
+  let isAnswered = false;
+  for (let tries = 0; tries < UDP_TRIES && !isAnswered; tries += 1) {
+    if (tries > 0) kindOf(isNew ? 'udp new' : 'udp kept').again += 1;
+    isAnswered = await new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), UDP_TRY_MS);
+      socket.waiting.set(text, () => {
+        clearTimeout(timer);
+        resolve(true);
+      });
+      socket.send(text, Number(udpTarget.slice(at + 1)), udpTarget.slice(0, at));
+    });
+  }
+  socket.waiting.delete(text);
+  done(isNew ? 'udp new' : 'udp kept', startMs, udpTarget, isAnswered ? undefined : 'no answer');
+  if (isNew) socket.close();
+  underWay -= 1;
+}
+
+/** Calls `act` as often as it is due. */
+function beat(perSecond, act) {
   const startMs = performance.now();
   let begun = 0;
   const timer = setInterval(() => {
     if (isEnding) return clearInterval(timer);
-    const due = Math.floor(((performance.now() - startMs) * rate) / 1_000);
-    for (; begun < due; begun += 1) void once('new', '/', startMs + (begun * 1_000) / rate);
+    const due = Math.floor(((performance.now() - startMs) * perSecond) / 1_000);
+    for (; begun < due; begun += 1) void act(begun, startMs + (begun * 1_000) / perSecond);
   }, TICK_MS);
 }
 
@@ -185,5 +238,6 @@ process.on('SIGTERM', async () => {
 
 for (let i = 0; i < keepAlive; i += 1) void stay((i * 1_000) / keepAliveRate / keepAlive);
 for (let i = 0; i < downloads; i += 1) void download();
-beat();
+beat(rate, (_number, startMs) => once('new', '/', startMs));
+beat(udpRate, question);
 process.stderr.write('load is on\n');

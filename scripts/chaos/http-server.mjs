@@ -1,5 +1,7 @@
 // A task of `npm run chaos -- ingress`: answers at once, or slowly at `/slow?ms=N`, and ends in good order:
-// on SIGTERM it takes no new connections, and says with each answer that the connection ends.
+// on SIGTERM it takes no new connections, and says with each answer that the connection ends. `http-server.mjs PORT UDP_PORT`
+// sends datagrams back as well.
+import { createSocket } from 'node:dgram';
 import { createServer } from 'node:http';
 import { Server } from 'node:net';
 
@@ -31,6 +33,14 @@ const server = createServer((request, response) => {
 });
 server.keepAliveTimeout = 60_000;
 server.listen({ port: Number(process.argv[2] ?? 80), backlog: 1024 });
+
+const [, , , udpPort] = process.argv;
+if (udpPort !== undefined) {
+  const socket = createSocket('udp4');
+  socket.on('error', () => undefined);
+  socket.on('message', (datagram, { address, port }) => socket.send(datagram, port, address));
+  socket.bind(Number(udpPort));
+}
 
 process.on('SIGTERM', () => {
   isEnding = true;
