@@ -20,7 +20,7 @@ Needs root, iperf3, ethtool and a C compiler (for the UDP load program).
   --json FILE       write everything as JSON, with ratios of the native driver over the kernel's vxlan
   --svg FILE        write a plot
   --rounds N        rounds on the wire (default 3); the median is quoted
-  --seconds N       seconds of each measurement (default 2)
+  --seconds N       seconds of each measurement, whole ones of TCP (default 2)
   --paths LIST      of veth,kernel,native,native-sealed,portable (default: all)
   --wires LIST      of wire,wire-no-gro,pass-through (default: all)
                       wire          as a NIC without tunnel offload: segmentation offloads off, so one frame
@@ -83,9 +83,9 @@ function listOf<Name extends string>(text: string, allowed: readonly Name[], fla
   return names as Name[];
 }
 
-function positive(text: string, flag: string): number {
+function fromOne(text: string, flag: string): number {
   const value = Number(text);
-  if (!(value > 0)) refuse(`--${flag} takes a positive number, not '${text}'`);
+  if (!(value >= 1)) refuse(`--${flag} takes a number from 1, not '${text}'`);
   return value;
 }
 
@@ -114,8 +114,8 @@ function readOptions(): Options {
   return {
     json: values['json'] as string | undefined,
     svg: values['svg'] as string | undefined,
-    rounds: Math.ceil(positive(String(values['rounds']), 'rounds')),
-    seconds: positive(String(values['seconds']), 'seconds'),
+    rounds: Math.ceil(fromOne(String(values['rounds']), 'rounds')),
+    seconds: fromOne(String(values['seconds']), 'seconds'),
     paths: listOf(String(values['paths']), PATHS, 'paths'),
     wires: listOf(String(values['wires']), Object.keys(WIRES) as WireName[], 'wires'),
     agentFlags: values['agent-flag'] as string[],
@@ -290,9 +290,7 @@ async function main(): Promise<number> {
     process.stdout.write(
       `${about.processor}, ${about.cores} cores, kernel ${about.kernel}, node ${about.node}, ${about.iperf3}, commit ${about.commit}\n`,
     );
-    const idle: Record<string, number> = {};
-    for (const path of paths)
-      if (path.pids.length > 0) idle[path.name] = await idlePercent(path.pids, REST_SECONDS);
+    const startedIdle = await idleOf(paths);
     const wires: Record<
       string,
       {
@@ -327,8 +325,12 @@ async function main(): Promise<number> {
         panels.push({ title: `${wire}: ${metric}`, unit: UNITS[metric], bars });
       }
     }
+    await delay(SETTLE_MS);
+    const idle = await idleOf(paths);
     for (const [name, percent] of Object.entries(idle))
-      process.stdout.write(`agent at rest, ${name} driver: ${percent.toFixed(2)} % of a core\n`);
+      process.stdout.write(
+        `agent at rest, ${name} driver: ${percent.toFixed(2)} % of a core (${startedIdle[name]?.toFixed(2)} % just after starting)\n`,
+      );
     const { rounds, seconds, agentFlags } = options;
     // The wire as a NIC without tunnel offload is what the project's goals are stated for.
     const ratios = wires['wire']?.ratios ?? Object.values(wires)[0]?.ratios ?? {};
@@ -341,6 +343,7 @@ async function main(): Promise<number> {
       units: UNITS,
       ratios,
       idlePercent: idle,
+      idlePercentAfterStart: startedIdle,
       wires,
     };
     if (options.json !== undefined)
@@ -354,6 +357,14 @@ async function main(): Promise<number> {
     for (const path of paths) await path.close();
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+/** Of a core that an agent takes while nothing is asked of it, by path. */
+async function idleOf(paths: readonly DataPath[]): Promise<Readonly<Record<string, number>>> {
+  const idle: Record<string, number> = {};
+  for (const { name, pids } of paths)
+    if (pids.length > 0) idle[name] = await idlePercent(pids, REST_SECONDS);
+  return idle;
 }
 
 process.exitCode = await main();

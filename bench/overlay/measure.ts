@@ -79,7 +79,8 @@ async function tcp(
       '-p',
       String(PORT),
       '-t',
-      String(seconds),
+      // iperf3 takes no fractions.
+      String(Math.ceil(seconds)),
       '-P',
       String(streams),
       '-C',
