@@ -16,6 +16,8 @@ import { Slowness, type Surveyed } from './slowness.js';
 
 /** What a backend in its slow start gets at least, of its full share. */
 const SLOW_START_SHARE_MIN = 0.1;
+/** Others are as slow as one that was ejected for it, when that one was slower by no more than this. */
+const AS_SLOW = 2;
 /** In which time a backend that was ejected rises to its full share again. */
 const COME_BACK_MS = 3000;
 /** Weight of the newest time in the moving average of a backend's times to connect. */
@@ -270,7 +272,7 @@ export class Balancer {
     // A quick answer among slow ones is none of a slow backend.
     if (!this.#slowness.mayBeSlow(waitedMs)) return false;
     if (this.#slowness.survey(this.#surveyed, this.#config.outlier.slowFactor, nowMs))
-      this.#outliers.relieve(ready, this.#slowness.limitMs, nowMs);
+      this.#outliers.relieve(ready, AS_SLOW * this.#slowness.usualMs, nowMs);
     const { limitMs } = this.#slowness;
     const isSlow = isEjected ? waitedMs >= limitMs : this.#isSlow(slot, waitedMs, nowMs);
     if (!isSlow) return false;

@@ -1,6 +1,10 @@
 import { grown } from './backend-set.js';
 import { EJECTION_MS_MAX, type OutlierConfig, SILENCE_MS } from './config.js';
 
+/** Of the room for ejected backends, slow ones may have this share, but one always. */
+const SLOW_ROOM = 0.5;
+/** Before the next slow one is ejected, it is seen how the others bear its load. */
+const SLOW_APART_MS = 1000;
 /** So many flows on probation must go well, one after the other. */
 const TRIALS = 3;
 
@@ -20,10 +24,13 @@ export class Outliers {
   #passed = new Uint8Array(0);
   /** For how long it let clients wait, where it was ejected for that; else 0. */
   #slowMs = new Float64Array(0);
+  /** When its ejection would have ended that was cut short. */
+  #relievedMs = new Float64Array(0);
   /** Passed over because its checks fail, for as long as they do. */
   #isFailing = new Uint8Array(0);
   #failingCount = 0;
   #ejectedCount = 0;
+  #slowEjectedMs = Number.NEGATIVE_INFINITY;
   /** Of the two backends that answered last, when the flows began; the later one first. */
   #answeredSlot = -1;
   #answeredMs = Number.NEGATIVE_INFINITY;
@@ -43,6 +50,7 @@ export class Outliers {
     this.#isOnTrial = grown(this.#isOnTrial, capacity);
     this.#passed = grown(this.#passed, capacity);
     this.#slowMs = grown(this.#slowMs, capacity);
+    this.#relievedMs = grown(this.#relievedMs, capacity);
     this.#isFailing = grown(this.#isFailing, capacity);
   }
 
@@ -138,39 +146,59 @@ export class Outliers {
   /**
    * It lets clients wait for far longer than others do.
    *
-   * @returns Whether it is ejected for that.
+   * @returns Whether a time out of the round begins for that.
    */
   slow(slot: number, waitedMs: number, readyCount: number, nowMs: number): boolean {
     if (this.isFailing(slot) || (this.#ejectedUntilMs[slot] as number) > nowMs) return false;
+    if (this.#ejectedUntilMs[slot] === 0) {
+      const most = Math.max(1, Math.floor(readyCount * this.config.ceiling * SLOW_ROOM));
+      if (this.#ejectedCount + this.#failingCount >= most) return false;
+      if (nowMs - this.#slowEjectedMs < SLOW_APART_MS) return false;
+    }
     if (!this.#eject(slot, readyCount, nowMs)) return false;
+    this.#slowEjectedMs = nowMs;
     this.#slowMs[slot] = waitedMs;
     return true;
   }
 
-  /** Others have become as slow by now, perhaps since they have its flows as well: what was slower than that is tried at once. */
-  relieve(slots: Int32Array, limitMs: number, nowMs: number): void {
+  /**
+   * Others have become as slow by now, perhaps since they have its flows as well: what was not much slower is tried at
+   * once, one time.
+   */
+  relieve(slots: Int32Array, asSlowMs: number, nowMs: number): void {
     for (let at = 0; this.#ejectedCount > 0 && at < slots.length; at++) {
       const slot = slots[at] as number;
       const slowMs = this.#slowMs[slot] as number;
-      if (slowMs === 0 || slowMs >= limitMs) continue;
-      this.#ejectedUntilMs[slot] = Math.min(this.#ejectedUntilMs[slot] as number, nowMs);
+      if (slowMs === 0 || slowMs > asSlowMs) continue;
+      const untilMs = this.#ejectedUntilMs[slot] as number;
+      if (untilMs <= nowMs) continue;
+      this.#slowMs[slot] = 0;
+      this.#relievedMs[slot] = untilMs;
+      this.#ejectedUntilMs[slot] = nowMs;
     }
   }
 
+  /** @returns Whether that begins a time out of the round. */
   #eject(slot: number, readyCount: number, nowMs: number): boolean {
     if (this.#ejectedUntilMs[slot] === 0) {
       const passedOver = this.#ejectedCount + this.#failingCount;
       if (passedOver + 1 > Math.floor(readyCount * this.config.ceiling)) return false;
       this.#ejectedCount += 1;
     }
-    const times = this.#ejections[slot] as number;
-    const lastsMs = Math.min(this.config.ejectionMs * 2 ** Math.min(times, 20), EJECTION_MS_MAX);
-    this.#ejections[slot] = times + 1;
-    this.#ejectedUntilMs[slot] = nowMs + lastsMs;
     this.#isOnTrial[slot] = 0;
     this.#passed[slot] = 0;
     this.#slowMs[slot] = 0;
     this.#failures[slot] = 0;
+    const relievedMs = this.#relievedMs[slot] as number;
+    this.#relievedMs[slot] = 0;
+    if (relievedMs > nowMs) {
+      this.#ejectedUntilMs[slot] = relievedMs;
+      return false;
+    }
+    const times = this.#ejections[slot] as number;
+    const lastsMs = Math.min(this.config.ejectionMs * 2 ** Math.min(times, 20), EJECTION_MS_MAX);
+    this.#ejections[slot] = times + 1;
+    this.#ejectedUntilMs[slot] = nowMs + lastsMs;
     this.ejectionsTotal += 1;
     return true;
   }
@@ -184,5 +212,6 @@ export class Outliers {
     this.#isOnTrial[slot] = 0;
     this.#passed[slot] = 0;
     this.#slowMs[slot] = 0;
+    this.#relievedMs[slot] = 0;
   }
 }

@@ -29,6 +29,8 @@ const WARM_UP_MS = 10_000;
 const SLOW_SHARE = 0.9;
 /** Where as many are slow at the backend in the middle, there is nothing to tell apart. */
 const USUAL_SHARE_MAX = 0.6;
+/** Where so many answers of the backend in the middle are not quick, most are held up. */
+const HELD_SHARE = 0.5;
 /** How much likelier it must be that a backend is slow than that it is as the others, as a logarithm. */
 const EVIDENCE_MIN = Math.log(1e8);
 /** What is to be known of the backends. */
@@ -67,8 +69,11 @@ export class Slowness {
   // As of the last survey.
   #surveyMs = Number.NEGATIVE_INFINITY;
   #values = new Float64Array(0);
+  #usualMs = Number.POSITIVE_INFINITY;
   #limitMs = Number.POSITIVE_INFINITY;
   #usualShare = 1;
+  /** Answers of the backend in the middle that are not quick. */
+  #usualHeld = 1;
   #usualSilence = Number.POSITIVE_INFINITY;
   /** When the last flow began that the backend in the middle answered quickly. */
   #usualQuickMs = Number.NEGATIVE_INFINITY;
@@ -86,6 +91,11 @@ export class Slowness {
     this.#stretchOf[slot] = 0;
     this.#quickMs[slot] = Number.NEGATIVE_INFINITY;
     this.#surveyMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** For how long clients wait at the backend in the middle; infinite where too little is known of most. */
+  get usualMs(): number {
+    return this.#usualMs;
   }
 
   /** From here on an answer is slow; infinite where too little is known of most backends. */
@@ -128,14 +138,15 @@ export class Slowness {
     if (nowMs - this.#surveyMs < ageMs) return false;
     this.#surveyMs = nowMs;
     this.#turn(set.ready.length, nowMs);
-    const usualMs = this.#middle(set, nowMs, (slot, count) => {
+    this.#usualMs = this.#middle(set, nowMs, (slot, count) => {
       return ((this.#sumMs[slot * 2] as number) + (this.#sumMs[slot * 2 + 1] as number)) / count;
     });
-    this.#limitMs = Math.max(SLOW_MS_MIN, factor * usualMs);
+    this.#limitMs = Math.max(SLOW_MS_MIN, factor * this.#usualMs);
     const slowFrom = this.#slowFrom;
     this.#usualShare = this.#middle(set, nowMs, (slot, count) => {
       return (this.#countFrom(slowFrom, slot) + 1) / (count + 2);
     });
+    this.#usualHeld = this.#middle(set, nowMs, (slot, count) => this.#countFrom(1, slot) / count);
     this.#usualSilence = this.#middle(set, nowMs, (slot, count) => {
       return this.#countFrom(SILENT_BUCKET, slot) / count;
     });
@@ -151,6 +162,8 @@ export class Slowness {
   isSlow(slot: number, waitedMs: number, set: Surveyed, nowMs: number): boolean {
     const usual = this.#usualShare;
     if (waitedMs < this.#limitMs || usual > USUAL_SHARE_MAX) return false;
+    // Where most are held up, as on machines with too much to do, who is slowest is a matter of chance.
+    if (this.#usualHeld >= HELD_SHARE) return false;
     if (nowMs - (set.readyAtMs[slot] as number) < WARM_UP_MS) return false;
     const sinceMs = Math.min(
       this.#sinceMs[slot * 2] as number,

@@ -33,7 +33,8 @@ t.test('who is passed over', async (t) => {
     ['one of four', [about(500), ...all(3, about(5))], 200, [0]],
     ['one of two', [about(300), about(5)], 200, [0]],
     ['one of two at little load', [about(300), about(5)], 4, [0]],
-    ['half of four', [about(500), about(400), about(5), about(5)], 200, [0, 1]],
+    ['two of eight', [about(500), about(400), ...all(6, about(5))], 400, [0, 1]],
+    ['in a service held up as a whole', [about(900), ...all(3, about(150))], 200, []],
     ['whose every second answer is slow', [mixed(0.5, 400), ...all(2, about(5))], 200, [0]],
     ['slow for a service with long polls', [about(600), ...all(3, mixed(0.1, 5000))], 300, [0]],
     ['hanging in such a service', [about(60_000), ...all(3, mixed(0.2, 5000))], 300, [0]],
@@ -141,12 +142,30 @@ t.test('never more than the ceiling, nor a lone one, whatever waits', async () =
   );
 });
 
-t.test('when the others become as slow, it is tried at once', async (t) => {
-  const waits = [about(400), ...all(3, between(5000, Infinity, about(300), about(5)))];
-  const world = new SlowWorld(waits, { rate: 300, seed: 1 });
-  t.strictSame(world.run(5000).ejected, [0]);
-  t.strictSame(world.run(8000).ejected, [], 'long before its time');
-});
+t.test(
+  'when the others become as slow, it is tried at once; in vain, its time goes on',
+  async (t) => {
+    for (const [ownMs, comesBack] of [
+      [400, true],
+      [900, false],
+    ] as const) {
+      const waits = [about(ownMs), ...all(3, between(5000, Infinity, about(300), about(5)))];
+      const world = new SlowWorld(waits, { rate: 300, seed: 1 });
+      t.strictSame(world.run(5000).ejected, [0]);
+      t.strictSame(world.run(8000).ejected, comesBack ? [] : [0], 'long before its time');
+    }
+    const waits = [
+      between(0, 11_000, about(900), about(5)),
+      ...all(3, between(5000, 6500, about(500), about(5))),
+    ];
+    const world = new SlowWorld(waits, { rate: 300, seed: 1 }).run(5000);
+    const before = world.given[0] as number;
+    world.run(10_000);
+    t.ok((world.given[0] as number) - before <= 2, 'it was tried, and was slow');
+    t.equal(world.balancer.ejectionsTotal, 1);
+    t.strictSame(world.run(13_000).ejected, [], 'after ten seconds as without that');
+  },
+);
 
 t.test('factor 0 turns it off, and a higher factor makes it harder', async (t) => {
   const waits = [about(900), ...all(3, about(30))];
