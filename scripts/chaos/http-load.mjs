@@ -7,6 +7,7 @@
 //   downloads   answers at a time that take `downloadMs` each
 //   udpRate     questions a second to `udpTarget`, which sends them back: half from one socket, half from one each;
 //               asked up to three times, as a resolver does
+//   keepsAll    tells of each new request when it began, how long it took and who answered (or `null`)
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
 
@@ -20,6 +21,7 @@ const {
   udpTarget = '',
   udpRate = 0,
   timeoutMs = 10_000,
+  keepsAll = false,
 } = JSON.parse(process.argv[2] ?? '{}');
 
 const TICK_MS = 2;
@@ -28,6 +30,7 @@ const LAST_ONES_MS = 15_000;
 const FAILURES_TOLD_MAX = 50;
 const beganMs = performance.now();
 const kinds = new Map();
+const all = [];
 let next = 0;
 let isEnding = false;
 let underWay = 0;
@@ -41,9 +44,11 @@ function kindOf(name) {
   return kind;
 }
 
-function done(name, startMs, target, error) {
+function done(name, startMs, target, error, who = null) {
   const kind = kindOf(name);
   const nowMs = performance.now();
+  if (keepsAll && name === 'new')
+    all.push([Math.round(startMs - beganMs), Math.round(nowMs - startMs), who]);
   kind.took.push(nowMs - startMs);
   if (error === undefined) return;
   kind.failed += 1;
@@ -67,16 +72,17 @@ function open(target) {
   return socket;
 }
 
-/** Asks on a connection. @returns Whether the other end keeps it. */
+/** Asks on a connection. @returns Whether the other end keeps it, and who it is, by the answer's first word. */
 function ask(socket, path, isLast, patienceMs = timeoutMs) {
   return new Promise((resolve, reject) => {
     let head = '';
     let left = -1;
     let keeps = !isLast;
+    let who;
     const settle = (error) => {
       clearTimeout(timer);
       socket.off('data', onData).off('error', onError).off('close', onClose);
-      if (error === undefined) resolve(keeps);
+      if (error === undefined) resolve({ keeps, who });
       else reject(error);
     };
     const onError = (error) => settle(error);
@@ -92,6 +98,7 @@ function ask(socket, path, isLast, patienceMs = timeoutMs) {
         const length = /\r\ncontent-length: (\d+)/i.exec(head);
         if (length === null) return settle(new Error('an answer without length'));
         left = Number(length[1]) - (head.length - end - 4);
+        who = /^\w+/.exec(head.slice(end + 4))?.[0];
       } else left -= chunk.length;
       if (left === 0) settle();
     };
@@ -108,8 +115,8 @@ async function once(kind, path, startMs, patienceMs) {
   const socket = open(target);
   socket.on('error', () => undefined);
   try {
-    await ask(socket, path, true, patienceMs);
-    done(kind, startMs, target);
+    const { who } = await ask(socket, path, true, patienceMs);
+    done(kind, startMs, target, undefined, who);
   } catch (error) {
     done(kind, startMs, target, error.message);
   } finally {
@@ -138,7 +145,7 @@ async function stay(offsetMs) {
     }
     underWay += 1;
     try {
-      const keeps = await ask(socket, '/', false);
+      const { keeps } = await ask(socket, '/', false);
       done('kept', startMs, target);
       if (!keeps) {
         socket.destroy();
@@ -225,14 +232,16 @@ function report() {
     const at = (q) => Math.round(took[Math.min(took.length - 1, Math.floor(took.length * q))] ?? 0);
     told[name] = { count: took.length, p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1), ...rest };
   }
-  process.stdout.write(`${JSON.stringify(told)}\n`);
+  return new Promise((resolve) => {
+    process.stdout.write(`${JSON.stringify(keepsAll ? { ...told, all } : told)}\n`, resolve);
+  });
 }
 
 process.on('SIGTERM', async () => {
   isEnding = true;
   const endMs = performance.now() + LAST_ONES_MS + (downloads > 0 ? downloadMs : 0);
   while (underWay > 0 && performance.now() < endMs) await wait(100);
-  report();
+  await report();
   process.exit(0);
 });
 

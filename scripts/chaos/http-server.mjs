@@ -1,6 +1,7 @@
 // A task of `npm run chaos -- ingress`: answers at once, or slowly at `/slow?ms=N`, and ends in good order:
-// on SIGTERM it takes no new connections, and says with each answer that the connection ends. `http-server.mjs PORT UDP_PORT`
-// sends datagrams back as well.
+// on SIGTERM it takes no new connections, and says with each answer that the connection ends. SIGUSR2 has it take its
+// time for each answer, SIGHUP break off each connection that asks something, both until the next one.
+// `http-server.mjs PORT UDP_PORT` sends datagrams back as well.
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:http';
 import { Server } from 'node:net';
@@ -11,12 +12,21 @@ const CHUNK_MS = 100;
 const GRACE_MS = 5_000;
 const who = `${process.env.SLOT ?? '?'} ${process.env.VERSION ?? '1'}\n`;
 let isEnding = false;
+/** Less than what passes for silence. */
+const SLOW_MS = 900;
+let isSlow = false;
+let isBreaking = false;
 
 const server = createServer((request, response) => {
+  if (isBreaking) {
+    request.socket.resetAndDestroy();
+    return;
+  }
   if (isEnding) response.setHeader('Connection', 'close');
   const ms = Number(/^\/slow\?ms=(\d+)$/.exec(request.url)?.[1] ?? 0);
   if (ms === 0) {
-    response.end(who);
+    if (isSlow) setTimeout(() => response.end(who), SLOW_MS);
+    else response.end(who);
     return;
   }
   const chunks = Math.ceil(ms / CHUNK_MS);
@@ -41,6 +51,14 @@ if (udpPort !== undefined) {
   socket.on('message', (datagram, { address, port }) => socket.send(datagram, port, address));
   socket.bind(Number(udpPort));
 }
+
+process.on('SIGUSR2', () => {
+  isSlow = !isSlow;
+});
+
+process.on('SIGHUP', () => {
+  isBreaking = !isBreaking;
+});
 
 process.on('SIGTERM', () => {
   isEnding = true;

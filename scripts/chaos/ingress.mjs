@@ -2,9 +2,10 @@
 // --download-seconds 3 --json --keep]`: three nodes, a service behind a published port, and a load in an
 // open loop at every node: new connections, connections that stay, long downloads. Then the service is
 // updated, scaled, drained off a node (not one request may fail), and its tasks, agents and nodes are killed
-// (requests that were under way there may fail, and others for less than a second), and one of them hangs
-// (for less than two).
+// (requests that were under way there may fail, and others for less than a second), and one of them hangs, breaks
+// connections off, or answers slowly, and recovers (it may get requests for less than two seconds).
 // Exit codes: 1 a request too many failed, 2 wrong flags.
+import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -20,9 +21,16 @@ const HEALTH = [
   ...['--health-interval', '1s', '--health-timeout', '2s', '--health-retries', '3'],
 ];
 const CONVERGED_MS_MAX = 120_000;
-/** New connections through nodes that live on may fail for so long after a kill, and where a task hangs. */
+/** New connections through nodes that live on may fail for so long after a kill. */
 const OUTAGE_MS_MAX = 1_000;
-const HANG_MS_MAX = 2_000;
+/** A task that is sick gets no more after this. */
+const SICK_GIVEN_MS_MAX = 2_000;
+const WARM_UP_MS = 11_000;
+const SICK_AFTER_MS = 5_000;
+/** Shorter than it is passed over at first. */
+const SICK_MS = 9_000;
+const SICK_TOOK_MS = 500;
+const BACK_MS_MAX = 14_000;
 
 const OPTIONS = {
   rounds: { type: 'string', default: '1' },
@@ -157,7 +165,7 @@ class Service {
 }
 
 /** Load at these nodes from node1, until it is told to stop. */
-function loadOn(lab, targets, flags, timeoutMs = 10_000) {
+function loadOn(lab, targets, flags, more = {}) {
   return httpLoad(lab, {
     targets: targets.map((name) => `${lab.node(name).address}:${PORT}`),
     rate: flags.rate,
@@ -165,7 +173,7 @@ function loadOn(lab, targets, flags, timeoutMs = 10_000) {
     keepAliveRate: 10,
     downloads: 6,
     downloadMs: flags.downloadMs,
-    timeoutMs,
+    ...more,
   });
 }
 
@@ -189,22 +197,12 @@ const LOSSLESS = {
   },
 };
 
-/** The process of the task that is stopped. */
-let hanging;
-
-/** What is killed or hangs; requests that were under way there may be lost. */
+/** What is killed; requests that were under way there may be lost. */
 const KILLS = {
   'kill-task': async (service) => {
     const pids = await service.pidsOn('node2');
     if (pids.length === 0) throw new Error('no task runs on node2');
     process.kill(pids[0], 'SIGKILL');
-  },
-  // Its kernel takes connections, and it says nothing.
-  'hang-task': async (service) => {
-    const [pid] = await service.pidsOn('node2');
-    if (pid === undefined) throw new Error('no task runs on node2');
-    hanging = pid;
-    process.kill(pid, 'SIGSTOP');
   },
   'kill-agent': async (_service, lab) => {
     await lab.signalAgent('node3', 'SIGKILL');
@@ -216,7 +214,6 @@ const KILLS = {
 
 const RECOVER = {
   'kill-task': async () => undefined,
-  'hang-task': async () => process.kill(hanging, 'SIGCONT'),
   'kill-agent': (lab) => lab.startAgent('node3'),
   'kill-node': (lab) => lab.heal(),
 };
@@ -255,8 +252,7 @@ async function lossless(name, service, lab, flags) {
 async function killed(name, service, lab, flags) {
   // At nodes that live on.
   const targets = name.endsWith('-task') ? NODES : ['node1', 'node2'];
-  // Where nothing breaks, clients have to give up before the load ends.
-  const load = await loadOn(lab, targets, flags, name === 'hang-task' ? 4_000 : undefined);
+  const load = await loadOn(lab, targets, flags);
   await delay(2_000);
   const atMs = load.sinceMs();
   await KILLS[name](service, lab);
@@ -272,16 +268,85 @@ async function killed(name, service, lab, flags) {
     told,
     failed: failedIn(told),
     outageMs,
-    isGood: outageMs < (name === 'hang-task' ? HANG_MS_MAX : OUTAGE_MS_MAX),
+    isGood: outageMs < OUTAGE_MS_MAX,
   };
 }
 
-function show({ name, tookMs, told, failed, outageMs, isGood, problem, ends = {} }) {
+/** How a task becomes sick, and well again. */
+const SICKNESSES = {
+  // Its kernel takes connections, and it says nothing.
+  'hang-task': ['SIGSTOP', 'SIGCONT'],
+  // It breaks off connections once they ask something.
+  'reset-task': ['SIGHUP', 'SIGHUP'],
+  // It answers after 900 ms, where the others take a few.
+  'slow-task': ['SIGUSR2', 'SIGUSR2'],
+};
+
+/** New tasks may warm up, and of what was before nobody shall be passed over. */
+async function rested(lab) {
+  await delay(WARM_UP_MS);
+  const endMs = performance.now() + CONVERGED_MS_MAX;
+  const isPassedOver = async ({ socket }) => {
+    const { value } = await ask(socket, 'GET', '/shoal/v1/status', { timeoutMs: 10_000 });
+    return value.ingress.ports[0].backends.ejected > 0;
+  };
+  while ((await Promise.all(lab.nodes.map(isPassedOver))).includes(true)) {
+    if (performance.now() > endMs) throw new Error('a task is passed over that is well');
+    await delay(500);
+  }
+}
+
+/**
+ * One task of six is sick for a while: when it got its last request, how many before that, and how long after it is
+ * well it gets requests again.
+ */
+async function sick(name, service, lab, flags) {
+  const [falls, recovers] = SICKNESSES[name];
+  await rested(lab);
+  const [pid] = await service.pidsOn('node2');
+  if (pid === undefined) throw new Error('no task runs on node2');
+  const slot = /(?:^|\0)SLOT=(\d+)/.exec(readFileSync(`/proc/${pid}/environ`, 'latin1'))?.[1];
+  const load = await loadOn(lab, NODES, flags, { timeoutMs: 4_000, keepsAll: true });
+  await delay(SICK_AFTER_MS);
+  const fellMs = load.sinceMs();
+  process.kill(pid, falls);
+  await delay(SICK_MS);
+  const wellMs = load.sinceMs();
+  process.kill(pid, recovers);
+  await delay(BACK_MS_MAX);
+  const { all, ...told } = await load.stop();
+  // Those that it answers at once at first were under way when the signal came.
+  const lost = all.filter(
+    ([startMs, tookMs, who]) =>
+      startMs < wellMs - SICK_MS / 4 &&
+      startMs + tookMs > fellMs &&
+      (who === null || (who === slot && tookMs >= SICK_TOOK_MS)),
+  );
+  const lastGivenMs = Math.max(0, ...lost.map(([startMs]) => startMs - fellMs));
+  const inTurn = all.filter(([startMs, , who]) => startMs > wellMs && who === slot);
+  const backMs = inTurn.map(([startMs]) => startMs - wellMs).sort((a, b) => a - b);
+  // Its full share, of any hundred milliseconds.
+  const full = (flags.rate / REPLICAS) * 0.08;
+  const fullMs = backMs.find((ms, i) => (backMs[i + Math.floor(full)] ?? Infinity) - ms < 100);
+  return {
+    name,
+    told,
+    failed: failedIn(told),
+    sick: { lastGivenMs, affected: lost.length, backMs: backMs[0], fullMs },
+    isGood: lastGivenMs < SICK_GIVEN_MS_MAX && fullMs !== undefined,
+  };
+}
+
+function show({ name, tookMs, told, failed, outageMs, sick: seen, isGood, problem, ends = {} }) {
   const kinds = Object.entries(told).map(
     ([kind, { count, p50Ms, p99Ms, maxMs, failed: lost }]) =>
       `${kind} ${count} (failed ${lost}, p50 ${p50Ms} p99 ${p99Ms} max ${maxMs} ms)`,
   );
-  const end = outageMs === undefined ? `took ${tookMs} ms` : `new ones failed for ${outageMs} ms`;
+  let end = outageMs === undefined ? `took ${tookMs} ms` : `new ones failed for ${outageMs} ms`;
+  if (seen !== undefined)
+    end =
+      `it got its last request ${seen.lastGivenMs} ms after it fell sick (${seen.affected} affected), ` +
+      `its first ${seen.backMs} ms after it was well, its full share after ${seen.fullMs} ms`;
   const lines = [
     `${isGood ? 'ok  ' : 'FAIL'} ${name.padEnd(12)} failed ${failed}, ${end}: ${kinds.join('; ')}`,
   ];
@@ -295,7 +360,7 @@ function show({ name, tookMs, told, failed, outageMs, isGood, problem, ends = {}
 
 export async function ingress(argv) {
   const flags = flagsOf(argv, OPTIONS, judge);
-  const all = [...Object.keys(LOSSLESS), ...Object.keys(KILLS)];
+  const all = [LOSSLESS, KILLS, SICKNESSES].flatMap((cases) => Object.keys(cases));
   refuseUnknown(flags.only, all);
   const results = [];
   await onLab({ driver: flags.driver }, flags.keep, async (_bed, lab) => {
@@ -306,7 +371,8 @@ export async function ingress(argv) {
     await service.create(REPLICAS, ...own, ...(flags.health ? HEALTH : []));
     for (let round = 0; round < flags.rounds; round += 1)
       for (const name of flags.only ?? all) {
-        const result = await (name in LOSSLESS ? lossless : killed)(name, service, lab, flags);
+        const how = name in LOSSLESS ? lossless : name in KILLS ? killed : sick;
+        const result = await how(name, service, lab, flags);
         results.push(result);
         if (!flags.json) show(result);
       }
