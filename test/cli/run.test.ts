@@ -65,8 +65,8 @@ t.test(
 t.test('the command has the limit that shoal was started with', { skip }, async (t) => {
   const agent = await attachingAgent(t);
   const argv = ['run', '--socket', agent.socket, ...sh('ulimit -Sn; env')];
-  // Node raises its own before it runs a line; `bin/shoal` is a shell's before it is Node's. (tap's loader knows no such file.)
-  const script = 'unset NODE_OPTIONS; ulimit -Sn 700; exec bin/shoal "$@"';
+  // Node raises its own before it runs a line; `bin/shoal` is a shell's before it is Node's.
+  const script = 'ulimit -Sn 700; exec bin/shoal "$@"';
   const { stdout } = await execute('sh', ['-c', script, 'sh', ...argv], { cwd: root });
   t.match(stdout, /^700\n/);
   t.notMatch(stdout, /SHOAL_STARTED/);
