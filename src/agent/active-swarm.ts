@@ -88,6 +88,8 @@ export class ActiveSwarm {
   #tasks: NodeTasks | undefined;
   readonly #options: ActiveSwarmOptions;
   readonly #names: NameServers;
+  /** Differs from node to node. */
+  readonly #namesSeed = randomInt(2 ** 32);
   readonly #underlayMtuBytes: number;
   readonly #family: AddressFamily;
   readonly #unsubscribe: (() => void)[] = [];
@@ -550,7 +552,8 @@ export class ActiveSwarm {
         port: targetPort,
       }));
       const aliases = place.aliases ?? [];
-      return [{ id, name, aliases, vips: vipsOn(service, networkId), ports }];
+      const { ceiling } = balanceOfLabels(service.labels).balance.outlier;
+      return [{ id, name, aliases, vips: vipsOn(service, networkId), ports, ceiling }];
     });
   }
 
@@ -587,6 +590,7 @@ export class ActiveSwarm {
         ...saved,
         service: assigned?.service,
         state: assigned?.endpointState,
+        isFailing: assigned?.isFailing,
       }));
     const network = this.#assignments.networks.find((n) => n.id === networkId);
     // Services are reached by their ports there, not by names.
@@ -594,13 +598,15 @@ export class ActiveSwarm {
     return serviceNames(
       network?.spec.name ?? networkId,
       this.#servicesOn(networkId),
-      [...remote, ...own].map(({ name, aliases, addresses, service, state }) => ({
+      [...remote, ...own].map(({ name, aliases, addresses, service, state, isFailing }) => ({
         name,
         aliases,
         addresses: addresses.map(withoutPrefix),
         state: state ?? 'ready',
+        isFailing,
         service,
       })),
+      this.#namesSeed,
     );
   }
 

@@ -1,3 +1,4 @@
+import { hashText } from '../../core/balance/hash.js';
 import { canonicalName, type NamedPort, type NameEntry, type NetworkNames } from './name-table.js';
 
 /** A service on one network, as its names need it. */
@@ -10,6 +11,8 @@ export interface NamedService {
   readonly vips: readonly string[];
   /** Of its tasks; those that it publishes in the ingress mode. */
   readonly ports: readonly NamedPort[];
+  /** At most this share of its ready tasks is left out while their checks fail, from 0 to 1. */
+  readonly ceiling: number;
 }
 
 /** Something attached to one network: a task, or what was attached by hand. */
@@ -18,35 +21,43 @@ export interface NamedEndpoint {
   readonly aliases: readonly string[];
   readonly addresses: readonly string[];
   readonly state: 'starting' | 'ready' | 'draining';
+  /** Its node's checks of it fail. */
+  readonly isFailing?: boolean | undefined;
   readonly service:
     | { readonly id: string; readonly name: string; readonly slot: number }
     | undefined;
 }
 
 /**
- * The names of one network: `web` is the service's VIP, or its ready tasks where it has none;
- * `tasks.web` all ready tasks; `web.2` and `2.web` those in that place. A task's own name is known as
- * long as the task is, since it may be asked what it does. SRV questions for a service are answered by its ready
- * tasks with each published port, or the one that `_PORT._tcp.web` asks for.
+ * The names of one network: `web` is the service's VIP, or its ready tasks where it has none; `tasks.web` all ready
+ * tasks. SRV questions for a service are answered by its ready tasks with each published port, or the one that
+ * `_PORT._tcp.web` asks for. Of the ready tasks those are left out whose checks fail, within the service's ceiling.
+ *
+ * `web.2` and `2.web` are who is in that place, and a task's own name is known as long as the task is: each means one
+ * thing, so there is nobody to be given instead, and it may be asked what it does.
+ *
+ * @param orderSeed This node's: where more tasks fail than may be left out, nodes would else all keep the same ones.
  */
 export function serviceNames(
   network: string,
   services: readonly NamedService[],
   endpoints: readonly NamedEndpoint[],
+  orderSeed: number,
 ): NetworkNames {
   const byId = new Map(services.map((service) => [service.id, service]));
-  const ready = new Map<string, NamedEndpoint[]>();
+  const tasks = new Map<string, NamedEndpoint[]>();
   const entries: NameEntry[] = [];
   for (const endpoint of endpoints) {
-    const { name, aliases, addresses, service, state } = endpoint;
+    const { name, aliases, addresses, service } = endpoint;
     const known = service === undefined ? undefined : byId.get(service.id);
     entries.push({ name, addresses, aliases: ownAliases(aliases, service?.name, known) });
-    if (service === undefined || state !== 'ready') continue;
-    const places = ready.get(service.id);
-    if (places === undefined) ready.set(service.id, [endpoint]);
-    else places.push(endpoint);
+    if (service === undefined) continue;
+    const held = tasks.get(service.id);
+    if (held === undefined) tasks.set(service.id, [endpoint]);
+    else held.push(endpoint);
   }
-  for (const service of services) entries.push(...entriesOf(service, ready.get(service.id) ?? []));
+  for (const service of services)
+    entries.push(...entriesOf(service, tasks.get(service.id) ?? [], orderSeed));
   return { network, entries };
 }
 
@@ -61,28 +72,70 @@ function ownAliases(
   return aliases.filter((alias) => !shared.has(canonicalName(alias)));
 }
 
-function entriesOf(service: NamedService, ready: readonly NamedEndpoint[]): NameEntry[] {
+function entriesOf(
+  service: NamedService,
+  tasks: readonly NamedEndpoint[],
+  orderSeed: number,
+): NameEntry[] {
   const { name, aliases, vips, ports } = service;
-  const tasks = ready.flatMap(({ addresses }) => addresses);
+  const given = givenTasks(service, tasks, orderSeed);
+  const addresses = given.flatMap((task) => task.addresses);
   // Who asks so wants to choose among the tasks himself.
-  const places = { targets: ready.map((task) => task.name), ports };
-  const slots = new Map<number, string[]>();
-  for (const { service: place, addresses } of ready) {
-    const slot = place?.slot ?? 0;
-    if (slot > 0) slots.set(slot, [...(slots.get(slot) ?? []), ...addresses]);
-  }
+  const places = { targets: given.map((task) => task.name), ports };
   return [
-    { name, aliases, addresses: vips.length > 0 ? vips : tasks, places },
+    { name, aliases, addresses: vips.length > 0 ? vips : addresses, places },
     {
       name: `tasks.${name}`,
       aliases: aliases.map((alias) => `tasks.${alias}`),
-      addresses: tasks,
+      addresses,
       places,
     },
-    ...[...slots].map(([slot, addresses]) => ({
+    ...slotEntries(name, tasks),
+  ];
+}
+
+/**
+ * The ready ones without those that fail their checks. As with flows, no more are left out than the ceiling allows: the
+ * others would have to bear it, and checks may be what is wrong. Where nobody were left, all are given.
+ */
+function givenTasks(
+  { ceiling }: NamedService,
+  tasks: readonly NamedEndpoint[],
+  orderSeed: number,
+): readonly NamedEndpoint[] {
+  const ready = tasks.filter(({ state }) => state === 'ready');
+  const failing = ready
+    .filter(({ isFailing }) => isFailing === true)
+    .map((task) => ({ task, rank: hashText(task.name, orderSeed) }))
+    .sort((a, b) => a.rank - b.rank)
+    .slice(0, Math.floor(ready.length * ceiling));
+  if (failing.length === ready.length) return ready;
+  const leftOut = new Set(failing.map(({ task }) => task));
+  return ready.filter((task) => !leftOut.has(task));
+}
+
+/** In an update there may be two in one place: the better one is given, or both where they are alike. */
+function slotEntries(name: string, tasks: readonly NamedEndpoint[]): NameEntry[] {
+  const slots = new Map<number, NamedEndpoint[]>();
+  for (const task of tasks) {
+    const slot = task.service?.slot ?? 0;
+    if (slot > 0) slots.set(slot, [...(slots.get(slot) ?? []), task]);
+  }
+  return [...slots].map(([slot, held]) => {
+    const best = Math.max(...held.map(fitness));
+    const addresses = held.flatMap((task) => (fitness(task) === best ? task.addresses : []));
+    // What is to stop is asked for nothing new; the name is known all the same, so nobody else is asked for it.
+    return {
       name: `${name}.${slot}`,
       aliases: [`${slot}.${name}`],
-      addresses,
-    })),
-  ];
+      addresses: best > 0 ? addresses : [],
+    };
+  });
+}
+
+/** What starts is found in its place: peers that wait for each other to become ready would never be. */
+function fitness({ state, isFailing }: NamedEndpoint): number {
+  if (state === 'draining') return 0;
+  if (state === 'starting') return 1;
+  return isFailing === true ? 2 : 3;
 }
