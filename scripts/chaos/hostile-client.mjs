@@ -22,8 +22,9 @@ async function often(perSecond, act) {
   return done;
 }
 
-/** Connections that say `say` (nothing, half a request, a request) and never read what comes. */
-async function hold({ host, port, count, say = '', halfClose = false }) {
+/** Connections that say `say` so many times (nothing, half a request, a request) and never read what comes. */
+async function hold({ host, port, count, say = '', times = 1, halfClose = false }) {
+  const all = say.repeat(times);
   const sockets = [];
   let opened = 0;
   let lost = 0;
@@ -33,7 +34,7 @@ async function hold({ host, port, count, say = '', halfClose = false }) {
     socket.on('error', () => undefined);
     socket.on('connect', () => {
       opened += 1;
-      if (say !== '') socket.write(say);
+      if (all !== '') socket.write(all);
       if (halfClose) socket.end();
     });
     socket.on('close', () => {

@@ -23,6 +23,12 @@ const GROWTH_BYTES_MAX = 64 * 2 ** 20;
 const SAMPLE_MS = 200;
 const REQUEST = 'GET /slow?ms=60000 HTTP/1.1\r\nHost: hostile\r\n\r\n';
 const ANNOUNCING = '000001000001ffffffffffff037765620000010001';
+/** By TCP: a length, and less than that. */
+const HALF_QUERY = '\u0000\u0040half';
+/** By TCP: `tasks.web`, type A, again and again; nobody reads the answers. */
+const QUESTION =
+  '\u0000\u0001\u0001\u0000\u0000\u0001\u0000\u0000\u0000\u0000\u0000\u0000\u0005tasks\u0003web\u0000\u0000\u0001\u0000\u0001';
+const UNREAD = `\u0000${String.fromCharCode(QUESTION.length)}${QUESTION}`;
 /** Of questions by UDP, asked three times: a flood fills the buffers that they have to pass as well. */
 const UDP_UNANSWERED_MAX = 0.02;
 /** Of the lab's own network, and nobody's. */
@@ -168,6 +174,12 @@ const ATTACKS = {
     byAttached(bed, { mode: 'datagrams', hex: ANNOUNCING, perSecond: 20_000, seconds }),
   'dns-amplification': (bed, seconds) =>
     byAttached(bed, { mode: 'questions', name: 'tasks.web', perSecond: 10_000, seconds }),
+  'dns-half-queries': (bed, seconds) =>
+    byAttached(bed, { mode: 'hold', count: 2_000, say: HALF_QUERY, seconds }),
+  'dns-unread-answers': (bed, seconds) =>
+    byAttached(bed, { mode: 'hold', count: 60, say: UNREAD, times: 20_000, seconds }),
+  'dns-connection-flood': (bed, seconds) =>
+    byAttached(bed, { mode: 'churn', together: 64, seconds }),
 };
 
 /** What a resolver answers may be larger than what it was asked, as a DNS answer is, and not by far. */

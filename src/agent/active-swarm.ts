@@ -30,7 +30,7 @@ import { Dataplane } from './dataplane.js';
 import { ARCHITECTURE, hostAddresses, underlayMtuBytes } from './facts.js';
 import { hostPortsOf, NodeIngress, vipsOn, withoutPrefix } from './ingress.js';
 import type { Log } from './log.js';
-import { NameServers } from './name-servers.js';
+import { NameServers, type NameTotals } from './name-servers.js';
 import { NodeApi, type NodeDocker } from './node-api.js';
 import { NodeTasks } from './node-tasks.js';
 import { OutsideRuntime } from './outside-runtime.js';
@@ -255,7 +255,7 @@ export class ActiveSwarm {
     return { ...(this.#deriveStats ?? none), malformed: this.#malformedRecords };
   }
 
-  nameStats(): { readonly servers: number; readonly queries: number } {
+  nameStats(): NameTotals {
     return this.#names.stats();
   }
 

@@ -137,6 +137,33 @@ export function createMetrics(node: SwarmNode): Metrics {
   });
   addIngressMetrics(metrics, () => active()?.ingress);
   metrics.add({
+    name: 'shoal_name_servers',
+    help: 'Resolvers that are open: one for each attached namespace.',
+    kind: 'gauge',
+    read: () => [{ value: active()?.nameStats().servers ?? 0 }],
+  });
+  metrics.add({
+    name: 'shoal_name_queries_total',
+    help: 'Queries to the resolvers of attached namespaces, by transport.',
+    kind: 'counter',
+    labelNames: ['transport'],
+    read: () => labelled('transport', active()?.nameStats().byTransport),
+  });
+  metrics.add({
+    name: 'shoal_name_replies_total',
+    help: "Replies of the resolvers: their own, and upstreams'.",
+    kind: 'counter',
+    labelNames: ['from'],
+    read: () => labelled('from', active()?.nameStats().replies),
+  });
+  metrics.add({
+    name: 'shoal_name_refusals_total',
+    help: 'Queries and conversations that came to nothing at the resolvers, by reason.',
+    kind: 'counter',
+    labelNames: ['reason'],
+    read: () => labelled('reason', active()?.nameStats().refusals),
+  });
+  metrics.add({
     name: 'shoal_task_checks_total',
     help: "Active checks of this node's tasks by result.",
     kind: 'counter',

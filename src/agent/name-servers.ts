@@ -4,6 +4,7 @@ import { openTcpListenerInNetns, openUdpInNetns } from '../dataplane/io/index.js
 import {
   NAME_SERVER_ADDRESS,
   NameServer,
+  type NameServerStats,
   type NameTable,
   parseUpstreams,
 } from '../dataplane/names/index.js';
@@ -11,6 +12,23 @@ import type { Attachment } from './attachments.js';
 import type { Log } from './log.js';
 
 const DNS_PORT = 53;
+
+/** What all resolvers of a node have done; all only grow, but for `servers`. */
+export interface NameTotals {
+  /** Open now. */
+  readonly servers: number;
+  readonly queries: number;
+  readonly byTransport: Readonly<Record<'udp' | 'tcp', number>>;
+  readonly replies: Readonly<Record<'local' | 'forwarded', number>>;
+  /** Queries and conversations that came to nothing, by reason. */
+  readonly refusals: Readonly<Record<string, number>>;
+}
+
+/** Those of one resolver that are added up. */
+function countersOf(stats: NameServerStats): Readonly<Record<string, number>> {
+  const { drops, names: _names, connections: _now, forwardsWaiting: _waiting, ...rest } = stats;
+  return { ...rest, ...drops };
+}
 
 function hostUpstreams(): readonly string[] {
   try {
@@ -40,6 +58,8 @@ export class NameServers {
   readonly #served = new Map<string, Promise<NameServer | undefined>>();
   /** Of those, the ones that answer. */
   readonly #open = new Map<string, NameServer>();
+  /** Counters of those that are closed. */
+  readonly #past: Record<string, number> = {};
 
   constructor(log: Log) {
     this.#log = log;
@@ -63,7 +83,7 @@ export class NameServers {
       if (byNamespace.has(id)) continue;
       this.#served.delete(id);
       this.#open.delete(id);
-      void served.then((server) => server?.close());
+      void served.then((server) => this.#close(server));
     }
     for (const [id, own] of byNamespace) {
       const table = own.map((a) => namesOf(a.saved.networkId));
@@ -78,21 +98,32 @@ export class NameServers {
     await Promise.all(this.#served.values());
   }
 
-  /** Queries of all resolvers since each was opened. */
-  stats(): { readonly servers: number; readonly queries: number } {
-    const open = [...this.#open.values()];
-    const queries = open.reduce((sum, server) => {
-      const { queriesUdp, queriesTcp } = server.stats();
-      return sum + queriesUdp + queriesTcp;
-    }, 0);
-    return { servers: open.length, queries };
+  /** Of all resolvers that there were. */
+  stats(): NameTotals {
+    const totals = { ...this.#past };
+    for (const server of this.#open.values()) addUp(totals, countersOf(server.stats()));
+    const { queriesUdp = 0, queriesTcp = 0, ...rest } = totals;
+    const { repliesLocal = 0, repliesForwarded = 0, ...refusals } = rest;
+    return {
+      servers: this.#open.size,
+      queries: queriesUdp + queriesTcp,
+      byTransport: { udp: queriesUdp, tcp: queriesTcp },
+      replies: { local: repliesLocal, forwarded: repliesForwarded },
+      refusals,
+    };
   }
 
   async close(): Promise<void> {
     const served = [...this.#served.values()];
     this.#served.clear();
     this.#open.clear();
-    await Promise.all(served.map(async (server) => (await server)?.close()));
+    await Promise.all(served.map(async (server) => this.#close(await server)));
+  }
+
+  async #close(server: NameServer | undefined): Promise<void> {
+    if (server === undefined) return;
+    addUp(this.#past, countersOf(server.stats()));
+    await server.close();
   }
 
   async #serve(
@@ -124,4 +155,8 @@ export class NameServers {
       return undefined;
     }
   }
+}
+
+function addUp(totals: Record<string, number>, more: Readonly<Record<string, number>>): void {
+  for (const [name, count] of Object.entries(more)) totals[name] = (totals[name] ?? 0) + count;
 }

@@ -1,3 +1,5 @@
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { type Attached, hostOf, skipUnless, TestLab } from './support/lab.js';
 import { answeredOf, Netns, sentOf } from './support/netns.js';
@@ -6,7 +8,7 @@ import { formatRate, iperf } from './support/tcp.js';
 
 /** Strangers and forgers on the wire: everything is counted, nothing stops. */
 
-const skip = skipUnless('iperf3');
+const skip = skipUnless('iperf3', 'dig');
 const NODES = ['node1', 'node2', 'node3'] as const;
 type NodeName = (typeof NODES)[number];
 const VNI = 4097;
@@ -262,3 +264,63 @@ t.test('garbage and half-open handshakes on the TCP ports', { skip }, async (t) 
   await allAlive(lab);
   t.equal(await places.node2.netns.ping(places.node1.address), 1);
 });
+
+const HOSTILE = join(
+  dirname(dirname(dirname(fileURLToPath(import.meta.url)))),
+  'scripts/chaos/hostile-client.mjs',
+);
+const HARM_SECONDS = 5;
+/** By TCP: a length, and less than that; and a question for `on-node1`, type A, of which nobody reads the answers. */
+const HALF_QUERY = '\0\x40half';
+const QUESTION = `\0\x01\x01\0\0\x01${'\0'.repeat(6)}\x08on-node1\0\0\x01\0\x01`;
+const UNREAD = `\0${String.fromCharCode(QUESTION.length)}${QUESTION}`;
+
+t.test(
+  'programs that mean harm ask the resolver beside one that means well',
+  { skip },
+  async (t) => {
+    const { lab, places } = await theWorld();
+    const { netns } = places.node2;
+    const pidOf = async () => (await lab.lab.status()).nodes[1]?.pid;
+    const pid = await pidOf();
+    const common = { host: '127.0.0.11', port: 53, seconds: HARM_SECONDS };
+    const harm = [
+      { mode: 'datagrams', bytes: 200, perSecond: 3000, garbage: true },
+      { mode: 'hold', count: 300, say: HALF_QUERY },
+      { mode: 'hold', count: 30, say: UNREAD, times: 20_000 },
+    ].map((wish) =>
+      netns.start(t, [process.execPath, HOSTILE, JSON.stringify({ ...common, ...wish })]),
+    );
+    const slowestMs = { udp: 0, tcp: 0 };
+    let asked = 0;
+    const isHarming = () => harm.some(({ child }) => child.exitCode === null);
+    do {
+      for (const transport of ['udp', 'tcp'] as const) {
+        const beganMs = performance.now();
+        const flag = transport === 'tcp' ? '+tcp' : '+notcp';
+        // Its own queue at the socket is full of garbage, too: datagrams may be lost, as anywhere.
+        const argv = ['dig', '@127.0.0.11', flag, '+short', '+tries=6', '+time=1', 'on-node1'];
+        const [answer] = (await netns.must(argv)).trim().split('\n').slice(-1);
+        t.equal(answer, places.node1.address, `by ${transport}`);
+        slowestMs[transport] = Math.max(slowestMs[transport], performance.now() - beganMs);
+        asked += 1;
+      }
+    } while (isHarming());
+    t.ok(
+      asked > 4,
+      `${asked} questions, the slowest took ${Math.round(slowestMs.udp)} ms by UDP, ${Math.round(slowestMs.tcp)} ms by TCP`,
+    );
+    for (const { finished } of harm) {
+      const { code, stdout, stderr } = await finished;
+      t.equal(code, 0, stdout + stderr);
+    }
+    const { names } = (await lab.call('node2', 'GET', '/shoal/v1/status')) as {
+      names: { refusals: Readonly<Record<string, number>> };
+    };
+    t.comment(JSON.stringify(names));
+    t.ok((names.refusals['connectionsEvicted'] ?? 0) > 0, 'of many connections few are kept');
+    t.ok((names.refusals['dns_not_a_query'] ?? 0) > 0, 'garbage is counted');
+    t.equal(await pidOf(), pid, 'it is the same agent');
+    await allAlive(lab);
+  },
+);

@@ -125,10 +125,13 @@ function askByTcp(upstream: Upstream, request: Buffer, signal: AbortSignal): Pro
     signal.addEventListener('abort', onAbort, { once: true });
     socket.on('connect', () => socket.write(frameMessage(request)));
     socket.on('data', (chunk) => {
-      const response = splitter.push(chunk).find((message) => isResponseTo(message, request));
-      if (response === undefined) return;
-      resolve(response);
-      socket.destroy();
+      splitter.push(chunk);
+      for (let message = splitter.take(); message !== undefined; message = splitter.take()) {
+        if (!isResponseTo(message, request)) continue;
+        resolve(message);
+        socket.destroy();
+        return;
+      }
     });
     socket.on('error', reject);
     socket.on('close', () => {

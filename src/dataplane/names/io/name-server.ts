@@ -1,19 +1,15 @@
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
 import { once, setMaxListeners } from 'node:events';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { Prng } from '../../../base/prng.js';
 import type { NameTable } from '../core/name-table.js';
 import { Resolver, type Transport } from '../core/resolver.js';
 import type { DnsDrop } from '../wire/dns.js';
+import { Conversations } from './conversations.js';
 import { forwardQuery } from './forwarder.js';
-import { frameMessage, MessageSplitter } from './stream-messages.js';
 
 /** Queries that may wait for upstreams; the next ones fail at once (`forwardsRefused`). */
 const FORWARDS_MAX = 256;
-/** TCP conversations at a time; more are closed on arrival. */
-const CONNECTIONS_MAX = 64;
-/** Silence after which a TCP conversation is closed, ms. */
-const IDLE_TIMEOUT_MS = 10_000;
 
 /** The part of pino's interface that is used. */
 export interface NameServerLog {
@@ -36,7 +32,7 @@ export interface NameServerConfig {
   readonly log: NameServerLog;
 }
 
-/** Counters; all only grow, but for `names` and `forwardsWaiting`. Names are also those of the metrics. */
+/** Counters; all only grow, but for `names`, `forwardsWaiting` and `connections`. */
 export interface NameServerStats {
   readonly queriesUdp: number;
   readonly queriesTcp: number;
@@ -50,9 +46,17 @@ export interface NameServerStats {
   readonly drops: Readonly<Record<DnsDrop, number>>;
   /** A reply that the socket did not take. */
   readonly sendErrors: number;
+  /** TCP conversations that were ended since more came than may be at a time. */
+  readonly connectionsEvicted: number;
+  /** TCP conversations that were ended without a whole query in time. */
+  readonly connectionsExpired: number;
+  /** Queries over TCP that were announced to be too long; their conversations were ended. */
+  readonly queriesOversized: number;
   /** Names known now, qualified forms included. */
   readonly names: number;
   readonly forwardsWaiting: number;
+  /** TCP conversations now. */
+  readonly connections: number;
 }
 
 /**
@@ -66,7 +70,10 @@ export class NameServer {
   readonly #tcp: Server;
   readonly #resolver: Resolver;
   readonly #log: NameServerLog;
-  readonly #connections = new Set<Socket>();
+  readonly #conversations = new Conversations((query, send) => {
+    this.#counters.queriesTcp += 1;
+    this.#handle(query, 'tcp', send);
+  });
   readonly #closing = new AbortController();
   #upstreams: readonly string[];
   readonly #drops: Record<DnsDrop, number> = { dns_truncated: 0, dns_not_a_query: 0 };
@@ -119,14 +126,20 @@ export class NameServer {
   }
 
   stats(): NameServerStats {
-    return { ...this.#counters, drops: { ...this.#drops }, names: this.#resolver.nameCount };
+    return {
+      ...this.#counters,
+      ...this.#conversations.counters,
+      drops: { ...this.#drops },
+      names: this.#resolver.nameCount,
+      connections: this.#conversations.size,
+    };
   }
 
   /** Stops answering and closes both sockets; queries that wait for upstreams get no reply. */
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort();
-    for (const connection of this.#connections) connection.destroy();
+    this.#conversations.close();
     await Promise.all([
       new Promise<void>((resolve) => this.#udp.close(() => resolve())),
       new Promise<void>((resolve) => this.#tcp.close(() => resolve())),
@@ -136,43 +149,26 @@ export class NameServer {
   #serve(): void {
     this.#udp.on('message', (message, client) => this.#onDatagram(message, client));
     this.#udp.on('error', (error) => this.#log.warn({ err: error }, 'name server socket failed'));
-    this.#tcp.maxConnections = CONNECTIONS_MAX;
-    this.#tcp.on('connection', (socket) => this.#onConnection(socket));
+    this.#tcp.on('connection', (socket) => this.#conversations.add(socket));
     this.#tcp.on('error', (error) => this.#log.warn({ err: error }, 'name server socket failed'));
   }
 
   #onDatagram(message: Buffer, client: RemoteInfo): void {
     this.#counters.queriesUdp += 1;
     this.#handle(message, 'udp', (reply) => {
+      if (reply === undefined) return;
       this.#udp.send(reply, client.port, client.address, (error) => {
         if (error !== null) this.#counters.sendErrors += 1;
       });
     });
   }
 
-  #onConnection(socket: Socket): void {
-    const splitter = new MessageSplitter();
-    this.#connections.add(socket);
-    socket.setTimeout(IDLE_TIMEOUT_MS, () => socket.destroy());
-    socket.on('error', () => socket.destroy());
-    socket.on('close', () => this.#connections.delete(socket));
-    socket.on('drain', () => socket.resume());
-    socket.on('data', (chunk) => {
-      for (const message of splitter.push(chunk)) {
-        this.#counters.queriesTcp += 1;
-        this.#handle(message, 'tcp', (reply) => {
-          if (!socket.writable) return;
-          // A client that asks and does not read is not read from either.
-          if (!socket.write(frameMessage(reply))) socket.pause();
-        });
-      }
-    });
-  }
-
-  #handle(message: Buffer, transport: Transport, send: (reply: Buffer) => void): void {
+  /** @param send Called once; without a reply if there is none. */
+  #handle(message: Buffer, transport: Transport, send: (reply: Buffer | undefined) => void): void {
     const outcome = this.#resolver.resolve(message, transport);
     if (outcome.kind === 'drop') {
       this.#drops[outcome.reason] += 1;
+      send(undefined);
     } else if (outcome.kind === 'reply') {
       this.#counters.repliesLocal += 1;
       send(outcome.message);
@@ -181,9 +177,7 @@ export class NameServer {
       send(outcome.failure);
     } else {
       // It never rejects: every failure is an answer.
-      void this.#forward(message, transport, outcome.failure).then((reply) => {
-        if (reply !== undefined) send(reply);
-      });
+      void this.#forward(message, transport, outcome.failure).then(send);
     }
   }
 

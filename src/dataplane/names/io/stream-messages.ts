@@ -1,5 +1,6 @@
 /** Bytes of the length in front of each message over TCP, RFC 1035 §4.2.2. */
 const LENGTH_BYTES = 2;
+const MESSAGE_BYTES_MAX = 0xffff;
 
 /** Puts its length in front of a message. */
 export function frameMessage(message: Buffer): Buffer {
@@ -9,22 +10,39 @@ export function frameMessage(message: Buffer): Buffer {
   return framed;
 }
 
-/** Cuts a TCP stream into messages. Holds at most one unfinished message, of at most 64 KiB. */
+/**
+ * Cuts a TCP stream into messages. It holds what was pushed and not taken yet: who takes all before he
+ * pushes more lets it hold one unfinished message.
+ */
 export class MessageSplitter {
+  readonly #bytesMax: number;
   #pending: Buffer = Buffer.alloc(0);
 
-  /** @returns The messages that `chunk` completed. */
-  push(chunk: Buffer): readonly Buffer[] {
-    let rest = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
-    const messages: Buffer[] = [];
-    for (;;) {
-      if (rest.length < LENGTH_BYTES) break;
-      const end = LENGTH_BYTES + rest.readUInt16BE(0);
-      if (rest.length < end) break;
-      messages.push(rest.subarray(LENGTH_BYTES, end));
-      rest = rest.subarray(end);
-    }
-    this.#pending = rest;
-    return messages;
+  /** @param bytesMax Of one message. */
+  constructor(bytesMax: number = MESSAGE_BYTES_MAX) {
+    this.#bytesMax = bytesMax;
+  }
+
+  push(chunk: Buffer): void {
+    this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+  }
+
+  /** @returns `undefined` while the next message is not whole, which one that `isOversized` never will be. */
+  take(): Buffer | undefined {
+    const end = this.#nextEnd();
+    if (end === undefined || this.isOversized || this.#pending.length < end) return undefined;
+    const message = this.#pending.subarray(LENGTH_BYTES, end);
+    this.#pending = this.#pending.subarray(end);
+    return message;
+  }
+
+  /** Whether the next message is announced to be longer than allowed: nothing can be taken any more. */
+  get isOversized(): boolean {
+    return (this.#nextEnd() ?? 0) > LENGTH_BYTES + this.#bytesMax;
+  }
+
+  #nextEnd(): number | undefined {
+    if (this.#pending.length < LENGTH_BYTES) return undefined;
+    return LENGTH_BYTES + this.#pending.readUInt16BE(0);
   }
 }

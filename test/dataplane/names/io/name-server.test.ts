@@ -83,6 +83,14 @@ async function openUpstream(
   return `127.0.0.1#${socket.address().port}`;
 }
 
+/** The messages that a chunk completes. */
+function messagesOf(splitter: MessageSplitter, chunk: Buffer): readonly Buffer[] {
+  splitter.push(chunk);
+  const messages: Buffer[] = [];
+  for (let next = splitter.take(); next !== undefined; next = splitter.take()) messages.push(next);
+  return messages;
+}
+
 /** A response to `query` with an rcode and no records. */
 function respond(query: Buffer, rcode: number): Buffer {
   const response = Buffer.from(query);
@@ -263,7 +271,8 @@ t.test(
       const splitter = new MessageSplitter();
       socket.on('error', () => {});
       socket.on('data', (chunk) => {
-        for (const query of splitter.push(chunk)) socket.write(frameMessage(respond(query, 3)));
+        for (const query of messagesOf(splitter, chunk))
+          socket.write(frameMessage(respond(query, 3)));
       });
     });
     upstream.listen(0, '127.0.0.1');
@@ -274,7 +283,7 @@ t.test(
     const socket = connect(port, '127.0.0.1');
     const splitter = new MessageSplitter();
     const replies: Buffer[] = [];
-    socket.on('data', (chunk) => replies.push(...splitter.push(chunk)));
+    socket.on('data', (chunk) => replies.push(...messagesOf(splitter, chunk)));
     const wire = Buffer.concat([
       frameMessage(encode('web', 'A', { id: 1 })),
       frameMessage(encode('many', 'A', { id: 2 })),
