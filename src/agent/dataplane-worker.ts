@@ -16,8 +16,8 @@ import type {
   DataplaneWorkerData,
 } from './dataplane-messages.js';
 
-/** How often a driver that counts in private copies its counters for the main thread. */
-const COUNTERS_INTERVAL_MS = 200;
+/** How often a driver that lives in the event loop copies its counters for the main thread, and hears that time passes. */
+const TICK_INTERVAL_MS = 100;
 
 /**
  * The packet thread: one packet core and one driver, and nothing else that could hold them up.
@@ -66,6 +66,7 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
     }
   };
   const poll = (): boolean => {
+    vtep.tick();
     for (
       let held = receiveMessageOnPort(port);
       held !== undefined;
@@ -88,13 +89,14 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
   }
 
   io.start(vtep);
-  const copy = setInterval(() => {
+  const tick = setInterval(() => {
+    vtep.tick();
     const stats = io.stats();
     for (const [i, name] of STATS_FIELDS.entries()) ioCounters[i] = stats[name];
-  }, COUNTERS_INTERVAL_MS);
+  }, TICK_INTERVAL_MS);
   port.on('message', (command: DataplaneCommand) => {
     if (obey(command)) return;
-    clearInterval(copy);
+    clearInterval(tick);
     void io.stop().then(() => port.close());
   });
 }

@@ -108,6 +108,13 @@ export const OVERLAY_TOTALS = [
   /** Flows through VIPs that began, and those that were given up while they were open. */
   'vipFlows',
   'vipEvictions',
+  /**
+   * Those whose task refused them, did not take them in time, or broke them off before its first byte; those whose client
+   * waited for that byte for a second; and how often tasks were passed over for either, or for slow answers.
+   */
+  'vipFailures',
+  'vipSilences',
+  'vipEjections',
   /** Table entries that did not fit (see `…_MAX`): should stay 0. */
   'tableRefusals',
 ] as const;

@@ -19,6 +19,11 @@ export const TCP_CLOSING = 3;
 export const TCP_CLOSED = 4;
 export const UDP_FLOW = 5;
 
+/** Who of a TCP connection has sent a first byte; what comes after both, or after silence, is not looked at. */
+const UNASKED = 0;
+const ASKED = 1;
+const SETTLED = 2;
+
 /**
  * How long a flow may be silent. An open TCP connection outlasts the kernel's own keep-alive, which asks
  * after two hours: who is silent longer is gone.
@@ -59,9 +64,16 @@ export class FlowTable {
   macHigh = new Uint16Array(0);
   macLow = new Int32Array(0);
   openedMs = new Float64Array(0);
-  /** Next sequence numbers of client and backend, as last seen, for a reset that is believed. */
+  /** Next sequence numbers of client and backend, the furthest seen: what is new, and for a reset that is believed. */
   sequenceUp = new Int32Array(0);
   sequenceDown = new Int32Array(0);
+  #exchange = new Uint8Array(0);
+  /** Of those that wait for an answer: since when, and their neighbours in the order in which they were asked. */
+  #askedMs = new Float64Array(0);
+  #askedBefore = new Int32Array(0);
+  #askedAfter = new Int32Array(0);
+  #firstAsked = NONE;
+  #lastAsked = NONE;
   size = 0;
 
   /** @param capacity A power of 2. */
@@ -106,11 +118,13 @@ export class FlowTable {
     this.hairpin[flow] = 0;
     this.sequenceUp[flow] = 0;
     this.sequenceDown[flow] = 0;
+    this.#exchange[flow] = UNASKED;
     this.size += 1;
     return flow;
   }
 
   remove(flow: number): void {
+    this.settle(flow);
     const key = this.#words.subarray(flow * WORDS, flow * WORDS + WORDS);
     unchain(this.#headTo, this.#nextTo, this.#hash(key, VIP), flow);
     unchain(this.#headFrom, this.#nextFrom, this.#hash(key, BACKEND), flow);
@@ -118,6 +132,47 @@ export class FlowTable {
     this.#free[this.#freeCount] = flow;
     this.#freeCount += 1;
     this.size -= 1;
+  }
+
+  /** Whether neither an answer came, nor silence for too long. */
+  isUnsettled(flow: number): boolean {
+    return this.#exchange[flow] !== SETTLED;
+  }
+
+  /** Since when its client waits for a first byte; `NaN` where it does not. */
+  askedMs(flow: number): number {
+    return this.#exchange[flow] === ASKED ? (this.#askedMs[flow] as number) : Number.NaN;
+  }
+
+  /** The client has sent its first byte. Once for a flow; time never goes back. */
+  ask(flow: number, nowMs: number): void {
+    if (this.#exchange[flow] !== UNASKED) return;
+    this.#exchange[flow] = ASKED;
+    this.#askedMs[flow] = nowMs;
+    this.#askedBefore[flow] = this.#lastAsked;
+    this.#askedAfter[flow] = NONE;
+    if (this.#lastAsked === NONE) this.#firstAsked = flow;
+    else this.#askedAfter[this.#lastAsked] = flow;
+    this.#lastAsked = flow;
+  }
+
+  /** Nothing is waited for any more. */
+  settle(flow: number): void {
+    const wasAsked = this.#exchange[flow] === ASKED;
+    this.#exchange[flow] = SETTLED;
+    if (!wasAsked) return;
+    const before = this.#askedBefore[flow] as number;
+    const after = this.#askedAfter[flow] as number;
+    if (before === NONE) this.#firstAsked = after;
+    else this.#askedAfter[before] = after;
+    if (after === NONE) this.#lastAsked = before;
+    else this.#askedBefore[after] = before;
+  }
+
+  /** The flow that has waited for an answer the longest, if it was asked then or before; -1 else. */
+  askedBy(ms: number): number {
+    const flow = this.#firstAsked;
+    return flow !== NONE && (this.#askedMs[flow] as number) <= ms ? flow : NONE;
   }
 
   /** Whether it has been silent for longer than its state allows. */
@@ -176,6 +231,10 @@ export class FlowTable {
     this.macLow = new Int32Array(n);
     this.sequenceUp = new Int32Array(n);
     this.sequenceDown = new Int32Array(n);
+    this.#exchange = new Uint8Array(n);
+    this.#askedMs = new Float64Array(n);
+    this.#askedBefore = new Int32Array(n);
+    this.#askedAfter = new Int32Array(n);
   }
 
   #chain(flow: number, key: Int32Array): void {

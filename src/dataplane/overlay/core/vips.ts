@@ -1,5 +1,6 @@
 import { NO_BACKEND, type Ticket } from '../../core/balance/backend-set.js';
 import { Balancer } from '../../core/balance/balancer.js';
+import { SILENCE_MS } from '../../core/balance/config.js';
 import { hashText } from '../../core/balance/hash.js';
 import { type PacketBatch, ROW_NEEDS_CHECKSUM } from '../../core/batch.js';
 import {
@@ -86,6 +87,12 @@ export interface VipHost {
   replied(kind: 'vip_echo' | 'vip_reset'): void;
   flowCreated(): void;
   flowEvicted(): void;
+  /** A backend has refused a flow, not taken it in time, or broken it off before its first byte. */
+  flowFailed(): void;
+  /** A client has waited for a first byte for `SILENCE_MS`. */
+  flowSilent(): void;
+  /** A backend is passed over from now on. */
+  ejected(): void;
   /** Sends a frame made in the scratch to a MAC of the segment, local or not. */
   sendMade(batch: PacketBatch, segment: SegmentState, offset: number, length: number): void;
   /** The MAC of an address of the segment, or `ABSENT`. */
@@ -116,6 +123,8 @@ const RETRY_AFTER_MS = 900;
 const LATE_SYN_MS = 5000;
 /** Flows whose age is looked at with every batch. */
 const SWEEPS = 4;
+/** Silent flows that are told with every batch: more than can be asked in one, since each takes three packets to that. */
+const SILENT_MAX = 128;
 
 const MAPPED = 0xffff;
 const ICMP_ECHO = 8;
@@ -174,10 +183,26 @@ export class VipPlane {
 
   /** At the begin of a batch. */
   begin(batch: PacketBatch, nowMs: number): void {
-    this.#nowMs = nowMs;
+    this.tick(nowMs);
     for (let step = 0; step < SWEEPS; step++) {
       const idle = this.#flows.nextIdle(nowMs);
       if (idle !== -1) this.#evict(batch, idle);
+    }
+  }
+
+  /** Time passes; with every batch, and without one often enough for `SILENCE_MS`. */
+  tick(nowMs: number): void {
+    this.#nowMs = nowMs;
+    const flows = this.#flows;
+    for (let told = 0; told < SILENT_MAX; told++) {
+      const flow = flows.askedBy(nowMs - SILENCE_MS);
+      if (flow === -1) return;
+      flows.settle(flow);
+      this.#host.flowSilent();
+      const balancer = this.#balancerOf(flow);
+      const before = balancer?.ejectionsTotal;
+      balancer?.silent(flows.ticket[flow] as number, nowMs);
+      if (balancer?.ejectionsTotal !== before) this.#host.ejected();
     }
   }
 
@@ -431,7 +456,7 @@ export class VipPlane {
     const age = this.#nowMs - (flows.openedMs[flow] as number);
     if (state === TCP_OPENING) {
       if (age < RETRY_AFTER_MS) return flow;
-      service.balancer.failed(ticket, this.#nowMs);
+      this.#failed(flow);
       this.#tried.push(ticket);
     } else if (state === TCP_OPEN && age < LATE_SYN_MS) {
       // A SYN that was sent twice, and overtaken by its answer.
@@ -492,54 +517,98 @@ export class VipPlane {
     flows.remove(flow);
   }
 
+  #balancerOf(flow: number): Balancer | undefined {
+    return this.#services[this.#flows.service[flow] as number]?.balancer;
+  }
+
   /** The backend has one flow less. */
   #release(flow: number): void {
-    const service = this.#services[this.#flows.service[flow] as number];
-    service?.balancer.ended(this.#flows.ticket[flow] as number);
+    this.#balancerOf(flow)?.ended(this.#flows.ticket[flow] as number);
+  }
+
+  #failed(flow: number): void {
+    this.#host.flowFailed();
+    const balancer = this.#balancerOf(flow);
+    const before = balancer?.ejectionsTotal;
+    balancer?.failed(this.#flows.ticket[flow] as number, this.#nowMs);
+    if (balancer?.ejectionsTotal !== before) this.#host.ejected();
+  }
+
+  /** The backend has sent its first byte, or ended in good order. */
+  #answered(flow: number): void {
+    const flows = this.#flows;
+    const askedMs = flows.askedMs(flow);
+    flows.settle(flow);
+    const balancer = this.#balancerOf(flow);
+    const before = balancer?.ejectionsTotal;
+    const waitedMs = Number.isNaN(askedMs) ? undefined : this.#nowMs - askedMs;
+    balancer?.succeeded(flows.ticket[flow] as number, this.#nowMs, waitedMs);
+    if (balancer?.ejectionsTotal !== before) this.#host.ejected();
   }
 
   /** Follows a TCP connection, or notes that a UDP flow is alive. */
   #track(view: DataView, flow: number, isUp: boolean): void {
     const flows = this.#flows;
     flows.lastMs[flow] = this.#nowMs;
-    const service = this.#services[flows.service[flow] as number];
-    const ticket = flows.ticket[flow] as number;
     if (this.#protocol !== PROTOCOL_TCP) {
-      if (!isUp) service?.balancer.succeeded(ticket, this.#nowMs);
+      if (!isUp) this.#balancerOf(flow)?.succeeded(flows.ticket[flow] as number, this.#nowMs);
       return;
     }
     const header = decodeTcpHeader(view, this.#transport, this.#end);
     if (typeof header !== 'number') return;
     const flags = view.getUint8(this.#transport + TCP_FLAGS_OFFSET);
     const state = flows.state[flow] as number;
-    const length =
-      this.#end -
-      this.#transport -
-      header +
-      ((flags & TCP_SYN) === 0 ? 0 : 1) +
-      ((flags & TCP_FIN) === 0 ? 0 : 1);
-    const next = (view.getInt32(this.#transport + 4) + length) | 0;
-    if (isUp) flows.sequenceUp[flow] = next;
-    else flows.sequenceDown[flow] = next;
+    const isSyn = (flags & TCP_SYN) !== 0;
+    const payload = this.#end - this.#transport - header;
+    // What a SYN carries is not counted: if it is not taken, it comes again.
+    const marks = (isSyn ? 1 - payload : 0) + ((flags & TCP_FIN) === 0 ? 0 : 1);
+    const next = (view.getInt32(this.#transport + 4) + payload + marks) | 0;
+    const sequences = isUp ? flows.sequenceUp : flows.sequenceDown;
+    // Not of what was sent again, nor of a probe whether the other end is alive: that is the last byte, or none.
+    const isFurther = ((next - (sequences[flow] as number)) | 0) > 0;
+    if (isFurther || (isSyn && state === TCP_OPENING)) sequences[flow] = next;
     if ((flags & TCP_RST) !== 0) {
-      if (!isUp && state === TCP_OPENING) service?.balancer.failed(ticket, this.#nowMs);
-      this.#close(flow, TCP_CLOSED);
+      this.#onReset(flow, isUp);
       return;
     }
-    if (!isUp && state === TCP_OPENING && (flags & (TCP_SYN | TCP_ACK)) === (TCP_SYN | TCP_ACK)) {
-      flows.state[flow] = TCP_OPEN;
-      service?.balancer.connected(ticket, this.#nowMs - (flows.openedMs[flow] as number));
-      service?.balancer.succeeded(ticket, this.#nowMs);
+    if (isSyn) {
+      if (!isUp && state === TCP_OPENING && (flags & TCP_ACK) !== 0) this.#onTaken(flow);
+    } else if (payload > 0 && isFurther && state === TCP_OPEN && flows.isUnsettled(flow)) {
+      if (isUp) flows.ask(flow, this.#nowMs);
+      else this.#answered(flow);
     }
-    if ((flags & TCP_FIN) !== 0) {
-      flows.fins[flow] = (flows.fins[flow] as number) | (isUp ? 1 : 2);
-      if (flows.fins[flow] === 3) this.#close(flow, TCP_CLOSING);
-    }
+    if ((flags & TCP_FIN) !== 0) this.#onFin(flow, isUp);
+  }
+
+  #onTaken(flow: number): void {
+    const flows = this.#flows;
+    flows.state[flow] = TCP_OPEN;
+    const tookMs = this.#nowMs - (flows.openedMs[flow] as number);
+    this.#balancerOf(flow)?.connected(flows.ticket[flow] as number, tookMs);
+  }
+
+  /** Of a backend it is a failure, where the client was there and had no byte yet. */
+  #onReset(flow: number, isUp: boolean): void {
+    const flows = this.#flows;
+    const state = flows.state[flow] as number;
+    const isEarly =
+      state === TCP_OPENING ||
+      (state === TCP_OPEN && flows.isUnsettled(flow) && flows.fins[flow] === 0);
+    if (!isUp && isEarly) this.#failed(flow);
+    this.#close(flow, TCP_CLOSED);
+  }
+
+  #onFin(flow: number, isUp: boolean): void {
+    const flows = this.#flows;
+    if (!isUp && flows.state[flow] === TCP_OPEN && flows.isUnsettled(flow)) this.#answered(flow);
+    flows.fins[flow] = (flows.fins[flow] as number) | (isUp ? 1 : 2);
+    if (flows.fins[flow] === 3) this.#close(flow, TCP_CLOSING);
   }
 
   #close(flow: number, state: number): void {
     const held = this.#flows.state[flow] as number;
     if (held !== TCP_CLOSING && held !== TCP_CLOSED) this.#release(flow);
+    this.#flows.settle(flow);
     this.#flows.state[flow] = state;
   }
 

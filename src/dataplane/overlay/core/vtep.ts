@@ -156,6 +156,9 @@ export class Vtep implements PacketHandler {
         replied: (kind) => this.#count(REPLY_INDEX[kind], 1),
         flowCreated: () => this.#count(TOTAL_INDEX.vipFlows, 1),
         flowEvicted: () => this.#count(TOTAL_INDEX.vipEvictions, 1),
+        flowFailed: () => this.#count(TOTAL_INDEX.vipFailures, 1),
+        flowSilent: () => this.#count(TOTAL_INDEX.vipSilences, 1),
+        ejected: () => this.#count(TOTAL_INDEX.vipEjections, 1),
         sendMade: (batch, segment, offset, length) =>
           this.#sendMade(batch, segment, offset, length),
         neighborOf: ({ slot }, words, at) =>
@@ -198,6 +201,11 @@ export class Vtep implements PacketHandler {
     this.#ingressVni = -1;
     this.#sourceMacHigh = -1;
     this.#targetMacHigh = -1;
+  }
+
+  /** To be called a few times a second, also while no packets come: who hangs is found by time that passes. */
+  tick(): void {
+    if (this.#vips.isUsed) this.#vips.tick(this.#now());
   }
 
   egress(batch: PacketBatch): void {

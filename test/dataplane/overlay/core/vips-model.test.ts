@@ -6,6 +6,7 @@ import { fuzzRuns } from '../../../support/fuzz.js';
 import { endpointOf, macOfEndpoint, NETWORK_ID, portOf } from '../../../support/overlay.js';
 import {
   ACK,
+  FIN,
   frameOf,
   ofService,
   RST,
@@ -25,6 +26,9 @@ const M = macOfEndpoint;
 const TASKS = [3, 4, 5] as const;
 const address = (n: number, isV6: boolean) => (isV6 ? `fd00:1::${n}` : `10.0.1.${n}`);
 const numberOfMac = (mac: string) => Number.parseInt(mac.slice(-2), 16);
+
+/** Longer after its end a connection may be forgotten. */
+const WAITED_MS_MAX = 9000;
 
 type State = 'ready' | 'draining' | 'gone';
 
@@ -47,6 +51,9 @@ function inputsFor(states: Readonly<Record<number, State>>): OverlayInputs {
   });
 }
 
+/** What one end of a connection sends: something it has sent before, too, or the first or last of it. */
+type Sends = 'syn' | 'bytes' | 'again' | 'fin' | 'reset';
+
 type Step =
   | {
       readonly kind: 'send';
@@ -54,37 +61,55 @@ type Step =
       readonly port: number;
       readonly isTcp: boolean;
       readonly isV6: boolean;
-      readonly isSyn: boolean;
+      readonly sends: Sends;
     }
-  | { readonly kind: 'answer'; readonly flow: number; readonly isReset: boolean }
-  | { readonly kind: 'state'; readonly task: number; readonly state: State };
+  | { readonly kind: 'answer'; readonly flow: number; readonly sends: Sends }
+  | { readonly kind: 'state'; readonly task: number; readonly state: State }
+  | { readonly kind: 'wait'; readonly ms: number; readonly isTold: boolean };
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
-    weight: 6,
+    weight: 8,
     arbitrary: fc.record({
       kind: fc.constant('send' as const),
-      client: fc.constantFrom(1, 2, 5),
-      port: fc.integer({ min: 4000, max: 4003 }),
-      isTcp: fc.boolean(),
-      isV6: fc.boolean(),
-      isSyn: fc.boolean(),
+      client: fc.constantFrom(1, 1, 2, 5),
+      port: fc.integer({ min: 4000, max: 4001 }),
+      isTcp: fc.constantFrom(true, true, true, false),
+      isV6: fc.constantFrom(false, false, false, true),
+      sends: fc.constantFrom<Sends>(
+        'syn',
+        'syn',
+        'bytes',
+        'bytes',
+        'bytes',
+        'again',
+        'fin',
+        'reset',
+      ),
+    }),
+  },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      kind: fc.constant('answer' as const),
+      flow: fc.nat(),
+      sends: fc.constantFrom<Sends>('syn', 'syn', 'syn', 'syn', 'bytes', 'again', 'fin', 'reset'),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant('state' as const),
+      task: fc.constantFrom(...TASKS),
+      state: fc.constantFrom<State>('ready', 'ready', 'draining', 'gone'),
     }),
   },
   {
     weight: 4,
     arbitrary: fc.record({
-      kind: fc.constant('answer' as const),
-      flow: fc.nat(),
-      isReset: fc.constant(false),
-    }),
-  },
-  {
-    weight: 2,
-    arbitrary: fc.record({
-      kind: fc.constant('state' as const),
-      task: fc.constantFrom(...TASKS),
-      state: fc.constantFrom<State>('ready', 'ready', 'draining', 'gone'),
+      kind: fc.constant('wait' as const),
+      ms: fc.integer({ min: 1, max: 400 }),
+      isTold: fc.boolean(),
     }),
   },
 );
@@ -95,26 +120,57 @@ interface Flow {
   readonly isTcp: boolean;
   readonly isV6: boolean;
   task: number;
+  // Of TCP:
+  readonly openedMs: number;
+  isTaken: boolean;
+  isOver: boolean;
+  hasClientEnded: boolean;
+  hasTaskEnded: boolean;
+  isSettled: boolean;
+  askedMs: number | undefined;
+  up: number;
+  down: number;
 }
+
+const FLAGS: Readonly<Record<Sends, number>> = {
+  syn: SYN,
+  bytes: ACK,
+  again: ACK,
+  fin: FIN | ACK,
+  reset: RST | ACK,
+};
 
 /** What the plane does, slowly: flows as a map of texts, tasks as a table. */
 class World {
   readonly bench = new VipBench(inputsFor({ 3: 'ready', 4: 'ready', 5: 'ready' }));
   readonly states: Record<number, State> = { 3: 'ready', 4: 'ready', 5: 'ready' };
   readonly flows = new Map<string, Flow>();
+  #failures = 0;
+  #silences = 0;
 
-  send({ client, port, isTcp, isV6, isSyn }: Extract<Step, { kind: 'send' }>): string | undefined {
+  send({ client, port, isTcp, isV6, sends }: Extract<Step, { kind: 'send' }>): string | undefined {
+    this.#pass();
     const vip = isV6 ? VIP6 : VIP;
-    const what = { from: address(client, isV6), to: vip, fromPort: port, toPort: 80 };
-    const packet = isTcp
-      ? tcpPacket({ ...what, flags: isSyn ? SYN : ACK, payload: 'abc' })
-      : udpPacket({ ...what, payload: 'odd' });
-    const sent = this.bench.egress(`port-${client}`, toVip(client, packet, vip));
     const key = `${client} ${port} ${isTcp} ${isV6}`;
-    const held = this.flows.get(key);
-    const isKept = held !== undefined && this.states[held.task] !== 'gone';
-    if (held !== undefined && !isKept) this.flows.delete(key);
-    const anyReady = TASKS.some((n) => this.states[n] === 'ready');
+    let held = this.flows.get(key);
+    if (held !== undefined && this.states[held.task] === 'gone') held = undefined;
+    // Nothing but a SYN again before the connection is there.
+    const what = held === undefined || held.isTaken || sends === 'reset' ? sends : 'syn';
+    const isSyn = isTcp && what === 'syn';
+    const tried = isSyn && held !== undefined ? this.#isDue(held) : undefined;
+    const isKept = held !== undefined && tried === undefined;
+    if (!isKept) this.flows.delete(key);
+
+    const ends = { from: address(client, isV6), to: vip, fromPort: port, toPort: 80 };
+    const carried = what === 'bytes' || what === 'again' ? 'abc' : '';
+    const sequence = isSyn ? 99 : (held?.up ?? 100) - (what === 'again' ? carried.length : 0);
+    const packet = isTcp
+      ? tcpPacket({ ...ends, flags: FLAGS[what], sequence, payload: carried })
+      : udpPacket({ ...ends, payload: 'odd' });
+    const sent = this.bench.egress(`port-${client}`, toVip(client, packet, vip));
+    const anyReady = TASKS.some((n) => this.states[n] === 'ready' && n !== tried);
+    if (isTcp && !isKept && what === 'reset')
+      return sent.length === 0 ? undefined : 'a reset is answered';
     const isReset = isTcp && !isKept && (!isSyn || !anyReady);
     if (isReset) return this.#expectReset(sent, client, vip);
     if (!isKept && !anyReady)
@@ -123,9 +179,13 @@ class World {
     if (only === undefined || sent.length !== 1) return `${sent.length} frames`;
     const seen = readFrame(only.frame);
     const task = numberOfMac(seen.toMac);
-    if (isKept && task !== held.task) return `the flow went from ${held.task} to ${task}`;
-    if (!isKept && this.states[task] !== 'ready') return `${task} got a new flow`;
-    this.flows.set(key, { client, port, isTcp, isV6, task });
+    if (held !== undefined && isKept) {
+      if (task !== held.task) return `the flow went from ${held.task} to ${task}`;
+      this.#noteUp(held, what);
+    } else {
+      if (this.states[task] !== 'ready' || task === tried) return `${task} got a new flow`;
+      this.flows.set(key, { client, port, isTcp, isV6, task, ...this.#newFlow() });
+    }
     const wantFrom = task === client ? vip : address(client, isV6);
     if (seen.from !== wantFrom || seen.to !== address(task, isV6))
       return `${seen.from} to ${seen.to}`;
@@ -134,25 +194,33 @@ class World {
     return soundness(seen, port, 80);
   }
 
-  answer({ flow }: Extract<Step, { kind: 'answer' }>): string | undefined {
+  answer({ flow, sends }: Extract<Step, { kind: 'answer' }>): string | undefined {
     const flows = [...this.flows.values()].filter(({ task }) => this.states[task] !== 'gone');
     const held = flows[flow % Math.max(flows.length, 1)];
     if (held === undefined) return undefined;
+    this.#pass();
     const { client, port, isTcp, isV6, task } = held;
+    const what = held.isTaken || sends === 'reset' ? sends : 'syn';
+    const carried = what === 'bytes' || what === 'again' ? 'answer' : '';
     const vip = isV6 ? VIP6 : VIP;
     const isSelf = task === client;
-    const what = {
+    const ends = {
       from: address(task, isV6),
       to: isSelf ? vip : address(client, isV6),
       fromPort: 80,
       toPort: port,
     };
-    const packet = isTcp ? tcpPacket({ ...what, flags: ACK, payload: 'answer' }) : udpPacket(what);
+    const sequence = what === 'syn' ? 499 : held.down - (what === 'again' ? carried.length : 0);
+    const flags = what === 'syn' ? SYN | ACK : FLAGS[what];
+    const packet = isTcp
+      ? tcpPacket({ ...ends, flags, sequence, payload: carried })
+      : udpPacket(ends);
     const frame = isSelf ? toVip(task, packet, vip) : frameOf(M(task), M(client), packet, vip);
     const sent =
       task === 5
         ? this.bench.egress('port-5', frame)
         : this.bench.ingress(task === 3 ? '192.0.2.98' : '192.0.2.99', frame);
+    if (isTcp) this.#noteDown(held, what);
     const [only] = sent;
     if (only === undefined || sent.length !== 1) return `${sent.length} frames for an answer`;
     if (only.to !== `port-${client}`) return `an answer to ${only.to}`;
@@ -160,6 +228,94 @@ class World {
     if (seen.from !== vip || seen.to !== address(client, isV6))
       return `answer ${seen.from} to ${seen.to}`;
     return soundness(seen, 80, port);
+  }
+
+  wait({ ms, isTold }: Extract<Step, { kind: 'wait' }>): undefined {
+    if (this.bench.nowMs + ms > WAITED_MS_MAX) return;
+    this.bench.nowMs += ms;
+    if (!isTold) return;
+    this.bench.vtep.tick();
+    this.#pass();
+  }
+
+  do(one: Step): string | undefined {
+    switch (one.kind) {
+      case 'send':
+        return this.send(one);
+      case 'answer':
+        return this.answer(one);
+      case 'wait':
+        return this.wait(one);
+      case 'state':
+        return this.set(one);
+    }
+  }
+
+  /** Whether as many flows were found to fail, or to be silent, as did and were. */
+  counts(): string | undefined {
+    const { vipFailures, vipSilences } = this.bench.stats.totals;
+    if (vipFailures !== this.#failures) return `${vipFailures} failed, not ${this.#failures}`;
+    return vipSilences === this.#silences
+      ? undefined
+      : `${vipSilences} were silent, not ${this.#silences}`;
+  }
+
+  #newFlow() {
+    return {
+      openedMs: this.bench.nowMs,
+      isTaken: false,
+      isOver: false,
+      hasClientEnded: false,
+      hasTaskEnded: false,
+      isSettled: false,
+      askedMs: undefined,
+      up: 100,
+      down: 500,
+    };
+  }
+
+  /** What is silent is found with every batch. */
+  #pass(): void {
+    for (const flow of this.flows.values()) {
+      const { askedMs, isSettled } = flow;
+      if (isSettled || askedMs === undefined || this.bench.nowMs - askedMs < 1000) continue;
+      flow.isSettled = true;
+      this.#silences += 1;
+    }
+  }
+
+  /** Whether a SYN begins another connection now; 0, or the task that did not take this one in time. */
+  #isDue(flow: Flow): number | undefined {
+    const ageMs = this.bench.nowMs - flow.openedMs;
+    if (flow.isOver) return 0;
+    if (flow.isTaken) return ageMs < 5000 ? undefined : 0;
+    if (ageMs < 900) return undefined;
+    this.#failures += 1;
+    return flow.task;
+  }
+
+  #noteUp(flow: Flow, what: Sends): void {
+    if (what === 'bytes') flow.up += 3;
+    if (what === 'fin') flow.up += 1;
+    if (what === 'bytes' && flow.isTaken && !flow.isOver) flow.askedMs ??= this.bench.nowMs;
+    if (what === 'fin') flow.hasClientEnded = true;
+    this.#noteEnd(flow, what);
+  }
+
+  #noteDown(flow: Flow, what: Sends): void {
+    const isEarly = !flow.isOver && (!flow.isTaken || (!flow.isSettled && !flow.hasClientEnded));
+    if (what === 'reset' && isEarly) this.#failures += 1;
+    if (what === 'syn' && !flow.isOver) flow.isTaken = true;
+    if (what === 'bytes') flow.down += 6;
+    if (what === 'fin') flow.down += 1;
+    if (what === 'fin') flow.hasTaskEnded = true;
+    if (what === 'bytes' || what === 'fin') flow.isSettled = true;
+    this.#noteEnd(flow, what);
+  }
+
+  #noteEnd(flow: Flow, what: Sends): void {
+    flow.isOver ||= what === 'reset' || (flow.hasClientEnded && flow.hasTaskEnded);
+    flow.isSettled ||= flow.isOver;
   }
 
   set({ task, state }: Extract<Step, { kind: 'state' }>): undefined {
@@ -191,15 +347,10 @@ function soundness(seen: Seen, fromPort: number, toPort: number): string | undef
 
 t.test('the plane does what a map of flows would', async () => {
   fc.assert(
-    fc.property(fc.array(step, { minLength: 5, maxLength: 60 }), (steps) => {
+    fc.property(fc.array(step, { minLength: 5, maxLength: 120, size: 'max' }), (steps) => {
       const world = new World();
       for (const [i, one] of steps.entries()) {
-        const fault =
-          one.kind === 'send'
-            ? world.send(one)
-            : one.kind === 'answer'
-              ? world.answer(one)
-              : world.set(one);
+        const fault = world.do(one) ?? world.counts();
         if (fault !== undefined) throw new Error(`step ${i}: ${fault}`);
       }
     }),
