@@ -213,20 +213,22 @@ export class Balancer {
    * The backend answers, or has ended a flow in good order.
    *
    * @param waitedMs For how long the client has waited for that; absent where it was not asked anything.
+   * @param port Tells the service's ports apart, where flows come to several.
    */
-  succeeded(ticket: Ticket, nowMs: number, waitedMs?: number): void {
+  succeeded(ticket: Ticket, nowMs: number, waitedMs?: number, port = 0): void {
     const slot = this.#set.slotOf(ticket);
     if (slot === -1) return;
     if (waitedMs !== undefined && this.#judge(slot, waitedMs, nowMs)) return;
-    if (this.#outliers.succeeded(slot, nowMs - (waitedMs ?? 0))) this.#takeBack(slot, nowMs);
+    if (this.#outliers.succeeded(slot, nowMs - (waitedMs ?? 0), port)) this.#takeBack(slot, nowMs);
   }
 
   /** It lets a client wait; which says something of it only where others do not. */
-  silent(ticket: Ticket, nowMs: number): void {
+  silent(ticket: Ticket, nowMs: number, port = 0): void {
     const slot = this.#set.slotOf(ticket);
     if (slot === -1 || this.#judge(slot, SILENCE_MS, nowMs)) return;
-    if (this.#isSilenceUsual(nowMs)) return;
-    this.#outliers.silent(slot, this.#set.ready.length, nowMs);
+    if (this.#outliers.silentAsAll(slot, port)) this.#takeBack(slot, nowMs);
+    else if (!this.#isSilenceUsual(nowMs))
+      this.#outliers.silent(slot, this.#set.ready.length, nowMs, port);
   }
 
   /** It took the flow, and how long that took. */

@@ -1,5 +1,6 @@
 import { grown } from './backend-set.js';
 import { EJECTION_MS_MAX, type OutlierConfig, SILENCE_MS } from './config.js';
+import { LastAnswers } from './last-answers.js';
 
 /** Of the room for ejected backends, slow ones may have this share, but one always. */
 const SLOW_ROOM = 0.5;
@@ -19,6 +20,7 @@ export class Outliers {
   #ejections = new Int32Array(0);
   /** 0: not ejected. Past: on probation. */
   #ejectedUntilMs = new Float64Array(0);
+  #ejectedAtMs = new Float64Array(0);
   #isOnTrial = new Uint8Array(0);
   /** Flows on probation that went well. */
   #passed = new Uint8Array(0);
@@ -31,10 +33,7 @@ export class Outliers {
   #failingCount = 0;
   #ejectedCount = 0;
   #slowEjectedMs = Number.NEGATIVE_INFINITY;
-  /** Of the two backends that answered last, when the flows began; the later one first. */
-  #answeredSlot = -1;
-  #answeredMs = Number.NEGATIVE_INFINITY;
-  #otherAnsweredMs = Number.NEGATIVE_INFINITY;
+  readonly #answers = new LastAnswers();
   /** Since the start. */
   ejectionsTotal = 0;
 
@@ -47,6 +46,7 @@ export class Outliers {
     this.#failures = grown(this.#failures, capacity);
     this.#ejections = grown(this.#ejections, capacity);
     this.#ejectedUntilMs = grown(this.#ejectedUntilMs, capacity);
+    this.#ejectedAtMs = grown(this.#ejectedAtMs, capacity);
     this.#isOnTrial = grown(this.#isOnTrial, capacity);
     this.#passed = grown(this.#passed, capacity);
     this.#slowMs = grown(this.#slowMs, capacity);
@@ -99,16 +99,17 @@ export class Outliers {
   /**
    * It answered.
    *
-   * @param beganMs When the client asked.
+   * @param askedMs When the client asked.
+   * @param port Of the service.
    * @returns Whether that ends its probation.
    */
-  succeeded(slot: number, beganMs: number): boolean {
-    if (slot !== this.#answeredSlot) {
-      this.#otherAnsweredMs = this.#answeredMs;
-      this.#answeredSlot = slot;
-    }
-    this.#answeredMs = beganMs;
+  succeeded(slot: number, askedMs: number, port: number): boolean {
+    this.#answers.note(port, slot, askedMs);
     this.#failures[slot] = 0;
+    return this.#pass(slot);
+  }
+
+  #pass(slot: number): boolean {
     // Flows from before its ejection say nothing of how it is now.
     if (this.#ejectedUntilMs[slot] === 0 || this.#isOnTrial[slot] === 0) return false;
     this.#isOnTrial[slot] = 0;
@@ -122,9 +123,20 @@ export class Outliers {
    * It lets a client wait for its first byte. A failure where another has answered one who asked no sooner; where none
    * has, that is how the service is.
    */
-  silent(slot: number, readyCount: number, nowMs: number): void {
-    const othersMs = slot === this.#answeredSlot ? this.#otherAnsweredMs : this.#answeredMs;
-    if (nowMs - othersMs <= SILENCE_MS) this.failed(slot, readyCount, nowMs);
+  silent(slot: number, readyCount: number, nowMs: number, port: number): void {
+    if (nowMs - this.#answers.ofOthersMs(port, slot) <= SILENCE_MS)
+      this.failed(slot, readyCount, nowMs);
+  }
+
+  /**
+   * It is on probation and silent, as all are: nobody else has answered since it was ejected, so that it does well by
+   * taking flows.
+   *
+   * @returns Whether that ends its probation.
+   */
+  silentAsAll(slot: number, port: number): boolean {
+    if (this.#answers.ofOthersMs(port, slot) >= (this.#ejectedAtMs[slot] as number)) return false;
+    return this.#pass(slot);
   }
 
   /** A flow ended that says nothing about the backend. */
@@ -189,6 +201,7 @@ export class Outliers {
     this.#passed[slot] = 0;
     this.#slowMs[slot] = 0;
     this.#failures[slot] = 0;
+    this.#ejectedAtMs[slot] = nowMs;
     const relievedMs = this.#relievedMs[slot] as number;
     this.#relievedMs[slot] = 0;
     if (relievedMs > nowMs) {

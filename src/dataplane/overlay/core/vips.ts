@@ -201,7 +201,7 @@ export class VipPlane {
       this.#host.flowSilent();
       const balancer = this.#balancerOf(flow);
       const before = balancer?.ejectionsTotal;
-      balancer?.silent(flows.ticket[flow] as number, nowMs);
+      balancer?.silent(flows.ticket[flow] as number, nowMs, this.#portOf(flow));
       if (balancer?.ejectionsTotal !== before) this.#host.ejected();
     }
   }
@@ -521,6 +521,12 @@ export class VipPlane {
     return this.#services[this.#flows.service[flow] as number]?.balancer;
   }
 
+  /** The service's port and protocol. */
+  #portOf(flow: number): number {
+    const protocol = this.#flows.word(flow, PLACE) & 0xff;
+    return (protocol << 16) | (this.#flows.word(flow, PORTS) & 0xffff);
+  }
+
   /** The backend has one flow less. */
   #release(flow: number): void {
     this.#balancerOf(flow)?.ended(this.#flows.ticket[flow] as number);
@@ -542,7 +548,8 @@ export class VipPlane {
     const balancer = this.#balancerOf(flow);
     const before = balancer?.ejectionsTotal;
     const waitedMs = Number.isNaN(askedMs) ? undefined : this.#nowMs - askedMs;
-    balancer?.succeeded(flows.ticket[flow] as number, this.#nowMs, waitedMs);
+    const ticket = flows.ticket[flow] as number;
+    balancer?.succeeded(ticket, this.#nowMs, waitedMs, this.#portOf(flow));
     if (balancer?.ejectionsTotal !== before) this.#host.ejected();
   }
 
@@ -551,7 +558,9 @@ export class VipPlane {
     const flows = this.#flows;
     flows.lastMs[flow] = this.#nowMs;
     if (this.#protocol !== PROTOCOL_TCP) {
-      if (!isUp) this.#balancerOf(flow)?.succeeded(flows.ticket[flow] as number, this.#nowMs);
+      if (isUp) return;
+      const ticket = flows.ticket[flow] as number;
+      this.#balancerOf(flow)?.succeeded(ticket, this.#nowMs, undefined, this.#portOf(flow));
       return;
     }
     const header = decodeTcpHeader(view, this.#transport, this.#end);

@@ -296,6 +296,43 @@ t.test('silence is a failure where others answer, and only there', async (t) => 
   t.strictSame(rounds(['task0'], 10).length, 2, 'no more than the ceiling');
 });
 
+t.test('where nobody answers, who has refused comes back by taking flows', async (t) => {
+  const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5, slowFactor: 5 };
+  for (const [name, othersAnswer, isBack] of [
+    ['a sink of logs, connections without an end', false, true],
+    ['a service that answers', true, false],
+  ] as const) {
+    const balancer = balancerOf({ outlier }, entries(3));
+    for (let i = 0; i < 80; i++) {
+      const nowMs = i * 100;
+      const ticket = balancer.choose(client(1), 0, nowMs);
+      const isSick = balancer.keyOf(ticket) === 'task1';
+      if (isSick && nowMs < 900) balancer.failed(ticket, nowMs);
+      else if (othersAnswer && !isSick) balancer.succeeded(ticket, nowMs, 5);
+      else balancer.silent(ticket, nowMs);
+      if (nowMs === 900) t.ok(balancer.isEjected('task1'), name);
+    }
+    t.equal(balancer.isEjected('task1'), !isBack, name);
+  }
+});
+
+t.test('silence at one port is compared with answers at it alone', async (t) => {
+  const outlier = { failures: 3, ejectionMs: 1000, ceiling: 0.5, slowFactor: 0 };
+  const ejectedBy = (silentPort: number, answeredPorts: readonly number[]) => {
+    const balancer = balancerOf({ outlier }, entries(2));
+    for (let i = 0; i < 40; i++) {
+      const ticket = balancer.choose(client(1), 0, i);
+      if (balancer.keyOf(ticket) === 'task1') balancer.silent(ticket, i, silentPort);
+      else for (const port of answeredPorts) balancer.succeeded(ticket, i, 5, port);
+    }
+    return balancer.ejectionsTotal;
+  };
+  t.equal(ejectedBy(514, [80]), 0, 'a sink of logs beside an API');
+  t.equal(ejectedBy(80, [514, 80]), 1);
+  t.equal(ejectedBy(1, [1, ...times(15, (i) => 100 + i)]), 1, 'sixteen ports are remembered');
+  t.equal(ejectedBy(1, [1, ...times(40, (i) => 100 + i)]), 0, 'of more, some are not');
+});
+
 t.test('while one flow is on probation no other goes there', async (t) => {
   const outlier = { failures: 1, ejectionMs: 1000, ceiling: 0.5, slowFactor: 5 };
   const balancer = balancerOf({ outlier }, entries(2));
