@@ -43,9 +43,22 @@ export class AddressPlan {
       .map((one) => this.#give(network, one));
   }
 
-  /** One IPv4 address, as `10.0.1.5/24`. @throws SwarmError `SWARM_EXHAUSTED`. */
-  virtual(network: NetworkObject): string {
-    return this.#give(network, this.#free(network, 4));
+  /**
+   * Addresses of a service: one of each family that the network has, IPv4 first, as `10.0.1.5/24`. On an ingress network
+   * IPv4 alone, since services are reached by ports there.
+   *
+   * @param held Those that it has already, which it keeps.
+   * @throws SwarmError `SWARM_EXHAUSTED`.
+   */
+  virtual(network: NetworkObject, held: readonly string[] = []): readonly string[] {
+    const families = new Set(network.subnets.map((subnet) => factsOf(subnet).cidr.family));
+    return ([4, 6] as const)
+      .filter((family) => families.has(family) && (family === 4 || network.spec.ingress !== true))
+      .map(
+        (family) =>
+          held.find((address) => address.includes(':') === (family === 6)) ??
+          this.#give(network, this.#free(network, family)),
+      );
   }
 
   /** MACs made from IPv4 differ by themselves inside subnets of up to /0; hashes may not. */

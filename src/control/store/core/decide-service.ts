@@ -96,7 +96,7 @@ interface Endpoint {
 }
 
 /**
- * Ports with their numbers, and an address on every network of the service; what it has it keeps.
+ * Ports with their numbers, and addresses on every network of the service; what it has it keeps.
  * @throws SwarmError `SWARM_PRECONDITION`, `SWARM_EXHAUSTED`.
  */
 function endpointOf(
@@ -107,12 +107,12 @@ function endpointOf(
 ): Endpoint {
   const endpoint = spec.endpoint ?? { mode: 'vip' };
   const plan = new AddressPlan(state);
-  const held = new Map(before?.endpoint.virtualIps.map((vip) => [vip.networkId, vip]));
-  const virtualIps = placesFor(state, spec, ports).map((network): VirtualIp => {
+  const held = before?.endpoint.virtualIps ?? [];
+  const virtualIps = placesFor(state, spec, ports).flatMap((network): readonly VirtualIp[] => {
     const { id: networkId } = network;
-    if (endpoint.mode === 'dnsrr') return { networkId };
-    const address = held.get(networkId)?.address ?? plan.virtual(network);
-    return { networkId, address };
+    if (endpoint.mode === 'dnsrr') return [{ networkId }];
+    const own = held.flatMap((vip) => (vip.networkId === networkId ? (vip.address ?? []) : []));
+    return plan.virtual(network, own).map((address) => ({ networkId, address }));
   });
   return { endpoint: { spec: endpoint, ports, virtualIps }, changes: plan.changes() };
 }

@@ -603,8 +603,17 @@ export class VipPlane {
     const isEarly =
       state === TCP_OPENING ||
       (state === TCP_OPEN && flows.isUnsettled(flow) && flows.fins[flow] === 0);
-    if (!isUp && isEarly) this.#failed(flow);
+    if (!isUp && isEarly) {
+      if (state === TCP_OPENING && this.#mayListenByIpv4Alone(flow)) this.#host.flowFailed();
+      else this.#failed(flow);
+    }
     this.#close(flow, TCP_CLOSED);
+  }
+
+  /** Such a program refuses IPv6, and clients come by IPv4 next: what becomes of that says how the task is. */
+  #mayListenByIpv4Alone(flow: number): boolean {
+    const service = this.#services[this.#flows.service[flow] as number];
+    return !this.#is4 && (service?.addresses.length ?? 0) > 1;
   }
 
   #onFin(flow: number, isUp: boolean): void {

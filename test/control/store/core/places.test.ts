@@ -146,6 +146,31 @@ t.test('a full ingress network takes as many nodes as it can', async (t) => {
   t.equal(bench.state.size('attachment'), 5);
 });
 
+t.test('on a network of both families a service has an address of each', async (t) => {
+  const bench = begun();
+  bench.network(6, { ipv6: true, ipam: [{ subnet: 'fd66::/64' }, { subnet: '10.66.0.0/24' }] });
+  bench.do(create(1, 'web', { ...on(6), endpoint: { mode: 'vip', ports: [port(80)] } }));
+  const both = [
+    { networkId: networkId('i'), address: '10.0.0.4/24' },
+    { networkId: networkId(6), address: '10.66.0.2/24' },
+    { networkId: networkId(6), address: 'fd66::2/64' },
+  ];
+  t.strictSame(service(bench, 1).endpoint.virtualIps, both);
+  for (const address of ['10.66.0.2', 'fd66::2'])
+    t.equal(bench.state.addressesOn(networkId(6)).get(address), serviceId(1));
+  bench.do({
+    kind: 'service_update',
+    id: serviceId(1),
+    version: service(bench, 1).version,
+    spec: serviceSpec('web', { ...on(6, 1), endpoint: { mode: 'vip', ports: [port(80)] } }),
+    authFrom: 'spec',
+  });
+  t.strictSame(service(bench, 1).endpoint.virtualIps, [
+    ...both,
+    { networkId: networkId(1), address: '10.0.1.2/24' },
+  ]);
+});
+
 t.test('a service has one address on each of its networks, and keeps it', async (t) => {
   const bench = begun();
   bench.network(2);

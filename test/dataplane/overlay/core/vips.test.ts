@@ -342,6 +342,41 @@ t.test('a SYN that is not answered is tried elsewhere', async (t) => {
   t.equal(bench.stats.totals.vipFlows, 2);
 });
 
+t.test(
+  'who refuses by IPv4 is passed over, who does by IPv6 may listen by IPv4 alone',
+  async (t) => {
+    const V6 = {
+      '10.0.1.3': 'fd00:1::3',
+      '10.0.1.4': 'fd00:1::4',
+      '10.0.1.5': 'fd00:1::5',
+    } as const;
+    const bench = new VipBench();
+    let fromPort = 4000;
+    /** @returns Who was asked; those of `refusing` refuse. */
+    const ask = (isV6: boolean, refusing: readonly string[]): string => {
+      fromPort += 1;
+      const [from, to] = isV6 ? ['fd00:1::1', VIP6] : ['10.0.1.1', VIP];
+      const packet = tcpPacket({ from, to, fromPort, toPort: 80, flags: SYN });
+      const first = one(bench.egress('port-1', toVip(1, packet, to)));
+      const task = readTask(first) as keyof typeof V6;
+      const answer = tcpPacket({
+        ...{ from: isV6 ? V6[task] : task, to: from, fromPort: 80, toPort: fromPort },
+        flags: refusing.includes(task) ? RST | ACK : SYN | ACK,
+      });
+      const frame = frameOf(first.toMac, M(1), answer, to);
+      if (first.to === 'port-5') bench.egress('port-5', frame);
+      else bench.ingress(first.to ?? '', frame);
+      return task;
+    };
+    const all = Object.keys(V6);
+    for (let count = 0; count < 30; count++) ask(true, all);
+    t.equal(new Set([1, 2, 3].map(() => ask(false, []))).size, 3, 'all three are asked by IPv4');
+    for (let count = 0; count < 15; count++) ask(false, ['10.0.1.3']);
+    for (let count = 0; count < 6; count++)
+      t.not(ask(count % 2 === 0, []), '10.0.1.3', 'it is passed over, by both');
+  },
+);
+
 t.test('an ended connection’s port begins a new one', async (t) => {
   const bench = new VipBench(only(3));
   const down = (flags: number) =>
