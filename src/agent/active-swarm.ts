@@ -324,9 +324,12 @@ export class ActiveSwarm {
 
   /** Whether what is on these networks, and on no other, gets outside. */
   reachesOutside(networkIds: readonly string[]): boolean {
-    if (this.#options.config.outside === 'none') return false;
+    return this.#options.config.outside !== 'none' && !this.#areInternal(networkIds);
+  }
+
+  #areInternal(networkIds: readonly string[]): boolean {
     const networks = this.#assignments.networks.filter(({ id }) => networkIds.includes(id));
-    return networks.length === 0 || networks.some(({ spec }) => !spec.internal);
+    return networks.length > 0 && networks.every(({ spec }) => spec.internal);
   }
 
   #logs(...[id, query, signal]: Parameters<NodeTasks['logs']>): ReturnType<NodeTasks['logs']> {
@@ -525,6 +528,7 @@ export class ActiveSwarm {
       // The host's own place among the tasks is no reason to answer its programs.
       raised.filter((a) => a.assigned?.purpose !== 'ingress'),
       (networkId) => this.#namesOf(networkId, endpoints),
+      (networkIds) => !this.#areInternal(networkIds),
     );
     this.checks.follow();
     this.ingress.update({

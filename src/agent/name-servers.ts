@@ -30,6 +30,7 @@ function countersOf(stats: NameServerStats): Readonly<Record<string, number>> {
   return { ...rest, ...drops };
 }
 
+/** Those that the host itself asks, as they are now. */
 function hostUpstreams(): readonly string[] {
   try {
     return parseUpstreams(readFileSync('/etc/resolv.conf', 'utf8'));
@@ -69,11 +70,15 @@ export class NameServers {
    * Follows the attachments and the names of their networks.
    *
    * @param namesOf The names of one network, by its id.
+   * @param reachesOutside Whether what is on these networks may ask upstreams, through which it would say what it
+   *   likes to whom it likes.
    */
   update(
     attachments: readonly Attachment[],
     namesOf: (networkId: string) => NameTable[number],
+    reachesOutside: (networkIds: readonly string[]) => boolean,
   ): void {
+    const ofHost = hostUpstreams();
     const byNamespace = new Map<string, Attachment[]>();
     for (const attachment of attachments) {
       const id = attachment.saved.netnsId;
@@ -87,9 +92,15 @@ export class NameServers {
     }
     for (const [id, own] of byNamespace) {
       const table = own.map((a) => namesOf(a.saved.networkId));
+      const upstreams = reachesOutside(own.map((a) => a.saved.networkId)) ? ofHost : [];
       const served = this.#served.get(id);
-      if (served === undefined) this.#served.set(id, this.#serve(id, own[0]?.netns, table));
-      else void served.then((server) => server?.setTable(table));
+      if (served === undefined)
+        this.#served.set(id, this.#serve(id, own[0]?.netns, table, upstreams));
+      else
+        void served.then((server) => {
+          server?.setTable(table);
+          server?.setUpstreams(upstreams);
+        });
     }
   }
 
@@ -130,6 +141,7 @@ export class NameServers {
     id: string,
     netns: string | undefined,
     table: NameTable,
+    upstreams: readonly string[],
   ): Promise<NameServer | undefined> {
     try {
       const udpFd = openUdpInNetns(netns, NAME_SERVER_ADDRESS, DNS_PORT);
@@ -139,7 +151,7 @@ export class NameServers {
         udpFd,
         tcpFd,
         table,
-        upstreams: hostUpstreams(),
+        upstreams,
         seed,
         log: this.#log,
       });

@@ -40,6 +40,9 @@ export const ADDRESSES_MAX = 1024;
 /** `_http._tcp.web`: a port of the service by its name or number, RFC 2782. */
 const SERVICE_PREFIX = /^_([^.]+)\._(tcp|udp|sctp)\.(.+)$/;
 
+/** `web.9`, `web.9.mesh`: a place of a service. */
+const PLACE = /^(.+?)\.\d+(?:\.(.+))?$/;
+
 /** How `tasks.NAME` is written; it names the tasks themselves and never a service's VIP. */
 const TASKS_PREFIX = 'tasks.';
 
@@ -93,6 +96,12 @@ export class NameIndex {
     const addresses = this.#names.get(key) ?? this.#names.get(bare);
     if (addresses === undefined) return undefined;
     return { v4: [...addresses.v4], v6: [...addresses.v6] };
+  }
+
+  /** Whether the name is a place of one of our services, which nobody has now if `lookup` does not know it. */
+  isPlace(name: string): boolean {
+    const [, service = '', network] = PLACE.exec(canonicalName(name)) ?? [];
+    return this.#places.has(network === undefined ? service : `${service}.${network}`);
   }
 
   /**

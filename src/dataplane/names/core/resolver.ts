@@ -90,6 +90,8 @@ export class Resolver {
     const records = this.#recordsOf(query);
     // NOERROR without records: the name exists, and has nothing of this type (RFC 2308 §2.2).
     if (records !== undefined) return reply(query, transport, 'NOERROR', records);
+    // No name of the world ends in a number, and who waits for a task in this place shall not wait for upstreams.
+    if (this.#index.isPlace(query.name)) return reply(query, transport, 'NXDOMAIN', []);
     if (this.#hasUpstreams) {
       const failure = reply(query, transport, 'SERVFAIL', []).message;
       return { kind: 'forward', failure };
