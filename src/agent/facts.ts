@@ -85,10 +85,17 @@ export function readFacts(config: AgentConfig): StaticFacts {
   };
 }
 
-/** The addresses of this host (of the agent's network namespace). */
-export function hostAddresses(): readonly HostAddress[] {
-  // The bridge of tasks is no way to this host.
-  const own = Object.entries(networkInterfaces()).filter(([name]) => name !== OUTSIDE_BRIDGE);
+/** This node's place on the ingress network, in the host's namespace. */
+export const INGRESS_IFNAME = 'shoal-ingress';
+
+/**
+ * The addresses of this host (of the agent's network namespace), without those of the agent's own interfaces: by them nobody
+ * gets here. One of them may still be there when an agent begins whose forerunner was killed.
+ */
+export function hostAddresses(interfaces = networkInterfaces()): readonly HostAddress[] {
+  const own = Object.entries(interfaces).filter(
+    ([name]) => name !== OUTSIDE_BRIDGE && name !== INGRESS_IFNAME,
+  );
   return own.flatMap(([interfaceName, addresses]) =>
     (addresses ?? []).map(({ address, family, internal }) => ({
       interfaceName,

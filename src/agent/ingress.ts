@@ -13,12 +13,12 @@ import { type EndpointRecord, ingressSubnets } from '../dataplane/overlay/index.
 import type { PublishedTask } from '../runtime/index.js';
 import type { Attachment, Attachments } from './attachments.js';
 import type { AgentConfig } from './config.js';
+import { INGRESS_IFNAME } from './facts.js';
 import { openIngressDriver } from './ingress-driver.js';
 import type { Log } from './log.js';
 
 /** Under which the manager gives a node its own place on the ingress network. */
 const INGRESS_KEY = 'ingress';
-const INGRESS_IFNAME = 'shoal-ingress';
 /** After the interface could not be made. */
 const RAISE_AGAIN_MS = 2000;
 
