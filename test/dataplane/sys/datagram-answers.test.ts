@@ -9,6 +9,7 @@ const skip = cannotMakeNamespaces || (hasNft ? false : 'needs nft');
 
 /** Of the other end of the link, which stands for the VTEP and for clients behind it. */
 const MAC = '02:42:ff:ff:ff:01';
+const TASK_MAC = '02:42:ff:ff:ff:05';
 
 /** Bound to all addresses: answers with who has asked. */
 const ANSWERS = `const s = require('dgram').createSocket('udp6');
@@ -30,6 +31,7 @@ t.test(
     task.ip('link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'vtep', 'netns', outside.name);
     task.ip('link', 'add', 'out0', 'type', 'veth', 'peer', 'name', 'world', 'netns', outside.name);
     outside.ip('link', 'set', 'vtep', 'address', MAC);
+    task.ip('link', 'set', 'eth0', 'address', TASK_MAC);
     for (const [netns, link] of [
       ...(['lo', 'eth0', 'out0'] as const).map((link) => [task, link] as const),
       ...(['lo', 'vtep', 'world'] as const).map((link) => [outside, link] as const),
@@ -49,6 +51,9 @@ t.test(
       ['vtep', 'fd00:11::/64'],
     ] as const)
       outside.ip('route', 'add', subnet, 'dev', link);
+    // As a VTEP knows them. Asked for, one of IPv6 would answer only once the link's own address is no longer tentative.
+    for (const address of ['10.11.0.5', 'fd00:11::5'])
+      outside.ip('neigh', 'add', address, 'lladdr', TASK_MAC, 'dev', 'vtep', 'nud', 'permanent');
     // An answer by the other link would reach the client too: it is to be seen.
     execFileSync('ip', [
       'netns',
