@@ -238,7 +238,9 @@ t.test('all managers have moved: gossip knows where to', async (t) => {
     t.notOk(session.connected);
     extra.push(moved.remote);
     await until('it is connected again', () => session.connected);
-    t.strictSame(session.assignments()?.cluster.managers, [moved.remote]);
+    const told = () => session.assignments()?.cluster.managers ?? [];
+    await until('it is told anew', () => told()[0]?.port === moved.remote.port);
+    t.strictSame(told(), [moved.remote]);
     await session.close();
     const again = await cluster.agent(a, { managers: [{ address: HOST, port: 1 }] });
     await until('it remembers', () => again.connected);
