@@ -12,6 +12,8 @@ const RATE = 60;
 /** Two seconds, and one for a machine with other things to do. */
 const LAST_GIVEN_MS_MAX = 3_000;
 const SLOW_MS = 900;
+/** After this a request is given up; longer than silence, shorter than a task is passed over. */
+const GIVEN_UP_MS = 1_500;
 
 /** Answers with its slot, a connection each. */
 const SERVER = `
@@ -30,14 +32,14 @@ def ask():
     began = time.monotonic()
     who = '?'
     try:
-        with socket.create_connection((sys.argv[1], 80), timeout=3) as s:
+        with socket.create_connection((sys.argv[1], 80), timeout=float(sys.argv[3]) / 1000) as s:
             s.sendall(b'who')
             who = s.recv(100).decode() or '?'
     except OSError:
         pass
     print(f'{began * 1000:.0f} {(time.monotonic() - began) * 1000:.0f} {who}', flush=True)
 next = time.monotonic()
-while not os.path.exists(sys.argv[3]):
+while not os.path.exists(sys.argv[4]):
     threading.Thread(target=ask).start()
     next += 1 / float(sys.argv[2])
     time.sleep(max(0, next - time.monotonic()))
@@ -77,8 +79,9 @@ t.test(
       ...['--network', 'mesh', '--env', 'SLOT={{.Task.Slot}}'],
       ...['--label', 'shoal.outlier.ejection=3s', 'host', 'python3', serverPath],
     );
-    const what = ['run', '--network', 'mesh', '--', 'python3', loadPath, 'web', String(RATE)];
-    const argv = lab.lab.commandIn('node1', [...shoalArgv, ...what, stopPath]);
+    const what = ['run', '--network', 'mesh', '--', 'python3', loadPath, 'web'];
+    const how = [String(RATE), String(GIVEN_UP_MS), stopPath];
+    const argv = lab.lab.commandIn('node1', [...shoalArgv, ...what, ...how]);
     await until('all tasks run', 30_000, async () =>
       (await docker('service', 'ls', '--format', '{{.Replicas}}')).includes(`${REPLICAS}/`),
     );
@@ -109,10 +112,12 @@ t.test(
     });
     await until('it is passed over', 10_000, async () => (await ejections()) > 0);
     const seenMs = nowMs();
-    await until('later requests are answered', 10_000, () => asked(seenMs).length >= RATE);
+    await until('all are known that it got', 10_000, () => nowMs() > seenMs + GIVEN_UP_MS + 300);
     const lost = asked(fellMs).filter(({ who, tookMs }) => who === '?' || tookMs >= SLOW_MS);
-    const lastMs = Math.max(0, ...lost.map(({ beganMs }) => beganMs - fellMs));
-    t.ok(lastMs < LAST_GIVEN_MS_MAX, `it got its last request ${lastMs} ms after it had stopped`);
+    const lastMs = Math.max(...lost.map(({ beganMs }) => beganMs - fellMs));
+    const text = `it got ${lost.length} requests, the last one ${lastMs} ms after it had stopped`;
+    t.ok(lost.length >= 5 && lastMs < LAST_GIVEN_MS_MAX, text);
+    t.comment(text);
 
     const wellMs = nowMs();
     process.kill(Number(pid), 'SIGCONT');
