@@ -137,6 +137,28 @@ export function createMetrics(node: SwarmNode): Metrics {
   });
   addIngressMetrics(metrics, () => active()?.ingress);
   metrics.add({
+    name: 'shoal_vip_ejections_total',
+    help: 'How often tasks were passed over behind the VIP of a service because they kept failing, by network.',
+    kind: 'counter',
+    labelNames: ['service', 'network'],
+    read: () =>
+      vipOutliers(active()).map(({ service, network, ejections }) => ({
+        labels: { service, network },
+        value: ejections,
+      })),
+  });
+  metrics.add({
+    name: 'shoal_vip_passed_over',
+    help: 'Tasks that are passed over behind the VIP of a service now, where any ever were.',
+    kind: 'gauge',
+    labelNames: ['service', 'network'],
+    read: () =>
+      vipOutliers(active()).map(({ service, network, passedOver }) => ({
+        labels: { service, network },
+        value: passedOver.length,
+      })),
+  });
+  metrics.add({
     name: 'shoal_name_servers',
     help: 'Resolvers that are open: one for each attached namespace.',
     kind: 'gauge',
@@ -192,6 +214,16 @@ export function createMetrics(node: SwarmNode): Metrics {
   return metrics;
 }
 
+/** With names in place of numbers. */
+function vipOutliers(swarm: SwarmNode['active']) {
+  return (swarm?.dataplane.vipOutliers() ?? []).map(({ vni, serviceId, ...outliers }) => {
+    const { services = [], networks = [] } = swarm?.assignments ?? {};
+    const service = services.find(({ id }) => id === serviceId)?.name ?? serviceId;
+    const network = networks.find((held) => held.vni === vni)?.spec.name ?? String(vni);
+    return { service, network, ...outliers };
+  });
+}
+
 /** All that one node knows of its data path, for `shoal status` and for comparing nodes. */
 export function describeNode(node: SwarmNode): Record<string, unknown> {
   const swarm = node.active;
@@ -220,6 +252,7 @@ export function describeNode(node: SwarmNode): Record<string, unknown> {
     tasks: Object.fromEntries(swarm.tasks?.stats().tasks ?? []),
     names: swarm.nameStats(),
     ingress: { ...swarm.ingress.stats(), problems: swarm.ingress.problems() },
+    vipOutliers: vipOutliers(swarm),
     gossip: swarm.gossip.stats(),
   };
 }

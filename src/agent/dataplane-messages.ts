@@ -1,5 +1,5 @@
 import type { PacketIoConfig, PacketIoKind } from '../dataplane/io/index.js';
-import type { TablesUpdate } from '../dataplane/overlay/index.js';
+import type { TablesUpdate, VipOutliers } from '../dataplane/overlay/index.js';
 import type { SealsSet } from './seals.js';
 
 /** What the packet thread is started with (`workerData`). */
@@ -39,6 +39,8 @@ export type DataplaneReport =
       readonly canSeal: boolean;
     }
   | { readonly kind: 'passed'; readonly number: number }
+  /** All services with any, when something of them has changed. */
+  | { readonly kind: 'outliers'; readonly outliers: readonly VipOutliers[] }
   | { readonly kind: 'port-taken'; readonly port: number }
   | { readonly kind: 'failed'; readonly message: string }
   | { readonly kind: 'stopped' };

@@ -65,8 +65,13 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
         return false;
     }
   };
-  const poll = (): boolean => {
+  const tick = () => {
     vtep.tick();
+    const outliers = vtep.changedOutliers();
+    if (outliers !== undefined) report({ kind: 'outliers', outliers });
+  };
+  const poll = (): boolean => {
+    tick();
     for (
       let held = receiveMessageOnPort(port);
       held !== undefined;
@@ -89,14 +94,14 @@ function run(port: MessagePort, data: DataplaneWorkerData): void {
   }
 
   io.start(vtep);
-  const tick = setInterval(() => {
-    vtep.tick();
+  const ticking = setInterval(() => {
+    tick();
     const stats = io.stats();
     for (const [i, name] of STATS_FIELDS.entries()) ioCounters[i] = stats[name];
   }, TICK_INTERVAL_MS);
   port.on('message', (command: DataplaneCommand) => {
     if (obey(command)) return;
-    clearInterval(tick);
+    clearInterval(ticking);
     void io.stop().then(() => port.close());
   });
 }

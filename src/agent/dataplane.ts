@@ -18,6 +18,7 @@ import {
   type PublishedTables,
   readOverlayStats,
   type Tables,
+  type VipOutliers,
 } from '../dataplane/overlay/index.js';
 import type {
   DataplaneCommand,
@@ -67,6 +68,7 @@ export class Dataplane {
   readonly #counters: Float64Array;
   readonly #ioCounters: Float64Array;
   #published: PublishedTables = NOTHING_PUBLISHED;
+  #outliers: readonly VipOutliers[] = [];
   /** Those who wait for the packet thread to have got so far, in order. */
   readonly #barriers: { readonly number: number; readonly passed: Promise<void>; pass(): void }[] =
     [];
@@ -93,6 +95,7 @@ export class Dataplane {
     worker.on('error', onFailure);
     worker.on('message', (report: DataplaneReport) => {
       if (report.kind === 'passed') this.#passed(report.number);
+      if (report.kind === 'outliers') this.#outliers = report.outliers;
     });
     worker.on('exit', () => {
       this.#passed(Number.POSITIVE_INFINITY);
@@ -195,6 +198,11 @@ export class Dataplane {
 
   overlayStats(): OverlayStats {
     return readOverlayStats(this.#counters);
+  }
+
+  /** Services behind VIPs whose tasks this node passes over, or has passed over, for how their flows went. */
+  vipOutliers(): readonly VipOutliers[] {
+    return this.#outliers;
   }
 
   ioStats(): PacketIoStats {

@@ -112,6 +112,13 @@ t.test(
     });
     await until('it is passed over', 10_000, async () => (await ejections()) > 0);
     const seenMs = nowMs();
+    t.match(
+      await until('it is named', 5_000, async () => {
+        const { vipOutliers } = await lab.status('node1');
+        return vipOutliers.length > 0 && vipOutliers;
+      }),
+      [{ service: 'web', network: 'mesh', ejections: 1, passedOver: [ids[0]] }],
+    );
     await until('all are known that it got', 10_000, () => nowMs() > seenMs + GIVEN_UP_MS + 300);
     const lost = asked(fellMs).filter(({ who, tookMs }) => who === '?' || tookMs >= SLOW_MS);
     const lastMs = Math.max(...lost.map(({ beganMs }) => beganMs - fellMs));
@@ -126,6 +133,10 @@ t.test(
     });
     writeFileSync(stopPath, '');
     await load.finished;
-    t.pass('it is back');
+    const named = await until('it is not passed over any more', 20_000, async () => {
+      const { vipOutliers } = await lab.status('node1');
+      return vipOutliers[0]?.passedOver.length === 0 && vipOutliers;
+    });
+    t.equal(named.length, 1, 'the service stays named');
   },
 );

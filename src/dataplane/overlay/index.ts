@@ -44,6 +44,7 @@ export {
   type VtepPlace,
 } from './core/tables.js';
 export { VIP_MAC_TEXT } from './core/vip-mac.js';
+export type { VipOutliers } from './core/vips.js';
 export {
   DEFAULT_SEGMENT_LIMITS,
   Vtep,

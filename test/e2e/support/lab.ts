@@ -65,6 +65,12 @@ export interface Status {
     readonly replies: Readonly<Record<string, number>>;
     readonly totals: Readonly<Record<string, number>>;
   };
+  readonly vipOutliers: readonly {
+    readonly service: string;
+    readonly network: string;
+    readonly ejections: number;
+    readonly passedOver: readonly string[];
+  }[];
   readonly gossip: {
     readonly drops: Readonly<Record<string, number>>;
     readonly members: Readonly<Record<string, number>>;

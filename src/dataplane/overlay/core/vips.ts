@@ -100,6 +100,16 @@ export interface VipHost {
   segmentAt(slot: number): SegmentState | undefined;
 }
 
+/** Of a service behind a VIP some of whose tasks were passed over at some time, for how their flows went. */
+export interface VipOutliers {
+  readonly vni: number;
+  readonly serviceId: string;
+  /** How often, since the service is known here. */
+  readonly ejections: number;
+  /** Task ids of those that are passed over, or on probation, now. */
+  readonly passedOver: readonly string[];
+}
+
 interface Backend {
   readonly words4: Int32Array | undefined;
   readonly words6: Int32Array | undefined;
@@ -146,6 +156,9 @@ export class VipPlane {
   readonly #vips: WordTable;
   readonly #services: (Service | undefined)[] = [];
   readonly #tried: Ticket[] = [];
+  /** Indexes of services with ejections. */
+  readonly #withOutliers = new Set<number>();
+  #outliersTold = '[]';
   #hairpins = 0;
   #nowMs = 0;
 
@@ -202,8 +215,29 @@ export class VipPlane {
       const balancer = this.#balancerOf(flow);
       const before = balancer?.ejectionsTotal;
       balancer?.silent(flows.ticket[flow] as number, nowMs, this.#portOf(flow));
-      if (balancer?.ejectionsTotal !== before) this.#host.ejected();
+      if (balancer?.ejectionsTotal !== before) this.#noteEjection(flow);
     }
+  }
+
+  #noteEjection(flow: number): void {
+    this.#host.ejected();
+    this.#withOutliers.add(this.#flows.service[flow] as number);
+  }
+
+  /** All services with ejections, if anything of them has changed since this was asked; a few times a second. */
+  changedOutliers(): readonly VipOutliers[] | undefined {
+    if (this.#withOutliers.size === 0 && this.#outliersTold === '[]') return undefined;
+    const outliers = [...this.#withOutliers].flatMap((index): VipOutliers[] => {
+      const service = this.#services[index];
+      if (service === undefined) return [];
+      const { vni, id, balancer, backends } = service;
+      const passedOver = [...backends.keys()].filter((key) => balancer.isEjected(key));
+      return [{ vni, serviceId: id, ejections: balancer.ejectionsTotal, passedOver }];
+    });
+    const text = JSON.stringify(outliers);
+    if (text === this.#outliersTold) return undefined;
+    this.#outliersTold = text;
+    return outliers;
   }
 
   has(vni: number, serviceId: string): boolean {
@@ -256,6 +290,7 @@ export class VipPlane {
     for (const words of this.#services[index]?.addresses ?? [])
       this.#vips.delete(slot, ...wordsOf(words));
     this.#services[index] = undefined;
+    this.#withOutliers.delete(index);
     this.#forgetAll((flow) => this.#flows.service[flow] === index);
   }
 
@@ -537,7 +572,7 @@ export class VipPlane {
     const balancer = this.#balancerOf(flow);
     const before = balancer?.ejectionsTotal;
     balancer?.failed(this.#flows.ticket[flow] as number, this.#nowMs);
-    if (balancer?.ejectionsTotal !== before) this.#host.ejected();
+    if (balancer?.ejectionsTotal !== before) this.#noteEjection(flow);
   }
 
   /** The backend has sent its first byte, or ended in good order. */
@@ -550,7 +585,7 @@ export class VipPlane {
     const waitedMs = Number.isNaN(askedMs) ? undefined : this.#nowMs - askedMs;
     const ticket = flows.ticket[flow] as number;
     balancer?.succeeded(ticket, this.#nowMs, waitedMs, this.#portOf(flow));
-    if (balancer?.ejectionsTotal !== before) this.#host.ejected();
+    if (balancer?.ejectionsTotal !== before) this.#noteEjection(flow);
   }
 
   /** Follows a TCP connection, or notes that a UDP flow is alive. */

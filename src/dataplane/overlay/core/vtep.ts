@@ -66,7 +66,7 @@ import {
 import { resetFrameBytes, writeReset } from './resets.js';
 import { Returns } from './returns.js';
 import { type SegmentLimits, type SegmentState, SegmentTable } from './segments.js';
-import { VIP_DONE, VIP_TO_SELF, VipPlane } from './vips.js';
+import { VIP_DONE, VIP_TO_SELF, type VipOutliers, VipPlane } from './vips.js';
 import { ABSENT } from './word-table.js';
 
 export interface VtepConfig {
@@ -206,6 +206,11 @@ export class Vtep implements PacketHandler {
   /** To be called a few times a second, also while no packets come: who hangs is found by time that passes. */
   tick(): void {
     if (this.#vips.isUsed) this.#vips.tick(this.#now());
+  }
+
+  /** Which tasks are passed over behind VIPs, if that has changed since it was asked. */
+  changedOutliers(): readonly VipOutliers[] | undefined {
+    return this.#vips.changedOutliers();
   }
 
   egress(batch: PacketBatch): void {

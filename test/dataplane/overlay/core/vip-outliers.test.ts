@@ -70,6 +70,22 @@ t.test('it is tried by one connection after the other while it stays sick', asyn
   t.equal(load.totals.vipEjections, 1 + tried);
 });
 
+t.test('who is passed over is told once, and so is the end of it', async (t) => {
+  const load = new VipLoad([between(0, 4000, Infinity), ...all(2, well)], { rate: 60 });
+  const { vtep } = load.bench;
+  t.equal(vtep.changedOutliers(), undefined);
+  load.run(3000);
+  const passedOver = ['task10'];
+  const service = { vni: 4097, serviceId: 's1', ejections: 1 };
+  t.strictSame(vtep.changedOutliers(), [{ ...service, passedOver }]);
+  t.equal(vtep.changedOutliers(), undefined);
+  load.run(16_000);
+  t.strictSame(vtep.changedOutliers(), [{ ...service, passedOver: [] }]);
+  load.bench.publish(vipInputs({ services: [] }));
+  t.strictSame(vtep.changedOutliers(), []);
+  t.equal(vtep.changedOutliers(), undefined);
+});
+
 t.test('services in which nobody is sicker than the others', async (t) => {
   for (const [name, manner] of [
     ['nobody answers, as a sink of logs', always(Infinity)],
