@@ -36,7 +36,7 @@ compiler (for the load programs) and ethtool; a peer that is not installed is le
   --rounds N          rounds (default 3); the median is quoted
   --seconds N         seconds of each measurement (default 1.5)
   --paths LIST        of ${PATH_NAMES.join(',')}
-                      (default: all but native-2, with two threads, and native-asks, without choices ahead)
+                      (default: all but native-1, with one thread, and native-asks, without choices ahead)
   --parts LIST        of ${PARTS.join(',')} (default: all)
   --wire NAME         wire (default): segmentation offloads off on the veths, GRO on, as on NICs;
                       pass-through: super-frames of 64 KiB cross whole

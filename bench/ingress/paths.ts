@@ -1,6 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { proxyThreads } from '../../src/dataplane/ingress/index.js';
 import { delay, type Running, run, startIn, tryRun, until } from '../support/run.js';
 import type { Hosts } from './hosts.js';
 
@@ -41,6 +43,9 @@ const isThere = (tool: string) => spawnSync(tool, ['-v'], { stdio: 'ignore' }).e
 
 const nothing = async () => undefined;
 
+/** As many as an agent has here. */
+const THREADS = `--threads=${proxyThreads(availableParallelism())}`;
+
 export const PATHS: Readonly<Record<string, OpenPath>> = {
   direct: async ({ hosts, tcpPort }) => ({
     name: 'direct',
@@ -56,9 +61,9 @@ export const PATHS: Readonly<Record<string, OpenPath>> = {
   'haproxy-splice': (where, port) => openHaproxy(where, port, true),
   nginx: openNginx,
   'docker-proxy': openDockerProxy,
-  native: (where, port) => openShoal(where, port, 'native'),
-  'native-2': (where, port) => openShoal(where, port, 'native', '--threads=2'),
-  'native-asks': (where, port) => openShoal(where, port, 'native', '--aheadMax=0'),
+  native: (where, port) => openShoal(where, port, 'native', THREADS),
+  'native-1': (where, port) => openShoal(where, port, 'native-1', '--threads=1'),
+  'native-asks': (where, port) => openShoal(where, port, 'native-asks', THREADS, '--aheadMax=0'),
   portable: (where, port) => openShoal(where, port, 'portable'),
 };
 
@@ -183,7 +188,7 @@ async function openDockerProxy(where: Where, port: number): Promise<ProxyPath | 
 async function openShoal(
   where: Where,
   port: number,
-  driver: 'native' | 'portable',
+  name: 'native' | 'native-1' | 'native-asks' | 'portable',
   ...flags: readonly string[]
 ): Promise<ProxyPath | string> {
   const program = new URL('./shoal-proxy.js', import.meta.url).pathname;
@@ -192,16 +197,14 @@ async function openShoal(
     where.lifeMs,
     process.execPath,
     program,
-    driver,
+    name === 'portable' ? 'portable' : 'native',
     String(port),
     String(where.tcpPort),
     String(where.udpPort),
     where.hosts.backends.join(','),
-    ...where.flags,
     ...flags,
+    ...where.flags,
   );
-  const name =
-    { '--threads=2': 'native-2', '--aheadMax=0': 'native-asks' }[flags[0] ?? ''] ?? driver;
   return started(where, { name, title: `shoal, ${name}`, port, udp: true }, running);
 }
 

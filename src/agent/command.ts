@@ -39,7 +39,7 @@ export function addAgentFlags(command: Command): Command {
     )
     .option(
       '--ingress-threads <n>',
-      'threads of the native one (default: half the processors, 1 to 4)',
+      'threads of the native one (default: half the processors, 2 to 4, but no more than there are)',
     )
     .option(
       '--ingress-bind <list>',

@@ -5,6 +5,7 @@ import { CLASSIC_STRATEGIES, type ClassicStrategy, parseDiscovery } from '../api
 import { BIND_WANTED, type BindTo, parseBindTo } from '../base/access-labels.js';
 import { AgentError } from '../base/error.js';
 import type { GenericResource } from '../base/swarm-model.js';
+import { proxyThreads } from '../dataplane/ingress/index.js';
 import { parseGenericResources } from './generic-resources.js';
 
 export type ConfigErrorDetail =
@@ -48,13 +49,13 @@ const schema = z.strictObject({
   'data-path-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
   /** Of published ports. */
   'ingress-driver': z.enum(['auto', 'native', 'portable']).default('auto'),
-  /** Of the native one; by default a thread for each two processors. */
+  /** Of the native one. */
   'ingress-threads': z.coerce
     .number()
     .int()
     .min(1)
     .max(16)
-    .default(() => Math.min(4, Math.max(1, availableParallelism() >> 1))),
+    .default(() => proxyThreads(availableParallelism())),
   /** Where ports of services listen that have no label `shoal.bind`; absent: at all addresses. */
   'ingress-bind': z.string().min(1).optional(),
   /** `none`, or `host:port` of metrics and health. */

@@ -7,5 +7,5 @@ export type {
   IngressService,
 } from './core/published-ports.js';
 export { type FlowItem, Ingress, type IngressOptions, type PortProblem } from './io/ingress.js';
-export { type NativeDriverOptions, NativeProxyDriver } from './io/native-driver.js';
+export { type NativeDriverOptions, NativeProxyDriver, proxyThreads } from './io/native-driver.js';
 export { type NamespaceSockets, PortableProxyDriver } from './io/portable-driver.js';

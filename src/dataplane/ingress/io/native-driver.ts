@@ -45,11 +45,20 @@ const BACKLOG = 4096;
 const PROXY_VERSIONS = { none: 0, v1: 1, v2: 2 } as const;
 const SPLICE_AFTER_BYTES = 256 * 1024;
 
+/**
+ * Threads of the proxy on a host with so many processors: half of them, from two to four, but no more than there are. Beside other work
+ * one thread gets too little of two processors (`bench/README.md`).
+ */
+export function proxyThreads(processors: number): number {
+  return Math.min(processors, 4, Math.max(2, processors >> 1));
+}
+
 export interface NativeDriverOptions {
   readonly binding: ProxyBinding;
   readonly tcpFlowsMax?: number;
   readonly udpFlowsMax?: number;
   readonly udpIdleTimeoutMs?: number;
+  /** Default: 1; an agent's is `proxyThreads`. */
   readonly threads?: number;
   /** 0: never. */
   readonly spliceAfterBytes?: number;
