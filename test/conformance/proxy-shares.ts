@@ -20,6 +20,7 @@ import { udpClient } from './proxy-datagrams.js';
 export type SmallDriver = (options: {
   readonly tcpFlowsMax?: number;
   readonly udpFlowsMax?: number;
+  readonly udpIdleTimeoutMs?: number;
 }) => OpenDriver;
 
 async function clientFrom(t: Test, localAddress: string, port: number): Promise<Socket> {
@@ -67,5 +68,43 @@ export function shareConformance(t: Test, driver: SmallDriver): void {
     const other = await udpClient(t, '127.0.0.9');
     t.equal(await askUdp(other, 'd', published), '127.0.0.2 d');
     t.equal(await askUdp(own[0], 'e', published), '127.0.0.2 e', 'what is open goes on');
+  });
+
+  t.test(
+    'with all taken, flows of datagrams that are silent for long give their places',
+    async (t) => {
+      const [published, target] = [await freePort(), await freePort()];
+      await udpBackend(t, '127.0.0.2', target);
+      const idleMs = 8_000;
+      const ingress = openIngress(t, driver({ udpFlowsMax: 2, udpIdleTimeoutMs: idleMs }));
+      ingress.update(inputs('udp', published, target, [endpoint('127.0.0.2')]));
+      const [silent, busy] = [await udpClient(t, '127.0.0.9'), await udpClient(t, '127.0.0.10')];
+      await askUdp(silent, 'a', published);
+      const sinceMs = performance.now();
+      await askUdp(busy, 'b', published);
+      const keeps = setInterval(() => busy.send('c', published, '127.0.0.1'), 50);
+      t.teardown(() => clearInterval(keeps));
+      const next = await udpClient(t, '127.0.0.11');
+      next.setMaxListeners(0);
+      t.equal(await askUdp(next, 'd', published), '127.0.0.2 d');
+      t.ok(performance.now() - sinceMs < idleMs, 'sooner than it would have been forgotten');
+      t.ok((ingress.stats().ports[0]?.ends.limit ?? 0) > 0, 'not at once');
+      t.equal(ingress.stats().ports[0]?.active, 2);
+    },
+  );
+
+  t.test('and so do those of a client that has used up its share', async (t) => {
+    const [published, target] = [await freePort(), await freePort()];
+    await udpBackend(t, '127.0.0.2', target);
+    const ingress = openIngress(t, driver({ udpFlowsMax: 4, udpIdleTimeoutMs: 8_000 }));
+    ingress.update(inputs('udp', published, target, [endpoint('127.0.0.2')]));
+    const sinceMs = performance.now();
+    for (const from of ['127.0.0.9', '127.0.0.10', '127.0.0.10'])
+      await askUdp(await udpClient(t, from), 'a', published);
+    const next = await udpClient(t, '127.0.0.10');
+    next.setMaxListeners(0);
+    t.equal(await askUdp(next, 'b', published), '127.0.0.2 b');
+    t.ok(performance.now() - sinceMs < 8_000, 'sooner than they would have been forgotten');
+    t.equal(ingress.stats().ports[0]?.active, 2, 'another one keeps its place');
   });
 }

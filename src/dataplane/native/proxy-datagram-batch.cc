@@ -70,6 +70,8 @@ void DatagramRelay::receive(DatagramPort* port, int fd) {
     next_[i] = -1;
     flow->portFd = fd;
     if (flow->first < 0) {
+      // Before another one of this batch looks for a place.
+      touch(flow);
       flow->first = i;
       flows[flowCount++] = flow;
     } else {
@@ -117,7 +119,6 @@ void DatagramRelay::passUp(DatagramFlow* flow, DatagramPort* port) {
     up_->vectors[i].iov_len = up_->messages[i].msg_len;
   }
   flow->first = flow->last = -1;
-  touch(flow);
   const uint32_t generation = flow->generation;
   if (flow->state == DatagramState::kIdle) choose(flow, port);
   if (isMisled(*flow)) {

@@ -20,6 +20,10 @@ constexpr uint64_t kPortBit = 1u << 30;
 constexpr uint64_t kWakeBit = 1u << 31;
 /** Silent flows are looked for no more often. */
 constexpr int64_t kExpireNanos = 20'000'000;
+/** Where there is no room, this part of the usual silence is enough to lose one's place: a question and its answer are over. */
+constexpr int64_t kFullPart = 4;
+/** A client that has used up its share is looked through no more often. */
+constexpr int64_t kForgetNanos = 100'000'000;
 
 bool watch(int epoll, int fd, uint64_t tag) {
   epoll_event event;
@@ -309,8 +313,14 @@ DatagramFlow* DatagramRelay::find(DatagramPort* port, const DatagramKey& key) {
 }
 
 DatagramFlow* DatagramRelay::newFlow(const DatagramKey& key) {
-  if (flowCount_.load(std::memory_order_relaxed) >= flowsMax_) return nullptr;
-  if (!shares_.take(key.peer)) return nullptr;
+  if (!shares_.take(key.peer)) {
+    forgetSilentOf(key.peer);
+    if (!shares_.take(key.peer)) return nullptr;
+  }
+  if (flowCount_.load(std::memory_order_relaxed) >= flowsMax_ && !makeRoom()) {
+    shares_.leave(key.peer);
+    return nullptr;
+  }
   if (freeSlots_.empty()) {
     const int32_t first = static_cast<int32_t>(chunks_.size()) * kChunk;
     chunks_.push_back(std::make_unique<std::array<DatagramFlow, kChunk>>());
@@ -329,6 +339,30 @@ DatagramFlow* DatagramRelay::newFlow(const DatagramKey& key) {
   flowCount_.fetch_add(1, std::memory_order_relaxed);
   touch(flow);
   return flow;
+}
+
+bool DatagramRelay::isOver(const DatagramFlow& flow) const {
+  return flow.state != DatagramState::kAsking &&
+         nowNanos_ - flow.lastNanos >= idleNanos_ / kFullPart;
+}
+
+/** The longest silent flow gives its place, if it is silent for long. */
+bool DatagramRelay::makeRoom() {
+  if (heard_.first() < 0 || !isOver(*at(heard_.first()))) return false;
+  finish(at(heard_.first()), FlowEnd::kClosed);
+  return true;
+}
+
+/** Those of a client that has used up its share, so that it costs no one else a place. */
+void DatagramRelay::forgetSilentOf(const Endpoint& client) {
+  if (nowNanos_ < forgetAfterNanos_) return;
+  forgetAfterNanos_ = nowNanos_ + kForgetNanos;
+  for (int32_t slot = heard_.first(); slot >= 0;) {
+    DatagramFlow* flow = at(slot);
+    slot = flow->after;
+    if (nowNanos_ - flow->lastNanos < idleNanos_ / kFullPart) return;
+    if (isOver(*flow) && shares_.areOne(flow->key.peer, client)) finish(flow, FlowEnd::kClosed);
+  }
 }
 
 DatagramFlow* DatagramRelay::flowAt(int32_t slot, uint32_t generation) {

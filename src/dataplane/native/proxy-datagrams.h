@@ -209,6 +209,9 @@ class DatagramRelay {
   static Endpoint clientOf(const DatagramFlow& flow);
   DatagramFlow* find(DatagramPort* port, const DatagramKey& key);
   DatagramFlow* newFlow(const DatagramKey& key);
+  bool isOver(const DatagramFlow& flow) const;
+  bool makeRoom();
+  void forgetSilentOf(const Endpoint& client);
   DatagramFlow* flowAt(int32_t slot, uint32_t generation);
   DatagramFlow* at(int32_t slot) const { return &(*chunks_[slot / kChunk])[slot % kChunk]; }
   auto finder() const {
@@ -262,6 +265,7 @@ class DatagramRelay {
   std::thread thread_;
   bool isStopping_ = false;
   int64_t nowNanos_ = 0;
+  int64_t forgetAfterNanos_ = 0;
 
   /** As the main thread has opened them. */
   std::unordered_map<int, Opened> opened_;

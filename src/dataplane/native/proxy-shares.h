@@ -36,6 +36,9 @@ class ClientShares {
     return false;
   }
 
+  /** Whether both count as one client. */
+  bool areOne(const Endpoint& a, const Endpoint& b) { return &countOf(a) == &countOf(b); }
+
   void leave(const Endpoint& client) { countOf(client).fetch_sub(1, std::memory_order_relaxed); }
 
  private:

@@ -22,6 +22,11 @@ export class ClientShares {
     return true;
   }
 
+  /** Whether both count as one client. */
+  areOne(a: string, b: string): boolean {
+    return a === b || clientOf(a) === clientOf(b);
+  }
+
   leave(address: string): void {
     const client = clientOf(address);
     const count = (this.#counts.get(client) ?? 1) - 1;

@@ -22,6 +22,10 @@ const WAITING_MAX = 16;
 /** Silence after which a flow is forgotten; as long as common resolvers, games and QUIC stay silent. */
 const IDLE_TIMEOUT_MS = 120_000;
 const SWEEP_INTERVAL_MS = 2000;
+/** Where there is no room, this part of the usual silence is enough to lose one's place: a question and its answer are over. */
+const FULL_PART = 4;
+/** What is full is looked through no more often. */
+const FORGET_MS = 100;
 
 export interface UdpProxyDependencies {
   readonly policy: ProxyPolicy;
@@ -44,6 +48,7 @@ export class UdpProxy {
   readonly #flowsMax: number;
   readonly #shares: ClientShares;
   readonly #sweeper: NodeJS.Timeout;
+  #forgotMs = Number.NEGATIVE_INFINITY;
 
   constructor(dependencies: UdpProxyDependencies) {
     this.#deps = dependencies;
@@ -51,7 +56,7 @@ export class UdpProxy {
     this.#flowsMax = dependencies.flowsMax ?? UDP_FLOWS_MAX;
     this.#shares = new ClientShares(this.#flowsMax);
     const sweepMs = Math.min(SWEEP_INTERVAL_MS, this.#idleMs);
-    this.#sweeper = setInterval(() => this.#sweep(), sweepMs);
+    this.#sweeper = setInterval(() => this.#sweep(this.#idleMs), sweepMs);
     this.#sweeper.unref();
   }
 
@@ -110,7 +115,7 @@ export class UdpProxy {
     let flow = this.#flows.get(key);
     if (flow === undefined) {
       this.#deps.policy.accepted(listener);
-      if (this.#flows.size >= this.#flowsMax || !this.#shares.take(client.address)) {
+      if (!this.#takePlace(client.address)) {
         this.#deps.policy.ended(listener, 'limit', 0, 0);
         return;
       }
@@ -122,10 +127,31 @@ export class UdpProxy {
     if (failed !== undefined) this.#drop(key, flow, failed);
   }
 
-  #sweep(): void {
-    const idleSinceMs = performance.now() - this.#idleMs;
+  #takePlace(client: string): boolean {
+    let hasShare = this.#shares.take(client);
+    if (!hasShare) {
+      this.#forgetSilent((flow) => this.#shares.areOne(flow.client.address, client));
+      hasShare = this.#shares.take(client);
+    }
+    if (!hasShare) return false;
+    if (this.#flows.size >= this.#flowsMax) this.#forgetSilent(() => true);
+    if (this.#flows.size < this.#flowsMax) return true;
+    this.#shares.leave(client);
+    return false;
+  }
+
+  /** Where there is no room. A client that has used up its share costs no one else a place. */
+  #forgetSilent(isMeant: (flow: UdpFlow) => boolean): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#forgotMs < FORGET_MS) return;
+    this.#forgotMs = nowMs;
+    this.#sweep(this.#idleMs / FULL_PART, isMeant);
+  }
+
+  #sweep(idleMs: number, isMeant: (flow: UdpFlow) => boolean = () => true): void {
+    const idleSinceMs = performance.now() - idleMs;
     for (const [key, flow] of this.#flows)
-      if (flow.lastMs < idleSinceMs) this.#drop(key, flow, 'closed');
+      if (flow.lastMs < idleSinceMs && isMeant(flow)) this.#drop(key, flow, 'closed');
   }
 
   #drop(key: string, flow: UdpFlow, end: FlowEnd): void {
