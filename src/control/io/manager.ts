@@ -660,28 +660,23 @@ export class Manager {
     return {};
   }
 
-  /**
-   * The address that this manager has now, in case it is another than before. Its own row may not be there yet: what is after
-   * the last snapshot is known as committed only once somebody leads.
-   */
+  /** The address that this manager has now, in case it is another than before. */
   async #tellAddress(): Promise<void> {
     const { self } = this.#scope;
     const { raftId } = this.#group.member;
     const address = formatControlAddress(this.#group.advertised);
     while (!this.#closed) {
       const own = this.#state.row('node', self)?.manager;
-      if (own?.raftId === raftId && own.address === address) return;
-      const isTold =
-        own !== undefined &&
-        (await this.#propose({
+      if (own === undefined || (own.raftId === raftId && own.address === address)) return;
+      try {
+        await this.#propose({
           kind: 'node_observe',
           nodeId: self,
           observation: { manager: { raftId, address } },
-        }).then(
-          () => true,
-          () => false,
-        ));
-      if (!isTold) await new Promise((resolve) => setTimeout(resolve, ADDRESS_RETRY_MS).unref());
+        });
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, ADDRESS_RETRY_MS).unref());
+      }
     }
   }
 }
