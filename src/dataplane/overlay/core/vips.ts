@@ -121,6 +121,8 @@ interface Service {
   readonly vni: number;
   readonly id: string;
   readonly balancer: Balancer;
+  /** Of its balancer's, those that are counted. */
+  ejections: number;
   backends: ReadonlyMap<string, Backend>;
   addresses: readonly Int32Array[];
 }
@@ -212,16 +214,20 @@ export class VipPlane {
       if (flow === -1) return;
       flows.settle(flow);
       this.#host.flowSilent();
-      const balancer = this.#balancerOf(flow);
-      const before = balancer?.ejectionsTotal;
-      balancer?.silent(flows.ticket[flow] as number, nowMs, this.#portOf(flow));
-      if (balancer?.ejectionsTotal !== before) this.#noteEjection(flow);
+      const ticket = flows.ticket[flow] as number;
+      this.#balancerOf(flow)?.silent(ticket, nowMs, this.#portOf(flow));
+      this.#noteEjection(flow);
     }
   }
 
+  /** After what may have had the flow's backend ejected. */
   #noteEjection(flow: number): void {
+    const index = this.#flows.service[flow] as number;
+    const service = this.#services[index];
+    if (service === undefined || service.balancer.ejectionsTotal === service.ejections) return;
+    service.ejections = service.balancer.ejectionsTotal;
     this.#host.ejected();
-    this.#withOutliers.add(this.#flows.service[flow] as number);
+    this.#withOutliers.add(index);
   }
 
   /** All services with ejections, if anything of them has changed since this was asked; a few times a second. */
@@ -230,9 +236,9 @@ export class VipPlane {
     const outliers = [...this.#withOutliers].flatMap((index): VipOutliers[] => {
       const service = this.#services[index];
       if (service === undefined) return [];
-      const { vni, id, balancer, backends } = service;
+      const { vni, id, balancer, backends, ejections } = service;
       const passedOver = [...backends.keys()].filter((key) => balancer.isEjected(key));
-      return [{ vni, serviceId: id, ejections: balancer.ejectionsTotal, passedOver }];
+      return [{ vni, serviceId: id, ejections, passedOver }];
     });
     const text = JSON.stringify(outliers);
     if (text === this.#outliersTold) return undefined;
@@ -258,6 +264,7 @@ export class VipPlane {
           hashText(`${set.vni} ${set.serviceId}`, this.#seed) >>> 0,
           hashText(set.serviceId, 0),
         ),
+        ejections: 0,
         backends: new Map(),
         addresses: [],
       };
@@ -569,10 +576,8 @@ export class VipPlane {
 
   #failed(flow: number): void {
     this.#host.flowFailed();
-    const balancer = this.#balancerOf(flow);
-    const before = balancer?.ejectionsTotal;
-    balancer?.failed(this.#flows.ticket[flow] as number, this.#nowMs);
-    if (balancer?.ejectionsTotal !== before) this.#noteEjection(flow);
+    this.#balancerOf(flow)?.failed(this.#flows.ticket[flow] as number, this.#nowMs);
+    this.#noteEjection(flow);
   }
 
   /** The backend has sent its first byte, or ended in good order. */
@@ -580,12 +585,10 @@ export class VipPlane {
     const flows = this.#flows;
     const askedMs = flows.askedMs(flow);
     flows.settle(flow);
-    const balancer = this.#balancerOf(flow);
-    const before = balancer?.ejectionsTotal;
     const waitedMs = Number.isNaN(askedMs) ? undefined : this.#nowMs - askedMs;
     const ticket = flows.ticket[flow] as number;
-    balancer?.succeeded(ticket, this.#nowMs, waitedMs, this.#portOf(flow));
-    if (balancer?.ejectionsTotal !== before) this.#noteEjection(flow);
+    this.#balancerOf(flow)?.succeeded(ticket, this.#nowMs, waitedMs, this.#portOf(flow));
+    this.#noteEjection(flow);
   }
 
   /** Follows a TCP connection, or notes that a UDP flow is alive. */
