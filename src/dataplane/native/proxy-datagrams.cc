@@ -341,15 +341,17 @@ DatagramFlow* DatagramRelay::newFlow(const DatagramKey& key) {
   return flow;
 }
 
-bool DatagramRelay::isOver(const DatagramFlow& flow) const {
-  return flow.state != DatagramState::kAsking &&
-         nowNanos_ - flow.lastNanos >= idleNanos_ / kFullPart;
+/** For so long that it may lose its place where there is no room. */
+bool DatagramRelay::isSilentForLong(const DatagramFlow& flow) const {
+  return nowNanos_ - flow.lastNanos >= idleNanos_ / kFullPart;
 }
 
 /** The longest silent flow gives its place, if it is silent for long. */
 bool DatagramRelay::makeRoom() {
-  if (heard_.first() < 0 || !isOver(*at(heard_.first()))) return false;
-  finish(at(heard_.first()), FlowEnd::kClosed);
+  if (heard_.first() < 0) return false;
+  DatagramFlow* flow = at(heard_.first());
+  if (flow->state == DatagramState::kAsking || !isSilentForLong(*flow)) return false;
+  finish(flow, FlowEnd::kClosed);
   return true;
 }
 
@@ -357,11 +359,11 @@ bool DatagramRelay::makeRoom() {
 void DatagramRelay::forgetSilentOf(const Endpoint& client) {
   if (nowNanos_ < forgetAfterNanos_) return;
   forgetAfterNanos_ = nowNanos_ + kForgetNanos;
-  for (int32_t slot = heard_.first(); slot >= 0;) {
+  for (int32_t slot = heard_.first(); slot >= 0 && isSilentForLong(*at(slot));) {
     DatagramFlow* flow = at(slot);
     slot = flow->after;
-    if (nowNanos_ - flow->lastNanos < idleNanos_ / kFullPart) return;
-    if (isOver(*flow) && shares_.areOne(flow->key.peer, client)) finish(flow, FlowEnd::kClosed);
+    if (flow->state != DatagramState::kAsking && shares_.areOne(flow->key.peer, client))
+      finish(flow, FlowEnd::kClosed);
   }
 }
 

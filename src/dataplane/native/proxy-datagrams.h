@@ -209,7 +209,7 @@ class DatagramRelay {
   static Endpoint clientOf(const DatagramFlow& flow);
   DatagramFlow* find(DatagramPort* port, const DatagramKey& key);
   DatagramFlow* newFlow(const DatagramKey& key);
-  bool isOver(const DatagramFlow& flow) const;
+  bool isSilentForLong(const DatagramFlow& flow) const;
   bool makeRoom();
   void forgetSilentOf(const Endpoint& client);
   DatagramFlow* flowAt(int32_t slot, uint32_t generation);
