@@ -4,8 +4,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 import { root, setup } from './setup.mjs';
+import { blankAll } from './test-loader/blanked.mjs';
 
 setup();
+await blankAll();
 const args = process.argv.slice(2);
 const loader = pathToFileURL(join(root, 'scripts/test-loader/register.mjs')).href;
 const child = spawn(
