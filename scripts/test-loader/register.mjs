@@ -18,6 +18,8 @@ if (isTest) {
   if (isMainThread) {
     process.env.NODE_OPTIONS = withoutLoaders(process.env.NODE_OPTIONS ?? '');
     leaveAlone();
+    // Before there are hooks at all: each of its hundred modules would be asked for in their thread.
+    await import('tap');
   }
   // tap's loader then leaves TypeScript alone.
   process.env.TAP_TYPE_STRIP_ONLY = '1';
