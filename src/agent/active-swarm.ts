@@ -7,7 +7,7 @@ import type { NetworkObject } from '../base/swarm-model.js';
 import type { Assignments, Manager, ManagerSession, NodeIdentity } from '../control/index.js';
 import { balanceOfLabels } from '../dataplane/ingress/index.js';
 import { listeningPorts, Outside, openTcpClientInNetns } from '../dataplane/io/index.js';
-import { type NamedService, type NameTable, serviceNames } from '../dataplane/names/index.js';
+import { type NamedService, type NetworkNames, serviceNames } from '../dataplane/names/index.js';
 import {
   type AddressFamily,
   collectEndpoints,
@@ -574,7 +574,7 @@ export class ActiveSwarm {
   }
 
   /** The names of one network: its own endpoints, and those of owners that are not dead. */
-  #namesOf(networkId: string, endpoints: OverlayInputs['endpoints']): NameTable[number] {
+  #namesOf(networkId: string, endpoints: OverlayInputs['endpoints']): NetworkNames {
     const gone = new Set(
       this.gossip
         .members()

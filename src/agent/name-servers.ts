@@ -3,9 +3,10 @@ import { closeSync, readFileSync } from 'node:fs';
 import { openTcpListenerInNetns, openUdpInNetns } from '../dataplane/io/index.js';
 import {
   NAME_SERVER_ADDRESS,
+  NameIndex,
   NameServer,
   type NameServerStats,
-  type NameTable,
+  type NetworkNames,
   parseUpstreams,
 } from '../dataplane/names/index.js';
 import type { Attachment } from './attachments.js';
@@ -49,6 +50,25 @@ function openTcpOrClose(netns: string | undefined, udpFd: number): number {
   }
 }
 
+/** The names of any networks, derived once for all namespaces that are on the same ones. */
+function sharedIndexes(
+  namesOf: (networkId: string) => NetworkNames,
+): (networkIds: readonly string[]) => NameIndex {
+  const indexes = new Map<string, NameIndex>();
+  const networks = new Map<string, NetworkNames>();
+  const network = (id: string) => {
+    const names = networks.get(id) ?? namesOf(id);
+    networks.set(id, names);
+    return names;
+  };
+  return (networkIds) => {
+    const key = networkIds.join(' ');
+    const index = indexes.get(key) ?? new NameIndex(networkIds.map(network));
+    indexes.set(key, index);
+    return index;
+  };
+}
+
 /**
  * One resolver per attached namespace, at 127.0.0.11: opened with the first attachment of the
  * namespace, closed with its last, and given a new table whenever names change.
@@ -75,7 +95,7 @@ export class NameServers {
    */
   update(
     attachments: readonly Attachment[],
-    namesOf: (networkId: string) => NameTable[number],
+    namesOf: (networkId: string) => NetworkNames,
     reachesOutside: (networkIds: readonly string[]) => boolean,
   ): void {
     const ofHost = hostUpstreams();
@@ -90,15 +110,16 @@ export class NameServers {
       this.#open.delete(id);
       void served.then((server) => this.#close(server));
     }
+    const indexOf = sharedIndexes(namesOf);
     for (const [id, own] of byNamespace) {
-      const table = own.map((a) => namesOf(a.saved.networkId));
+      const names = indexOf(own.map((a) => a.saved.networkId));
       const upstreams = reachesOutside(own.map((a) => a.saved.networkId)) ? ofHost : [];
       const served = this.#served.get(id);
       if (served === undefined)
-        this.#served.set(id, this.#serve(id, own[0]?.netns, table, upstreams));
+        this.#served.set(id, this.#serve(id, own[0]?.netns, names, upstreams));
       else
         void served.then((server) => {
-          server?.setTable(table);
+          server?.setNames(names);
           server?.setUpstreams(upstreams);
         });
     }
@@ -140,7 +161,7 @@ export class NameServers {
   async #serve(
     id: string,
     netns: string | undefined,
-    table: NameTable,
+    names: NameIndex,
     upstreams: readonly string[],
   ): Promise<NameServer | undefined> {
     try {
@@ -150,7 +171,7 @@ export class NameServers {
       const server = await NameServer.open({
         udpFd,
         tcpFd,
-        table,
+        names,
         upstreams,
         seed,
         log: this.#log,

@@ -11,7 +11,7 @@ import {
   UDP_PAYLOAD_BYTES_MAX,
   UDP_PAYLOAD_BYTES_MIN,
 } from '../wire/dns.js';
-import { type NameHit, NameIndex, type NameTable } from './name-table.js';
+import { type NameHit, NameIndex } from './name-table.js';
 
 /**
  * How long a client may believe an answer. Short, because an address that left must be forgotten
@@ -48,8 +48,8 @@ export class Resolver {
   }
 
   /** Replaces all that is known. */
-  setTable(table: NameTable): void {
-    this.#index = new NameIndex(table);
+  setNames(index: NameIndex): void {
+    this.#index = index;
   }
 
   setHasUpstreams(hasUpstreams: boolean): void {
@@ -60,7 +60,7 @@ export class Resolver {
     return this.#index.nameCount;
   }
 
-  /** Names and addresses of the table that could not be used. */
+  /** Names and addresses of the tables that could not be used. */
   get refusedCount(): number {
     return this.#index.refusedCount;
   }

@@ -2,7 +2,7 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dg
 import { once, setMaxListeners } from 'node:events';
 import { createServer, type Server } from 'node:net';
 import { Prng } from '../../../base/prng.js';
-import type { NameTable } from '../core/name-table.js';
+import type { NameIndex } from '../core/name-table.js';
 import { Resolver, type Transport } from '../core/resolver.js';
 import type { DnsDrop } from '../wire/dns.js';
 import { Conversations } from './conversations.js';
@@ -24,7 +24,7 @@ export interface NameServerConfig {
    */
   readonly udpFd: number;
   readonly tcpFd: number;
-  readonly table: NameTable;
+  readonly names: NameIndex;
   /** From `parseUpstreams`; asked from the agent's own namespace. A port may follow: `10.0.0.1#5353`. */
   readonly upstreams: readonly string[];
   /** Orders the addresses of answers. */
@@ -94,7 +94,7 @@ export class NameServer {
     this.#log = config.log;
     this.#upstreams = config.upstreams;
     this.#resolver = new Resolver(new Prng(config.seed), config.upstreams.length > 0);
-    this.setTable(config.table);
+    this.setNames(config.names);
     setMaxListeners(FORWARDS_MAX, this.#closing.signal);
     this.#serve();
   }
@@ -114,8 +114,8 @@ export class NameServer {
   }
 
   /** Replaces all names that the namespace knows; the next query sees them. */
-  setTable(table: NameTable): void {
-    this.#resolver.setTable(table);
+  setNames(names: NameIndex): void {
+    this.#resolver.setNames(names);
     const refused = this.#resolver.refusedCount;
     if (refused > 0) this.#log.warn({ refused }, 'names or addresses that DNS cannot carry');
   }

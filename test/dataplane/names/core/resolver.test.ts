@@ -33,7 +33,7 @@ const TABLE: NameTable = [
 
 function resolver(hasUpstreams = false, seed = 1): Resolver {
   const made = new Resolver(new Prng(seed), hasUpstreams);
-  made.setTable(TABLE);
+  made.setNames(new NameIndex(TABLE));
   return made;
 }
 
@@ -108,9 +108,11 @@ t.test('several addresses come in an order that the seed decides', async (t) => 
 
 t.test('a new table replaces the old one whole', async (t) => {
   const one = resolver();
-  one.setTable([
-    { network: 'mesh', entries: [{ name: 'x', aliases: [], addresses: ['10.0.0.7'] }] },
-  ]);
+  one.setNames(
+    new NameIndex([
+      { network: 'mesh', entries: [{ name: 'x', aliases: [], addresses: ['10.0.0.7'] }] },
+    ]),
+  );
   t.equal(ask(one, 'x'), 'NOERROR 10.0.0.7');
   t.equal(ask(one, 'web'), 'NXDOMAIN');
   t.equal(ask(one, '2.0.0.10.in-addr.arpa', 'PTR'), 'SERVFAIL');
@@ -167,7 +169,7 @@ t.test('every name of any table is found in any case, and nothing else is', asyn
   fc.assert(
     fc.property(fc.array(entry, { minLength: 1, maxLength: 8 }), label, (entries, other) => {
       const one = new Resolver(new Prng(3), true);
-      one.setTable([{ network: 'net', entries }]);
+      one.setNames(new NameIndex([{ network: 'net', entries }]));
       const known = new Set(
         entries.flatMap((e) => [e.name, ...e.aliases].map((n) => n.toLowerCase())),
       );

@@ -8,8 +8,8 @@ import { runIpBatch } from '../../../../src/dataplane/io/link.js';
 import { openTcpListenerInNetns, openUdpInNetns } from '../../../../src/dataplane/io/netns.js';
 import {
   NAME_SERVER_ADDRESS,
+  NameIndex,
   NameServer,
-  type NameTable,
 } from '../../../../src/dataplane/names/index.js';
 import {
   frameMessage,
@@ -24,7 +24,7 @@ const linuxOnly = process.platform === 'linux' ? false : 'needs Linux';
 const log = { warn: () => {}, debug: () => {} };
 
 const many = Array.from({ length: 90 }, (_, i) => `10.0.2.${i + 1}`);
-const TABLE: NameTable = [
+const NAMES = new NameIndex([
   {
     network: 'mesh',
     entries: [
@@ -32,7 +32,7 @@ const TABLE: NameTable = [
       { name: 'many', aliases: [], addresses: many },
     ],
   },
-];
+]);
 
 type Teardown = { teardown(work: () => unknown): unknown };
 
@@ -46,7 +46,7 @@ async function openHere(
     try {
       const tcpFd = openTcpListenerInNetns(undefined, '127.0.0.1', port);
       const udpFd = openUdpInNetns(undefined, '127.0.0.1', port);
-      const server = await NameServer.open({ udpFd, tcpFd, table: TABLE, upstreams, seed: 1, log });
+      const server = await NameServer.open({ udpFd, tcpFd, names: NAMES, upstreams, seed: 1, log });
       t.teardown(() => server.close());
       return { server, port };
     } catch (error) {
@@ -104,7 +104,7 @@ t.test('dig in the namespace gets names, pointers and long answers', { skip }, a
   const server = await NameServer.open({
     udpFd: openUdpInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
     tcpFd: openTcpListenerInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
-    table: TABLE,
+    names: NAMES,
     upstreams: [],
     seed: 1,
     log,
@@ -137,7 +137,7 @@ t.test('dig in the namespace gets names, pointers and long answers', { skip }, a
   t.match(await dig('+noedns', '+ignore', 'many'), /flags: qr tc/);
   t.match(server.stats(), { forwardsFailed: 0, sendErrors: 0, names: 6 });
 
-  server.setTable([]);
+  server.setNames(new NameIndex([]));
   t.match(await dig('web'), /status: NXDOMAIN/, 'a new table holds at once');
 });
 
@@ -153,7 +153,7 @@ t.test('getent in the namespace resolves through resolv.conf', { skip }, async (
   const server = await NameServer.open({
     udpFd: openUdpInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
     tcpFd: openTcpListenerInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
-    table: TABLE,
+    names: NAMES,
     upstreams: [],
     seed: 1,
     log,
@@ -178,7 +178,7 @@ t.test('it answers from its own address where loopback never was up', { skip }, 
   const server = await NameServer.open({
     udpFd: openUdpInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
     tcpFd: openTcpListenerInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
-    table: TABLE,
+    names: NAMES,
     upstreams: [],
     seed: 1,
     log,
@@ -196,7 +196,7 @@ t.test('the sockets go when the server is closed', { skip }, async (t) => {
     const server = await NameServer.open({
       udpFd: openUdpInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
       tcpFd: openTcpListenerInNetns(netns.path, NAME_SERVER_ADDRESS, 53),
-      table: TABLE,
+      names: NAMES,
       upstreams: [],
       seed: 1,
       log,
