@@ -2,13 +2,11 @@
 // harm at a node's published ports and at the resolver of an overlay's program, while others ask for work at the same node.
 // No request of the others may fail, and the agent's memory stays within bounds.
 // Exit codes: 1 something was not so, 2 wrong flags.
-import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { root } from '../setup.mjs';
-import { flagsOf, httpLoad, onLab, Results, refuse, refuseUnknown } from './lab-bed.mjs';
+import { flagsOf, httpLoad, loadTool, onLab, Results, refuse, refuseUnknown } from './lab-bed.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const CLIENT = join(here, 'hostile-client.mjs');
@@ -44,11 +42,8 @@ function judge(values) {
 }
 
 function synFlood() {
-  const tool = join(root, 'build/syn-flood');
-  mkdirSync(dirname(tool), { recursive: true });
-  const source = join(root, 'bench/load/syn-flood.c');
-  const { status } = spawnSync('cc', ['-O2', source, '-o', tool], { stdio: 'inherit' });
-  if (status !== 0) refuse('syn-flood needs a C compiler: install gcc, or leave it out by --only');
+  const tool = loadTool('syn-flood');
+  if (tool === '') refuse('syn-flood needs a C compiler: install gcc, or leave it out by --only');
   return tool;
 }
 

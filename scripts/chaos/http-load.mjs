@@ -7,9 +7,12 @@
 //   downloads   answers at a time that take `downloadMs` each
 //   udpRate     questions a second to `udpTarget`, which sends them back: half from one socket, half from one each;
 //               asked up to three times, as a resolver does
+//   onceTool    the program of `bench/load/http-once.c`, which makes those of `rate` at a fifth of the cost
 //   keepsAll    tells of each new request when it began, how long it took and who answered (or `null`)
+import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
+import { createInterface } from 'node:readline';
 
 const {
   targets,
@@ -21,6 +24,7 @@ const {
   udpTarget = '',
   udpRate = 0,
   timeoutMs = 10_000,
+  onceTool = '',
   keepsAll = false,
 } = JSON.parse(process.argv[2] ?? '{}');
 
@@ -44,9 +48,8 @@ function kindOf(name) {
   return kind;
 }
 
-function done(name, startMs, target, error, who = null) {
+function done(name, startMs, target, error, who = null, nowMs = performance.now()) {
   const kind = kindOf(name);
-  const nowMs = performance.now();
   if (keepsAll && name === 'new')
     all.push([Math.round(startMs - beganMs), Math.round(nowMs - startMs), who]);
   kind.took.push(nowMs - startMs);
@@ -123,6 +126,30 @@ async function once(kind, path, startMs, patienceMs) {
     socket.destroy();
     underWay -= 1;
   }
+}
+
+/** Those of `rate` by a program of its own. */
+function onceByTool() {
+  const argv = [rate, timeoutMs, ...targets].map(String);
+  const child = spawn(onceTool, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
+  // Its clock is the monotonic one.
+  const clockMs = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+  underWay += 1;
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const [dueUs, tookUs, at, who, ...error] = line.split(' ');
+    const startMs = Number(dueUs) / 1_000 - clockMs;
+    const why = error.join(' ');
+    const endMs = startMs + Number(tookUs) / 1_000;
+    const whoOrNull = who === '-' ? null : who;
+    done('new', startMs, targets[Number(at)], why === '-' ? undefined : why, whoOrNull, endMs);
+  });
+  child.once('close', (code) => {
+    underWay -= 1;
+    if (isEnding && code === 0) return;
+    process.stderr.write(`http-load: ${onceTool} ended (${code})\n`);
+    process.exit(1);
+  });
+  process.once('SIGTERM', () => child.kill('SIGTERM'));
 }
 
 function wait(ms) {
@@ -247,6 +274,7 @@ process.on('SIGTERM', async () => {
 
 for (let i = 0; i < keepAlive; i += 1) void stay((i * 1_000) / keepAliveRate / keepAlive);
 for (let i = 0; i < downloads; i += 1) void download();
-beat(rate, (_number, startMs) => once('new', '/', startMs));
+if (onceTool === '') beat(rate, (_number, startMs) => once('new', '/', startMs));
+else if (rate > 0) onceByTool();
 beat(udpRate, question);
 process.stderr.write('load is on\n');

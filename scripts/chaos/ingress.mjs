@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { ask, closeConnections } from './api.mjs';
-import { flagsOf, httpLoad, onLab, refuse, refuseUnknown, run } from './lab-bed.mjs';
+import { flagsOf, httpLoad, loadTool, onLab, refuse, refuseUnknown, run } from './lab-bed.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const PORT = 8080;
@@ -69,8 +69,9 @@ class Service {
   async create(replicas, ...options) {
     const flags = ['--detach', '--name', 'web', '--replicas', String(replicas)];
     const env = ['--env', 'SLOT={{.Task.Slot}}', '--publish', `${PORT}:80`];
-    const command = ['host', process.execPath, join(here, 'http-server.mjs')];
-    await this.docker('service', 'create', ...flags, ...env, ...options, ...command);
+    const tool = loadTool('http-task');
+    const command = tool === '' ? [process.execPath, join(here, 'http-server.mjs')] : [tool, '80'];
+    await this.docker('service', 'create', ...flags, ...env, ...options, 'host', ...command);
     await this.converged(replicas);
   }
 

@@ -1,6 +1,6 @@
 // What the parts of `npm run chaos` on a lab have in common: commands on its nodes, and its life.
-import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -109,10 +109,29 @@ export function refuseUnknown(only, known) {
   if (unknown !== undefined) refuse(`--only takes ${known.join(', ')}, not '${unknown}'`);
 }
 
+const compiled = new Map();
+
+/** A load program of the bench, compiled; empty where there is no compiler. */
+export function loadTool(name) {
+  const known = compiled.get(name);
+  if (known !== undefined) return known;
+  const path = join(root, 'build', name);
+  mkdirSync(dirname(path), { recursive: true });
+  const source = join(root, 'bench/load', `${name}.c`);
+  const { status } = spawnSync('cc', ['-O2', source, '-o', path], { stdio: 'inherit' });
+  const tool = status === 0 ? path : '';
+  compiled.set(name, tool);
+  return tool;
+}
+
 /** Requests in an open loop from node1, as `http-load.mjs` has them, until they are told to stop. */
 export async function httpLoad(lab, wish) {
   const program = join(here, 'http-load.mjs');
-  const argv = lab.commandIn('node1', [process.execPath, program, JSON.stringify(wish)]);
+  const argv = lab.commandIn('node1', [
+    process.execPath,
+    program,
+    JSON.stringify({ onceTool: loadTool('http-once'), ...wish }),
+  ]);
   const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '';
   child.stdout.on('data', (chunk) => {
