@@ -35,6 +35,8 @@ compiler (for the load programs) and ethtool; a peer that is not installed is le
   --svg FILE          write a plot
   --rounds N          rounds (default 3); the median is quoted
   --seconds N         seconds of each measurement (default 1.5)
+  --latency-seconds N seconds of those at a fixed rate (default 6): of a shorter one the p99 tells whether the
+                      machine held everything up once
   --paths LIST        of ${PATH_NAMES.join(',')}
                       (default: all but native-1, with one thread, and native-asks, without choices ahead)
   --parts LIST        of ${PARTS.join(',')} (default: all)
@@ -93,6 +95,7 @@ function readOptions() {
         svg: { type: 'string' },
         rounds: { type: 'string', default: '3' },
         seconds: { type: 'string', default: '1.5' },
+        'latency-seconds': { type: 'string', default: '6' },
         paths: { type: 'string', default: DEFAULT_PATHS.join(',') },
         parts: { type: 'string', default: PARTS.join(',') },
         wire: { type: 'string', default: 'wire' },
@@ -119,6 +122,7 @@ function readOptions() {
     parts: new Set<string>(listOf(String(values['parts']), PARTS, 'parts')),
     wire: listOf(String(values['wire']), WIRES, 'wire')[0] as WireMode,
     rates: {
+      seconds: positive(values['latency-seconds'], 'latency-seconds'),
       requests: positive(values['rate'], 'rate'),
       connections: positive(values['connect-rate'], 'connect-rate'),
     },

@@ -52,7 +52,9 @@ export interface Tools {
   readonly udp: string;
 }
 
+/** What the loads at a fixed rate are. */
 export interface Rates {
+  readonly seconds: number;
   readonly requests: number;
   readonly connections: number;
 }
@@ -123,16 +125,16 @@ export async function measureRound(
   rates: Rates,
   only: ReadonlySet<string>,
 ): Promise<Round> {
-  const s = String(seconds);
   const clients = String(CLIENTS);
-  const tcp = async (part: string, ...args: readonly string[]): Promise<Result> => {
+  const timed = async (forSeconds: number, part: string, ...args: readonly string[]) => {
     if (!only.has(part)) return {};
     const [mode = '', ...rest] = args;
-    return load(hosts, path, seconds, tools.tcp, mode, s, ...rest);
+    return load(hosts, path, forSeconds, tools.tcp, mode, String(forSeconds), ...rest);
   };
+  const tcp = (part: string, ...args: readonly string[]) => timed(seconds, part, ...args);
   const paced = async (part: string, mode: string, rate: number) => {
     const before = busySeconds();
-    const result = await tcp(part, mode, clients, String(rate));
+    const result = await timed(rates.seconds, part, mode, clients, String(rate));
     const busy = busySeconds() - before;
     return { result, cpu: (busy * 1e6) / (result['count'] ?? Number.NaN) };
   };
@@ -159,7 +161,7 @@ export async function measureRound(
             tools.udp,
             'window',
             '64',
-            s,
+            String(seconds),
             String(ECHO_OUTSTANDING),
           )
         : {};
