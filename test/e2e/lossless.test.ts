@@ -42,6 +42,19 @@ for (const [type, port] of [['udp6', 81], ['udp4', 83]]) {
 /** Where these are published. */
 const WHO_PORTS = ['8081:80', '8083:81/udp', '8084:82', '8085:83/udp'];
 
+/** Asks each address three times from one port of its own, one connection after another; prints the answers. */
+const ASK_BY_ONE_PORT = `const net = require('net'), [own, ...hosts] = process.argv.slice(1);
+const ask = (host) => new Promise((resolve, reject) => {
+  let heard = '';
+  const s = net.connect({ host, port: 8081, localPort: +own });
+  s.on('data', (d) => { heard += d; }).on('error', reject).on('close', () => resolve(heard));
+});
+(async () => {
+  const all = [];
+  for (let i = 0; i < 3; i++) for (const host of hosts) all.push(await ask(host));
+  console.log(JSON.stringify(all));
+})();`;
+
 /** Asks each `PROTOCOL PORT ADDRESS` once; prints each with the port it asked from, and the answer. */
 const ASK = `const net = require('net'), { createSocket } = require('dgram');
 const ask = (text) => new Promise((resolve) => {
@@ -229,6 +242,18 @@ t.test('a service changes under load, and its clients are known', { skip }, asyn
         const heard = JSON.parse(await must(argv)) as readonly string[];
         t.equal(heard.filter((text) => /^node/.test(text)).length, 3, heard.join());
       }
+    // As a balancer before the nodes, with one port: each task is asked by each node within a minute.
+    for (const [port, targets] of [
+      ['23456', nodes.map((n) => n.address)],
+      ['23457', nodes.map((n) => n.address6 ?? '')],
+    ] as const) {
+      const argv = client.argv([process.execPath, '-e', ASK_BY_ONE_PORT, port, ...targets]);
+      const heard = JSON.parse(await must(argv)) as readonly string[];
+      const seen = heard.map((text) => text.split(' '));
+      t.equal(new Set(seen.map(([node]) => node)).size, 3, heard.join());
+      t.equal(new Set(seen.map(([, address]) => address)).size, 1, 'by no node’s address');
+      t.equal(seen.filter(([, , its]) => its === port).length, 3, 'and its port once at each task');
+    }
     const own = await askFrom('node1', 'tcp 8081 127.0.0.1', 'tcp 8081 ::1');
     for (const [text, , heard] of own) t.match(heard, / 10\.0\./, `${text} is not kept`);
     const [told] = await askFrom('node2', `tcp 8082 ${address}`);

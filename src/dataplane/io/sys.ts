@@ -85,6 +85,7 @@ const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const IPPROTO_IP = 0;
 const IP_TRANSPARENT = 19;
+const IP_BIND_ADDRESS_NO_PORT = 24;
 const IPV6_TRANSPARENT = 75;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
@@ -193,6 +194,7 @@ export function openTcpSocket(address: string): number {
  * A TCP socket bound to an address that need not be this host's, for `net.Socket`'s `fd`: what comes
  * back to it must be routed here. Needs CAP_NET_ADMIN.
  *
+ * @param port 0: any.
  * @throws SysError SYS_CALL_FAILED: `EPERM`, `EADDRINUSE`, …
  */
 export function openTcpSocketAs(address: string, port: number): number {
@@ -205,6 +207,12 @@ export function openTcpSocketAs(address: string, port: number): number {
       ? [IPPROTO_IP, IP_TRANSPARENT]
       : [IPPROTO_IPV6, IPV6_TRANSPARENT];
     check(c.setsockopt(fd, level, option, on, 4), 'setsockopt IP_TRANSPARENT');
+    // Found when it connects: one that is in use towards others will do.
+    if (port === 0)
+      check(
+        c.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, on, 4),
+        'setsockopt IP_BIND_ADDRESS_NO_PORT',
+      );
     const source = encodeSocketAddress(address, port);
     check(c.bind(fd, source, source.length), `bind ${address} port ${port}`);
   } catch (error) {

@@ -121,16 +121,24 @@ bool isKeptElsewhere(const Endpoint& client) {
   return address >> 24 != 127 && address >> 16 != 0xa9fe;
 }
 
-/** Binds to an address that need not be this host's; another port, where its own is in use. */
-bool bindAsClient(int fd, Endpoint client) {
+bool becomeTransparent(int fd, const Endpoint& client) {
   const bool isV4 = client.any.sa_family == AF_INET;
-  if (!setOption(fd, isV4 ? IPPROTO_IP : IPPROTO_IPV6, isV4 ? IP_TRANSPARENT : IPV6_TRANSPARENT, 1))
-    return false;
-  if (bind(fd, &client.any, client.length()) == 0) return true;
-  if (errno != EADDRINUSE) return false;
+  return setOption(fd, isV4 ? IPPROTO_IP : IPPROTO_IPV6, isV4 ? IP_TRANSPARENT : IPV6_TRANSPARENT, 1);
+}
+
+/** To an address that need not be this host's; the port is found when it connects. */
+bool bindAsClientAnywhere(int fd, Endpoint client) {
+  if (!becomeTransparent(fd, client)) return false;
   setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   client.setPort(0);
   return bind(fd, &client.any, client.length()) == 0;
+}
+
+/** Binds to an address that need not be this host's; another port, where its own is in use. */
+bool bindAsClient(int fd, const Endpoint& client) {
+  if (!becomeTransparent(fd, client)) return false;
+  if (bind(fd, &client.any, client.length()) == 0) return true;
+  return errno == EADDRINUSE && bindAsClientAnywhere(fd, client);
 }
 
 bool mark(int fd, const Backend& backend) {
@@ -149,6 +157,7 @@ bool connectFrom(int fd, const Backend& backend, const Endpoint& client, const E
                  Way way) {
   if (!mark(fd, backend)) return false;
   if (way == Way::kClient && !bindAsClient(fd, client)) return false;
+  if (way == Way::kClientAnyPort && !bindAsClientAnywhere(fd, client)) return false;
   if (way == Way::kOwn && !bindAsTold(fd, backend)) return false;
   return connect(fd, &to.any, to.length()) == 0;
 }
@@ -243,6 +252,8 @@ bool isTakenApart(const Backend& backend, const Endpoint& client) {
 int beginConnect(const Backend& backend, const Endpoint& client, int64_t nowNanos, Way* way) {
   const Endpoint* target = *way == Way::kOwn6 ? &backend.to6 : nullptr;
   if (*way == Way::kClient) target = targetAs(backend, client, nowNanos);
+  if (*way == Way::kClientAnyPort)
+    target = isTakenApart(backend, client) ? &backend.to6 : &backend.to;
   if (target == nullptr) *way = Way::kOwn;
   const Endpoint& to = target == nullptr ? backend.to : *target;
   const int fd = socketIn(backend.netns, to.any.sa_family, SOCK_STREAM);
@@ -253,8 +264,8 @@ int beginConnect(const Backend& backend, const Endpoint& client, int64_t nowNano
   if (connectFrom(fd, backend, client, to, *way) || errno == EINPROGRESS) return fd;
   const int error = failed(fd);
   if (*way == Way::kOwn) return error;
-  // Its address and port are in use towards that backend: from this node's own, then.
-  *way = Way::kOwn;
+  // Its address and port are in use towards that backend, or may not be used at all.
+  *way = *way == Way::kClient ? Way::kClientAnyPort : Way::kOwn;
   return beginConnect(backend, client, nowNanos, way);
 }
 

@@ -88,8 +88,10 @@ class Ipv4Only {
 
 /** Whose address a backend is spoken to from. */
 enum class Way : uint8_t {
-  /** The client's. */
+  /** The client's, and its port. */
   kClient,
+  /** The client's, from any port: its own is in use towards that backend, by this node or another one. */
+  kClientAnyPort,
   /** This node's, at the place for clients of IPv6: shows whether anybody listens there. */
   kOwn6,
   /** This node's. */

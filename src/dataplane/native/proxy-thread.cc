@@ -387,13 +387,15 @@ void ProxyThread::onConnecting(Flow* flow, uint32_t events) {
 }
 
 /**
- * From the client's address it was refused: because another node speaks from it already, or nobody listens
- * there by IPv6, which this node's own address shows.
+ * From the client's address it was refused: because another node speaks from it and its port already, or nobody
+ * listens there by IPv6, which this node's own address shows.
  */
 void ProxyThread::againOtherwise(Flow* flow, int error) {
   const Backend* backend = proxy_->backendAt(flow->backend);
   const bool isApart = backend != nullptr && isTakenApart(*backend, flow->client);
-  const bool asksOwn6 = flow->way == Way::kClient && isApart && error == ECONNREFUSED;
+  Way next = Way::kOwn;
+  if (error == ECONNREFUSED && flow->way == Way::kClient) next = Way::kClientAnyPort;
+  if (error == ECONNREFUSED && flow->way == Way::kClientAnyPort && isApart) next = Way::kOwn6;
   flow->wasRefused6 = flow->way == Way::kOwn6 && error == ECONNREFUSED;
   const int32_t leftMillis =
       static_cast<int32_t>((flow->connectByNanos - nowNanos_) / 1'000'000LL);
@@ -401,14 +403,13 @@ void ProxyThread::againOtherwise(Flow* flow, int error) {
   close(flow->sides[kBackend].fd);
   flow->sides[kBackend] = Side();
   flow->state = FlowState::kAsking;
-  connectTo(flow, flow->backend, leftMillis > 1 ? leftMillis : 1,
-            asksOwn6 ? Way::kOwn6 : Way::kOwn);
+  connectTo(flow, flow->backend, leftMillis > 1 ? leftMillis : 1, next);
 }
 
 /** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */
 void ProxyThread::onRefused(Flow* flow) {
   // After silence the way back may be what is wrong: the next one is not to be lost by it too.
-  flow->isPlain |= flow->way == Way::kClient;
+  flow->isPlain |= flow->way == Way::kClient || flow->way == Way::kClientAnyPort;
   flow->wasRefused6 = false;
   if (flow->state == FlowState::kConnecting) unqueueConnecting(flow);
   if (flow->sides[kBackend].fd >= 0) close(flow->sides[kBackend].fd);

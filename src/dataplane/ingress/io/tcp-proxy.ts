@@ -30,7 +30,7 @@ export interface TcpProxyDependencies {
   readonly policy: ProxyPolicy;
   /** A socket that will connect from inside a namespace. */
   readonly openIn: (netns: string, address: string) => Socket;
-  /** A socket that will connect from the client's own address and port. */
+  /** A socket that will connect from the client's own address and port; 0: from any. */
   readonly openAs?: (address: string, port: number) => Socket;
   /** Default `TCP_FLOWS_MAX`. */
   readonly flowsMax?: number;
@@ -116,10 +116,13 @@ export class TcpProxy {
 }
 
 /**
- * Whose address a backend is spoken to from: the client's; this node's, at the place for clients of IPv6, which shows
- * whether anybody listens there; this node's.
+ * Whose address a backend is spoken to from: the client's, and its port; the client's, from any port, where its own is in
+ * use towards that backend; this node's, at the place for clients of IPv6, which shows whether anybody listens there; this
+ * node's.
  */
-type Way = 'client' | 'own6' | 'own';
+type Way = 'client' | 'client-any-port' | 'own6' | 'own';
+
+const isAsClient = (way: Way) => way === 'client' || way === 'client-any-port';
 
 /** One connection of a client and its counterpart. */
 class TcpFlow {
@@ -209,7 +212,8 @@ class TcpFlow {
     try {
       socket = this.#open(upstream, way);
     } catch {
-      if (way !== 'own') this.#attempt(upstream, 'own');
+      if (way === 'client') this.#attempt(upstream, 'client-any-port');
+      else if (way !== 'own') this.#attempt(upstream, 'own');
       else this.#onRefused();
       return;
     }
@@ -217,7 +221,7 @@ class TcpFlow {
     const startedMs = performance.now();
     const timer = setTimeout(() => {
       // The way back may be what is wrong: then the next one is not lost by it too.
-      this.#isPlain ||= way === 'client';
+      this.#isPlain ||= isAsClient(way);
       if (way !== 'own' && place !== undefined) this.#ipv4Only.refused(place, performance.now());
       socket.destroy();
       this.#onRefused();
@@ -266,20 +270,23 @@ class TcpFlow {
   }
 
   /**
-   * From the client's address it was refused: because another node speaks from it already, or nobody listens
-   * there by IPv6, which this node's own address shows.
+   * From the client's address it was refused: because another node speaks from it and its port already, or nobody
+   * listens there by IPv6, which this node's own address shows.
    */
   #nextWay(upstream: Upstream, way: Way, errno: string): Way {
     const isApart = this.#placeApart(upstream) !== undefined;
-    this.#wasRefused6 = way === 'own6' && errno === 'ECONNREFUSED';
-    return way === 'client' && isApart && errno === 'ECONNREFUSED' ? 'own6' : 'own';
+    const isRefused = errno === 'ECONNREFUSED';
+    this.#wasRefused6 = way === 'own6' && isRefused;
+    // Found by `connect` on this node already.
+    if (way === 'client' && (isRefused || errno === 'EADDRNOTAVAIL')) return 'client-any-port';
+    return way === 'client-any-port' && isApart && isRefused ? 'own6' : 'own';
   }
 
   #open(upstream: Upstream, way: Way): Socket {
     const { address6, port, netns } = upstream;
     const isApart = way !== 'own' && this.#placeApart(upstream) !== undefined;
     const host = isApart && address6 !== undefined ? address6 : upstream.address;
-    const socket = way === 'client' ? this.#openAs() : this.#openOwn(netns, host);
+    const socket = isAsClient(way) ? this.#openAs(way) : this.#openOwn(netns, host);
     socket.setNoDelay(true);
     socket.connect({ host, port, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS });
     return socket;
@@ -291,10 +298,11 @@ class TcpFlow {
       : this.#deps.openIn(netns, address);
   }
 
-  #openAs(): Socket {
+  #openAs(way: Way): Socket {
     const { openAs } = this.#deps;
     if (openAs === undefined) throw new Error('this driver has no such sockets');
-    return openAs(addressOf(this.#downstream), this.#downstream.remotePort ?? 0);
+    const port = way === 'client' ? this.#downstream.remotePort : undefined;
+    return openAs(addressOf(this.#downstream), port ?? 0);
   }
 
   /** The client has sent nothing to anybody yet, so nothing is lost by asking another backend. */

@@ -55,8 +55,16 @@ const OPEN = 1;
 /** Which side has ended it, besides `OPEN`. */
 const CLIENT_DONE = 2;
 const TASK_DONE = 4;
-/** Both have: another node may take over its addresses and ports. */
+/** Both have: another node may take over its addresses and ports, at once or after a while. */
 const ENDED = OPEN | CLIENT_DONE | TASK_DONE;
+/** The task's side was the first to end it, and waits. */
+const TASK_FIRST = 8;
+
+/**
+ * For so long a kernel that has ended a connection first takes no other one in its place that seems older (TIME-WAIT,
+ * RFC 9293, 3.6.1; Linux: 60 s). To it, sequence numbers and timestamps of two nodes are in no order.
+ */
+const TIME_WAIT_MS = 60_000;
 
 /** What a packet towards a task does to what is remembered. */
 export type Noted = 'noted' | 'conflict' | 'other';
@@ -67,7 +75,7 @@ export type Noted = 'noted' | 'conflict' | 'other';
  * each packet towards the task and refreshed by the next one; losing an entry costs a retransmission.
  *
  * Two nodes may come with the same client, port and task, since clients use a port towards several
- * destinations: whoever comes second is refused, and goes on from its own address.
+ * destinations: whoever comes second is refused, and goes on from another port of the client, or its own address.
  */
 export class Returns {
   readonly #connections: ReturnTable;
@@ -171,9 +179,11 @@ export class Returns {
   }
 
   #isTaken(table: ReturnTable, at: number, slot: number, nowMs: number): boolean {
+    const state = table.state[at] as number;
+    if (state === ENDED) return false;
+    const heldMs = state === (ENDED | TASK_FIRST) ? TIME_WAIT_MS : SILENT_MS_MAX;
     return (
-      table.state[at] !== ENDED &&
-      nowMs - (table.lastMs[at] as number) < SILENT_MS_MAX &&
+      nowMs - (table.lastMs[at] as number) < heldMs &&
       this.#isThere(slot, table.macHigh[at] as number, table.macLow[at] as number)
     );
   }
@@ -181,8 +191,10 @@ export class Returns {
   #follow(table: ReturnTable, at: number, done: number): void {
     const state = table.state[at] as number;
     if ((this.#flags & TCP_RST) !== 0) table.state[at] = ENDED;
-    else if ((this.#flags & TCP_FIN) !== 0) table.state[at] = state | done;
-    else if (this.isSyn) table.state[at] = OPEN;
+    else if ((this.#flags & TCP_FIN) !== 0) {
+      const isFirst = done === TASK_DONE && (state & CLIENT_DONE) === 0;
+      table.state[at] = state | done | (isFirst ? TASK_FIRST : 0);
+    } else if (this.isSyn) table.state[at] = OPEN;
   }
 
   #awaitFragments(macHigh: number, macLow: number, nowMs: number): void {

@@ -164,10 +164,38 @@ t.test(
       'one side is not both',
     );
     vtep.ingress('192.0.2.98', inward(3, { flags: FIN | ACK }));
+    t.match(
+      one(vtep.ingress('192.0.2.99', inward(4))),
+      { flags: RST | ACK },
+      'the task that ended it first waits',
+    );
+    vtep.nowMs += 59_999;
+    t.match(one(vtep.ingress('192.0.2.99', inward(4))), { flags: RST | ACK });
+    vtep.nowMs += 1;
     t.equal(one(vtep.ingress('192.0.2.99', inward(4))).place, 'port-5');
     t.equal(one(vtep.egress('port-5', answer())).place, '192.0.2.99');
   },
 );
+
+t.test('of what the client ended first, or was reset, the next node need not wait', async (t) => {
+  const vtep = bench();
+  vtep.ingress('192.0.2.98', inward(3));
+  vtep.ingress('192.0.2.98', inward(3, { flags: FIN | ACK }));
+  vtep.egress('port-5', answer({ flags: FIN | ACK }));
+  t.equal(one(vtep.ingress('192.0.2.99', inward(4))).place, 'port-5');
+  vtep.egress('port-5', answer({ flags: FIN | ACK }));
+  vtep.egress('port-5', answer({ flags: RST }));
+  t.equal(one(vtep.ingress('192.0.2.98', inward(3))).place, 'port-5');
+});
+
+t.test('a node that comes again takes its own connection’s place at once', async (t) => {
+  const vtep = bench();
+  vtep.ingress('192.0.2.98', inward(3));
+  vtep.egress('port-5', answer({ flags: FIN | ACK }));
+  vtep.ingress('192.0.2.98', inward(3, { flags: FIN | ACK }));
+  t.equal(one(vtep.ingress('192.0.2.98', inward(3))).place, 'port-5');
+  t.match(one(vtep.ingress('192.0.2.99', inward(4))), { flags: RST | ACK }, 'and has it again');
+});
 
 t.test('one that was silent for long gives way', async (t) => {
   const vtep = bench();
