@@ -661,7 +661,7 @@ export class Vtep implements PacketHandler {
     return false;
   }
 
-  /** The node that came second connects from its own address then. */
+  /** The node that came second connects from another port of the client then, or from its own address. */
   #refuseReturn(
     batch: PacketBatch,
     segment: SegmentState,
