@@ -256,6 +256,9 @@ async function lossless(name, service, lab, flags) {
 }
 
 async function killed(name, service, lab, flags) {
+  // A node that came back has no tasks until the service changes.
+  const victim = name.endsWith('-task') ? 'node2' : 'node3';
+  if ((await service.pidsOn(victim)).length === 0) await service.force();
   // At nodes that live on.
   const targets = name.endsWith('-task') ? NODES : ['node1', 'node2'];
   const load = await loadOn(lab, targets, flags);
