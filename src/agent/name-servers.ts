@@ -51,7 +51,7 @@ function openTcpOrClose(netns: string | undefined, udpFd: number): number {
 }
 
 /** The names of any networks, derived once for all namespaces that are on the same ones. */
-function sharedIndexes(
+export function sharedIndexes(
   namesOf: (networkId: string) => NetworkNames,
 ): (networkIds: readonly string[]) => NameIndex {
   const indexes = new Map<string, NameIndex>();
